@@ -1,0 +1,14 @@
+#![doc = include_str!("../README.md")]
+
+pub mod class;
+pub mod event;
+pub mod id;
+pub mod learner;
+pub mod money;
+pub mod turn;
+
+pub use id::{
+    ClassName, Epoch, EventVersion, Generation, LearnerId, LeaseGeneration, MessageId, OwnerId,
+    PodUid, RepositoryId, ReservationId, SnapshotId, TurnId,
+};
+pub use money::NanoUsd;

@@ -1,0 +1,55 @@
+//! The port through which gateway and admin API ask a fleet for incarnations. The local fleet and Kubernetes implement it.
+
+use carrel_core::learner::Status;
+use carrel_core::{Epoch, LearnerId};
+use serde::{Deserialize, Serialize};
+
+/// Why a fleet could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No such learner.
+    #[error("there is no learner '{0}'")]
+    NoLearner(LearnerId),
+    /// The fleet or what stands behind it is away.
+    #[error("the fleet cannot be reached while {doing}")]
+    Unavailable {
+        /// What was being done.
+        doing: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// How learners are kept apart here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IsolationReport {
+    /// `oci`, `process` or `kubernetes`.
+    pub isolation: String,
+    /// Limits that cannot be set here, as in `memory`.
+    pub limits_missing: Vec<String>,
+    /// A warning for people when nothing isolates; empty otherwise.
+    pub warning: String,
+}
+
+/// Asks a fleet for incarnations.
+#[async_trait::async_trait]
+pub trait Fleet: Send + Sync + 'static {
+    /// Wants an incarnation newer than `after`; the same wish again costs nothing.
+    async fn wake(&self, learner: &LearnerId, after: Epoch) -> Result<(), Error>;
+
+    /// Asks the present incarnation to sleep now, after its running turn. Returns when it is asked.
+    async fn sleep(&self, learner: &LearnerId) -> Result<(), Error>;
+
+    /// What is seen of a learner.
+    async fn status(&self, learner: &LearnerId) -> Result<Status, Error>;
+
+    /// Learners whose status changed. A hint: may be late or merged; who waits on it also reads.
+    fn changes(&self) -> tokio::sync::broadcast::Receiver<LearnerId>;
+
+    /// Ends a learner's pod without a snapshot and forgets what the fleet kept of it, for erasing. Repeatable.
+    async fn discard(&self, learner: &LearnerId) -> Result<(), Error>;
+
+    /// How learners are kept apart here.
+    fn isolation(&self) -> IsolationReport;
+}

@@ -1,0 +1,92 @@
+//! What sidecars say to the vault: `GET /v1/learners/{id}/head`, `GET …/key`, `PUT …/head`, `POST …/damage`.
+
+use carrel_core::event::{Reply, Usage};
+use carrel_core::{Epoch, EventVersion, Generation, RepositoryId, SnapshotId, TurnId};
+use serde::{Deserialize, Serialize};
+use zeroize::ZeroizeOnDrop;
+
+use crate::sidecar::{AttachmentData, PodTiming};
+
+/// The answer of `GET /v1/learners/{id}/head`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// Its number; 0 when nothing was committed yet.
+    pub generation: Generation,
+    /// Its snapshot; absent for an empty workspace.
+    pub snapshot_id: Option<SnapshotId>,
+    /// The repository, for logs.
+    pub repository: RepositoryId,
+}
+
+/// The answer of `GET /v1/learners/{id}/key`: a restic master key.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ZeroizeOnDrop)]
+pub struct DataKey {
+    /// AES-256 key, base64.
+    pub encrypt: String,
+    /// Poly1305-AES key `k`, base64.
+    pub mac_k: String,
+    /// Poly1305-AES key `r`, base64.
+    pub mac_r: String,
+}
+
+impl std::fmt::Debug for DataKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DataKey(…)")
+    }
+}
+
+/// The body of `PUT /v1/learners/{id}/head`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CommitRequest {
+    /// The incarnation.
+    pub epoch: Epoch,
+    /// The head's number afterwards.
+    pub generation: Generation,
+    /// The head's snapshot before.
+    pub parent_snapshot_id: Option<SnapshotId>,
+    /// The head's snapshot afterwards.
+    pub snapshot_id: SnapshotId,
+    /// The turn that ends with it.
+    pub turn_id: Option<TurnId>,
+    /// What it came to; with `turn_id` and only with it.
+    pub result: Option<TurnResult>,
+}
+
+/// What a turn came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TurnResult {
+    /// Whether it was stopped by a wish.
+    pub stopped: bool,
+    /// The reply.
+    pub reply: Reply,
+    /// Content of the reply's files, in order.
+    pub files: Vec<AttachmentData>,
+    /// Where the time went.
+    pub timing: PodTiming,
+}
+
+/// The answer of `PUT /v1/learners/{id}/head`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommitAnswer {
+    /// The head now.
+    pub generation: Generation,
+    /// Its snapshot.
+    pub snapshot_id: SnapshotId,
+    /// The learner's event version of the commit.
+    pub version: EventVersion,
+    /// What the turn used.
+    pub usage: Usage,
+}
+
+/// The body of `POST /v1/learners/{id}/damage`: restoring the head failed in a way that may be damage. The vault reads
+/// for itself; the answer is the head to restore now ([`Head`]), or 503 when nothing is proved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DamageReport {
+    /// The generation that could not be restored.
+    pub generation: Generation,
+    /// What was seen.
+    pub detail: String,
+}

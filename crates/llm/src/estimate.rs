@@ -1,0 +1,250 @@
+//! An upper bound of a request's input tokens, without a tokenizer: by classes of characters for text (about one and a
+//! half times what a tokenizer finds in the worst text), by table for images and documents. Too high costs only at a budget's edge, where `fit` lowers the output; too low would overspend.
+
+use base64::Engine as _;
+use serde_json::Value;
+
+use crate::request::Request;
+
+/// What an image may cost at most (Anthropic: 4,784 at full resolution; OpenAI: 10,000 patches at most).
+const IMAGE_TOKENS: u64 = 10_000;
+/// One page of a document: its text and its picture.
+const PAGE_TOKENS: u64 = 5_000;
+/// A document that the provider fetches or keeps: its size cannot be seen.
+const UNSEEN_DOCUMENT_TOKENS: u64 = 100 * PAGE_TOKENS;
+/// The shortest page, for documents that do not tell how many they have.
+const PAGE_BYTES: u64 = 4_000;
+const MAX_PAGES: u64 = 600;
+/// What a message costs beside its text.
+const MESSAGE_TOKENS: u64 = 12;
+/// What a tool costs beside its text.
+const TOOL_TOKENS: u64 = 24;
+/// The prompt that providers add when there are tools, and their fixed part.
+const TOOLS_TOKENS: u64 = 1_000;
+const BASE_TOKENS: u64 = 32;
+/// What one search of the provider's own brings into the prompt, and how many are run when the request sets no bound.
+const SEARCH_TOKENS: u64 = 25_000;
+const SEARCHES: u64 = 10;
+
+/// What a request may use at most before its output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bound {
+    /// Input of every kind.
+    pub input_tokens: u64,
+    /// Searches of the provider's own.
+    pub web_searches: u64,
+    /// Whether a part of the input may be kept in a cache for an hour or longer.
+    pub long_cache: bool,
+}
+
+/// The bound of a request.
+pub fn bound(request: &Request) -> Bound {
+    let mut sixths = 0;
+    let mut tokens = BASE_TOKENS;
+    for message in request.messages() {
+        tokens += MESSAGE_TOKENS;
+        for (key, value) in &message.rest {
+            let (text, media) = if key == "content" {
+                content(value)
+            } else {
+                (json(value), 0)
+            };
+            sixths += text + text_sixths(key);
+            tokens += media;
+        }
+    }
+    let rest = match request {
+        Request::Messages(request) => &request.rest,
+        Request::Chat(request) => &request.rest,
+    };
+    for (key, value) in rest {
+        let (text, media) = if key == "system" {
+            content(value)
+        } else {
+            (json(value), 0)
+        };
+        sixths += text + text_sixths(key);
+        tokens += media;
+    }
+    if !request.tools().is_empty() {
+        tokens += TOOLS_TOKENS;
+    }
+    let mut web_searches = 0;
+    for tool in request.tools() {
+        tokens += TOOL_TOKENS;
+        sixths += json(tool);
+        let kind = tool["type"].as_str().unwrap_or_default();
+        if kind.starts_with("web_") {
+            web_searches += tool["max_uses"].as_u64().unwrap_or(SEARCHES);
+        }
+    }
+    Bound {
+        input_tokens: tokens
+            .saturating_add(sixths.div_ceil(6))
+            .saturating_add(web_searches.saturating_mul(SEARCH_TOKENS)),
+        web_searches,
+        long_cache: has_long_cache(request),
+    }
+}
+
+/// At most so many tokens has a text.
+pub fn text_tokens(text: &str) -> u64 {
+    text_sixths(text).div_ceil(6)
+}
+
+/// Sixths of a token. Measured against the tokenizers of GPT-4, GPT-4o, Claude 2 and `DeepSeek`: random letters, which
+/// break into the shortest pieces, stay under it by a tenth; English prose by a factor of about two.
+fn text_sixths(text: &str) -> u64 {
+    let mut sixths = 0;
+    let mut previous = ' ';
+    for character in text.chars() {
+        let within_word = match character {
+            'a'..='z' => previous.is_ascii_alphabetic(),
+            'A'..='Z' => previous.is_ascii_uppercase(),
+            _ => false,
+        };
+        sixths += match character {
+            'a' | 'e' | 'i' | 'o' | 'u' | 'r' | 's' | 't' | 'n' | 'l' | 'h' | 'd'
+                if within_word =>
+            {
+                3
+            }
+            _ if within_word => 4,
+            // Most often part of the word that follows.
+            ' ' if previous != ' ' && previous.is_ascii() => 2,
+            // The first letter of a word, digits, signs, white space.
+            '\0'..='\u{bf}' => 6,
+            // Latin letters with marks, rarely in words of one token.
+            '\u{c0}'..='\u{36f}' => 12,
+            '\u{370}'..='\u{7ff}' => 9,
+            // A token a byte.
+            '\u{800}'..='\u{ffff}' => 18,
+            '\u{10000}'.. => 24,
+        };
+        previous = character;
+    }
+    sixths
+}
+
+/// A JSON value as text: keys, values and the signs between them.
+fn json(value: &Value) -> u64 {
+    match value {
+        Value::Null | Value::Bool(_) => 6,
+        Value::Number(number) => text_sixths(&number.to_string()),
+        Value::String(text) => 12 + text_sixths(text),
+        Value::Array(items) => 12 + items.iter().map(|item| json(item) + 6).sum::<u64>(),
+        Value::Object(fields) => {
+            let field = |(key, value): (&String, &Value)| text_sixths(key) + json(value) + 18;
+            12 + fields.iter().map(field).sum::<u64>()
+        }
+    }
+}
+
+/// The content of a message or a tool's result: (sixths of text, tokens of media).
+fn content(value: &Value) -> (u64, u64) {
+    match value {
+        Value::Array(blocks) => blocks
+            .iter()
+            .map(block)
+            .fold((0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1)),
+        other => (json(other), 0),
+    }
+}
+
+fn block(value: &Value) -> (u64, u64) {
+    let media = match value["type"].as_str().unwrap_or_default() {
+        "image" => Some(("source", IMAGE_TOKENS)),
+        "image_url" => Some(("image_url", IMAGE_TOKENS)),
+        "document" => document(&value["source"]).map(|tokens| ("source", tokens)),
+        "file" => Some(("file", file(&value["file"]))),
+        "tool_result" => {
+            let (text, media) = content(&value["content"]);
+            let (beside, _) = without(value, "content");
+            return (text + beside, media);
+        }
+        _ => None,
+    };
+    match media {
+        Some((field, tokens)) => (without(value, field).0, tokens),
+        None => (json(value), 0),
+    }
+}
+
+/// A block's text beside one field, whose content is counted by table.
+fn without(value: &Value, left_out: &str) -> (u64, u64) {
+    let fields = value.as_object().into_iter().flatten();
+    let beside = fields.filter(|(key, _)| *key != left_out);
+    let text = beside.map(|(key, value)| text_sixths(key) + json(value) + 18);
+    (12 + text.sum::<u64>(), 0)
+}
+
+/// The tokens of a document's source; `None` when it is text and counts as such.
+fn document(source: &Value) -> Option<u64> {
+    match source["type"].as_str() {
+        Some("base64") => Some(pages(source["data"].as_str().unwrap_or_default()) * PAGE_TOKENS),
+        Some("url" | "file") => Some(UNSEEN_DOCUMENT_TOKENS),
+        _ => None,
+    }
+}
+
+fn file(file: &Value) -> u64 {
+    match file["file_data"].as_str() {
+        Some(data) => {
+            let encoded = data.split_once(',').map_or(data, |(_, encoded)| encoded);
+            pages(encoded) * PAGE_TOKENS
+        }
+        None => UNSEEN_DOCUMENT_TOKENS,
+    }
+}
+
+/// The pages of a PDF: what its page tree says, or by its size where the tree is compressed (PDF 1.7, section 7.7.3).
+fn pages(encoded: &str) -> u64 {
+    let decoded = base64::engine::general_purpose::STANDARD.decode(encoded);
+    let bytes = decoded.as_ref().map_or(encoded.len(), Vec::len) as u64;
+    let pages = match decoded.map_or(0, |pdf| told_pages(&pdf)) {
+        0 => bytes.div_ceil(PAGE_BYTES).max(1),
+        told => told,
+    };
+    pages.min(MAX_PAGES)
+}
+
+fn told_pages(pdf: &[u8]) -> u64 {
+    let text = String::from_utf8_lossy(pdf);
+    let counts = text.match_indices("/Count ").filter_map(|(at, mark)| {
+        let digits = text[at + mark.len()..].split(|c: char| !c.is_ascii_digit());
+        digits.into_iter().next()?.parse::<u64>().ok()
+    });
+    let leaves = ["/Type /Page", "/Type/Page"]
+        .iter()
+        .flat_map(|mark| text.match_indices(mark).map(move |(at, _)| at + mark.len()))
+        .filter(|end| !text[*end..].starts_with('s'))
+        .count() as u64;
+    counts.max().unwrap_or(0).max(leaves)
+}
+
+/// Whether any `cache_control` asks for longer than minutes, or the request keeps its prompt for longer.
+fn has_long_cache(request: &Request) -> bool {
+    fn within(value: &Value) -> bool {
+        match value {
+            Value::Array(items) => items.iter().any(within),
+            Value::Object(fields) => fields.iter().any(|(key, value)| match key.as_str() {
+                "cache_control" => value["ttl"].as_str().is_some_and(|ttl| ttl != "5m"),
+                "prompt_cache_retention" => value != "in_memory",
+                _ => within(value),
+            }),
+            _ => false,
+        }
+    }
+    let rest = match request {
+        Request::Messages(request) => &request.rest,
+        Request::Chat(request) => &request.rest,
+    };
+    let in_messages = request
+        .messages()
+        .iter()
+        .any(|m| m.rest.values().any(within));
+    in_messages || request.tools().iter().any(within) || within(&Value::Object(rest.clone()))
+}
+
+#[cfg(test)]
+mod tests;

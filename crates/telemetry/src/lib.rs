@@ -1,0 +1,18 @@
+#![doc = include_str!("../README.md")]
+
+pub mod health;
+pub mod logs;
+
+pub use health::{Health, Readiness};
+pub use logs::LogFormat;
+pub use prometheus_client::registry::Registry;
+
+use prometheus_client::metrics::info::Info;
+
+/// A registry whose metric names begin with `carrel_`, with `carrel_build_info` in it.
+pub fn registry(version: &str) -> Registry {
+    let mut registry = Registry::with_prefix("carrel");
+    let info = Info::new(vec![("version".to_owned(), version.to_owned())]);
+    registry.register("build", "The version that runs", info);
+    registry
+}

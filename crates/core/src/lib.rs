@@ -1,9 +1,12 @@
 #![doc = include_str!("../README.md")]
 
+pub mod backoff;
 pub mod class;
 pub mod event;
 pub mod id;
+pub mod idle;
 pub mod learner;
+pub mod lifecycle;
 pub mod money;
 pub mod turn;
 

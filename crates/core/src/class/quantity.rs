@@ -19,20 +19,19 @@ impl FromStr for CpuMillis {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self, Error> {
         let error = || Error(text.chars().take(40).collect(), "500m");
-        let millis = match text.strip_suffix('m') {
-            Some(millis) => millis.parse::<u32>().map_err(|_| error())?,
-            None => {
-                let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
-                if decimals.is_empty() || decimals.len() > 3 {
-                    return Err(error());
-                }
-                let whole: u32 = whole.parse().map_err(|_| error())?;
-                let decimals: u32 = format!("{decimals:0<3}").parse().map_err(|_| error())?;
-                whole
-                    .checked_mul(1000)
-                    .and_then(|w| w.checked_add(decimals))
-                    .ok_or_else(error)?
+        let millis = if let Some(millis) = text.strip_suffix('m') {
+            millis.parse::<u32>().map_err(|_| error())?
+        } else {
+            let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
+            if decimals.is_empty() || decimals.len() > 3 {
+                return Err(error());
             }
+            let whole: u32 = whole.parse().map_err(|_| error())?;
+            let decimals: u32 = format!("{decimals:0<3}").parse().map_err(|_| error())?;
+            whole
+                .checked_mul(1000)
+                .and_then(|w| w.checked_add(decimals))
+                .ok_or_else(error)?
         };
         Ok(Self(millis))
     }

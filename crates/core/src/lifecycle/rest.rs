@@ -1,0 +1,165 @@
+//! The plan of a learner whose status names no pod: it sleeps, waits for a place, or gets a pod and the next epoch.
+
+use jiff::Timestamp;
+
+use super::deadlines::{Policy, after};
+use super::ended;
+use super::names;
+use super::observed::{Observed, PodSeen};
+use super::outcome::{Effect, KillReason, Plan, moved};
+use super::wish::{Wish, wish};
+use crate::id::{Epoch, PodUid};
+use crate::learner::{Desired, LearnerState, PodRef, StartKind, Status};
+
+pub(super) fn plan(
+    desired: &Desired,
+    observed: &Observed,
+    policy: &Policy,
+    now: Timestamp,
+) -> Plan {
+    let stored = &observed.status;
+    let wish = wish(desired, stored);
+    let retry = after(now, policy.retry);
+    let remove = |effect| stay(stored, wish, now).again_at(retry).with(effect);
+    match (&observed.pod, wish) {
+        (PodSeen::None, Wish::Asleep) => stay(stored, wish, now),
+        (PodSeen::None, Wish::Erased) => remove(Effect::FinishErase),
+        (PodSeen::None, Wish::Awake) => ask_for_pod(observed, policy, now),
+        (PodSeen::Starting { pod, since }, Wish::Awake) => {
+            let deadline = after(*since, policy.start);
+            if now < deadline {
+                waking(stored, "its container starts", now).again_at(deadline)
+            } else {
+                let reason = "its container did not start in time";
+                unborn(observed, Some(*pod), deadline, reason, policy, now)
+            }
+        }
+        (PodSeen::Unborn { pod, time, reason }, Wish::Awake) => {
+            unborn(observed, *pod, *time, reason, policy, now)
+        }
+        (PodSeen::Blank { pod, start_kind }, Wish::Awake) => must_wait(observed, policy, now)
+            .unwrap_or_else(|| raise(observed, pod, *start_kind, policy, now)),
+        (PodSeen::Unborn { pod: None, .. }, Wish::Asleep | Wish::Erased) => {
+            stay(stored, wish, now).again_at(retry)
+        }
+        (
+            PodSeen::Starting { pod, .. }
+            | PodSeen::Unborn { pod: Some(pod), .. }
+            | PodSeen::Refused { pod },
+            _,
+        ) => remove(Effect::LetGo { pod: *pod }),
+        (PodSeen::Blank { pod, .. }, Wish::Asleep | Wish::Erased) => {
+            remove(Effect::LetGo { pod: pod.uid })
+        }
+        (PodSeen::Assigned { pod, .. }, _) => remove(Effect::KillPod {
+            pod: *pod,
+            reason: KillReason::Unnamed,
+        }),
+        (PodSeen::Exited { pod, .. }, _) => remove(Effect::DeletePod { pod: *pod }),
+    }
+}
+
+/// The epoch that the learner's next incarnation gets: above the last and not below what the store has seen.
+pub fn next_epoch(observed: &Observed) -> Epoch {
+    observed.status.epoch.max(observed.fence).next()
+}
+
+/// No incarnation, and nothing is done towards one.
+fn stay(stored: &Status, wish: Wish, now: Timestamp) -> Plan {
+    let status = match wish {
+        Wish::Asleep if stored.state != LearnerState::Asleep => {
+            moved(stored, LearnerState::Asleep, "", now)
+        }
+        Wish::Asleep | Wish::Awake => stored.clone(),
+        Wish::Erased => moved(stored, LearnerState::Deleting, "it is being erased", now),
+    };
+    Plan::to(stored, status)
+}
+
+/// On the way to a pod. What has failed is called so until the next incarnation is named: the wish is known by it.
+fn waking(stored: &Status, detail: &str, now: Timestamp) -> Plan {
+    let state = match stored.state {
+        LearnerState::Failed => LearnerState::Failed,
+        LearnerState::Asleep
+        | LearnerState::Waking
+        | LearnerState::Restoring
+        | LearnerState::Ready
+        | LearnerState::Busy
+        | LearnerState::Draining
+        | LearnerState::Snapshotting
+        | LearnerState::Deleting => LearnerState::Waking,
+    };
+    Plan::to(stored, moved(stored, state, detail, now))
+}
+
+fn must_wait(observed: &Observed, policy: &Policy, now: Timestamp) -> Option<Plan> {
+    let stored = &observed.status;
+    match stored.retry_time {
+        Some(retry) if now < retry => Some(Plan::to(stored, stored.clone()).again_at(retry)),
+        Some(_) | None if observed.admitted => None,
+        Some(_) | None => {
+            let again = after(now, policy.admission);
+            Some(waking(stored, "waits for a place", now).again_at(again))
+        }
+    }
+}
+
+fn ask_for_pod(observed: &Observed, policy: &Policy, now: Timestamp) -> Plan {
+    must_wait(observed, policy, now).unwrap_or_else(|| {
+        waking(&observed.status, "gets a container", now)
+            .again_at(after(now, policy.retry))
+            .with(Effect::CreatePod {
+                epoch: next_epoch(observed),
+            })
+    })
+}
+
+/// Names the pod and its epoch. Nothing is sent to it before this is stored.
+fn raise(
+    observed: &Observed,
+    pod: &PodRef,
+    start_kind: StartKind,
+    policy: &Policy,
+    now: Timestamp,
+) -> Plan {
+    let status = Status {
+        epoch: next_epoch(observed),
+        pod: Some(pod.clone()),
+        start_kind: Some(start_kind),
+        since: Some(now),
+        retry_time: None,
+        ..moved(
+            &observed.status,
+            LearnerState::Waking,
+            "its container is told whose it is",
+            now,
+        )
+    };
+    Plan::to(&observed.status, status)
+        .again_at(after(now, policy.assign))
+        .says(names::ASSIGNED, false, names::SENT)
+}
+
+/// A pod failed before it was an incarnation. Counted once: what was counted, failed after it was seen.
+fn unborn(
+    observed: &Observed,
+    pod: Option<PodUid>,
+    time: Timestamp,
+    reason: &str,
+    policy: &Policy,
+    now: Timestamp,
+) -> Plan {
+    let stored = &observed.status;
+    let counted = stored.state == LearnerState::Failed && stored.since.is_some_and(|s| s >= time);
+    let plan = match (counted, pod) {
+        (false, _) => ended::unborn(stored, reason, now),
+        (true, Some(_)) => stay(stored, Wish::Awake, now),
+        (true, None) => ask_for_pod(observed, policy, now),
+    };
+    match pod {
+        Some(pod) => plan
+            .again_at(after(now, policy.retry))
+            .with(Effect::LetGo { pod }),
+        None => plan,
+    }
+}

@@ -1,0 +1,36 @@
+//! What is wanted of a learner that has no incarnation.
+
+use crate::learner::{Desired, DesiredState, LearnerState, Status};
+
+/// What is wanted of a learner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Wish {
+    /// A new incarnation.
+    Awake,
+    /// None.
+    Asleep,
+    /// That it is gone.
+    Erased,
+}
+
+/// What is wanted of a learner whose newest epoch has ended. A wake names an epoch: it is wanted while the newest is not
+/// above that. An incarnation that died before it was ready (state `Failed`) is wanted again without being asked for.
+pub fn wish(desired: &Desired, status: &Status) -> Wish {
+    if desired.deleting {
+        return Wish::Erased;
+    }
+    match desired.state {
+        DesiredState::Asleep => Wish::Asleep,
+        DesiredState::Running => Wish::Awake,
+        DesiredState::Auto => {
+            let asked = desired
+                .wake_after_epoch
+                .is_some_and(|after| after >= status.epoch);
+            if asked || status.state == LearnerState::Failed {
+                Wish::Awake
+            } else {
+                Wish::Asleep
+            }
+        }
+    }
+}

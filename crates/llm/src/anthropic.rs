@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 pub struct MessagesRequest {
     /// A route name or `provider/model` on the way in, the provider's own name on the way out.
     pub model: String,
-    /// The most tokens of output.
+    /// The most tokens of output; 0 where it is not given, which only counting allows.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub max_tokens: u64,
     /// The conversation; roles `user`, `assistant` and, mid-conversation, `system`.
     pub messages: Vec<Message>,
@@ -52,4 +53,12 @@ impl MessagesRequest {
             .and_then(|thinking| thinking["budget_tokens"].as_u64())
             .unwrap_or(0)
     }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes fields by reference"
+)]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }

@@ -15,9 +15,7 @@ pub enum Kind {
     InvalidRequest,
     /// Nobody that we know.
     Unauthenticated,
-    /// Known, and not allowed this.
-    NotAllowed,
-    /// No such model or path.
+    /// No such model or path, or not for this caller.
     NotFound,
     /// An incarnation that another has replaced.
     StaleEpoch,
@@ -52,7 +50,6 @@ impl Kind {
         match self {
             Self::InvalidRequest => 400,
             Self::Unauthenticated => 401,
-            Self::NotAllowed => 403,
             Self::NotFound => 404,
             Self::StaleEpoch => 409,
             Self::TooLarge => 413,
@@ -68,7 +65,6 @@ impl Kind {
     pub fn should_retry(self) -> Option<bool> {
         match self {
             Self::Unauthenticated
-            | Self::NotAllowed
             | Self::StaleEpoch
             | Self::BudgetExhausted
             | Self::UpstreamCredentials => Some(false),
@@ -86,7 +82,6 @@ impl Kind {
         match self {
             Self::InvalidRequest => "invalid_request_error",
             Self::Unauthenticated => "authentication_error",
-            Self::NotAllowed => "permission_error",
             Self::NotFound => "not_found_error",
             Self::StaleEpoch => "conflict_error",
             Self::TooLarge => "request_too_large",
@@ -103,7 +98,6 @@ impl Kind {
                 "invalid_request_error"
             }
             Self::Unauthenticated => "authentication_error",
-            Self::NotAllowed => "permission_error",
             Self::BudgetExhausted => "insufficient_quota",
             Self::Unavailable => "overloaded",
             Self::UpstreamTimeout

@@ -48,17 +48,25 @@ impl Request {
             Dialect::OpenAiChat => Self::Chat(read(body)?),
         };
         request.check()?;
+        require(
+            request.output_limit() != Some(0),
+            "max_tokens",
+            "must be given and at least 1",
+        )?;
+        Ok(request)
+    }
+
+    /// Reads and checks the body of `POST /v1/messages/count_tokens`, which bounds no output.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words for the client.
+    pub fn parse_to_count(body: &[u8]) -> Result<Self, Error> {
+        let request = Self::Messages(read(body)?);
+        request.check()?;
         Ok(request)
     }
 
     fn check(&self) -> Result<(), Error> {
-        let require = |holds: bool, field: &'static str, must: &'static str| {
-            if holds {
-                Ok(())
-            } else {
-                Err(Error::Field { field, must })
-            }
-        };
         let model = self.model();
         require(!model.is_empty(), "model", "must not be empty")?;
         require(
@@ -75,11 +83,6 @@ impl Request {
             !self.messages().is_empty(),
             "messages",
             "must have at least one message",
-        )?;
-        require(
-            self.output_limit() != Some(0),
-            "max_tokens",
-            "must be at least 1",
         )?;
         require(self.answers() > 0, "n", "must be at least 1")
     }
@@ -199,6 +202,10 @@ impl Request {
         };
         written.expect("JSON values with string keys always serialise")
     }
+}
+
+fn require(holds: bool, field: &'static str, must: &'static str) -> Result<(), Error> {
+    holds.then_some(()).ok_or(Error::Field { field, must })
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {

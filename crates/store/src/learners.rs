@@ -91,7 +91,8 @@ pub trait Learners: Send + Sync {
     /// The learner that is this elsewhere.
     async fn learner_by_alias(&self, alias: &Alias) -> Result<Option<LearnerId>>;
 
-    /// Changes class or aliases; what is `None` stays. `Differs` is never answered; `None`: no such learner.
+    /// Changes class or aliases; what is `None` stays. `Same` when it is as wished now, `AliasTaken` or `StillErasing` when
+    /// nothing changed; `None`: no such learner.
     async fn change_learner(
         &self,
         id: &LearnerId,
@@ -99,11 +100,11 @@ pub trait Learners: Send + Sync {
         aliases: Option<&[Alias]>,
     ) -> Result<Option<Created>>;
 
-    /// Sets the operator's wish. `false`: no such learner.
+    /// Sets the operator's wish. `false`: no such learner, or it is being erased.
     async fn set_desired_state(&self, id: &LearnerId, state: DesiredState) -> Result<bool>;
 
     /// Wants a new incarnation after `epoch`: raises `wake_after_epoch` to it, never lowers it. `true` when it changed
-    /// anything; a value already there is not written again.
+    /// anything; a value already there is not written again, and a learner that is being erased is not woken.
     async fn wake_after(&self, id: &LearnerId, epoch: Epoch) -> Result<bool>;
 
     /// Writes what is seen, if the stored epoch and state are still `expected`: the fleet's compare-and-set.
@@ -117,11 +118,11 @@ pub trait Learners: Send + Sync {
     ) -> Result<bool>;
 
     /// Learners that are not plainly asleep (another state, a wake that is wanted, wished `Running`, or being
-    /// deleted): what a fleet looks at after a start, without reading the sleeping ones.
+    /// deleted): what a fleet looks at after a start, without reading the sleeping ones. Their `cost_today` is not read (0).
     async fn stirring(&self) -> Result<Vec<Learner>>;
 
     /// First step of erasing: closes the learner (no message, no contact), raises its fence above every epoch given
-    /// so far, fails its open turns, revokes its tokens. Repeatable. `false`: no such learner.
+    /// so far, fails its open turns, revokes its tokens, forgets what waits for delivery. Repeatable. `false`: no such learner.
     async fn close_learner(&self, id: &LearnerId, now: Timestamp) -> Result<bool>;
 
     /// Last step of erasing: all rows go, key included; what stays is a tombstone without personal data: id, fence,

@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 
+/// The channel whose learners read the events themselves: nothing is left in the outbox for it.
+pub const WEB_CHANNEL: &str = "web";
+
 /// A file that came with a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attachment {
@@ -225,14 +228,15 @@ pub trait Turns: Send + Sync {
         until: Timestamp,
     ) -> Result<Option<Claimed>>;
 
-    /// Prolongs leases that are current; gives those turns for which it is not.
+    /// Prolongs leases that are current; gives those turns for which it is not (an ended turn has no lease).
     async fn renew(&self, leases: &[(TurnId, Lease)], until: Timestamp) -> Result<Vec<TurnId>>;
 
     /// Ends every lease of other owners: for a process that knows it is alone.
     async fn release_leases_except(&self, owner: OwnerId) -> Result<()>;
 
     /// Begins an attempt in an epoch: `running(epoch, attempt)`, event `started`, version of it with the attempt.
-    /// Beginning again in the epoch in which it runs already is the same attempt (a second delivery), no event.
+    /// Beginning again in the epoch in which it runs already is the same attempt (a second delivery), no event. Beginning in
+    /// a higher one without a word on the older counts an infrastructure death first (event `restarted`).
     async fn begin_attempt(
         &self,
         turn: TurnId,
@@ -253,7 +257,7 @@ pub trait Turns: Send + Sync {
 
     /// The attempt in `epoch` died: counts it and puts the turn back (event `restarted`), or parks it (`failed`) by
     /// [`Deaths::verdict`]. `partial_text` is kept when it parks. A death of an epoch that is not the running one is
-    /// not counted again.
+    /// not counted again. A turn whose stop is wished does not wait again: it ends as `stopped`, and the answer is `Ended`.
     async fn attempt_died(
         &self,
         turn: TurnId,

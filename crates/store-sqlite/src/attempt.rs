@@ -1,0 +1,225 @@
+//! The attempts of a turn: begun, at work, died.
+
+use carrel_core::event::EventBody;
+use carrel_core::learner::StartKind;
+use carrel_core::turn::{AfterDeath, Death, Deaths, FailureCode, TurnState};
+use carrel_core::{Epoch, EventVersion, TurnId};
+use carrel_store::turns::{Failure, Lease, OwnerWrite, ToolUse};
+use jiff::Timestamp;
+
+use crate::SqliteStore;
+use crate::column::{count, int, nanos, to_json};
+use crate::fault::Inner;
+use crate::outcome::Outcome;
+use crate::turn_row::{Standing, milliseconds};
+use crate::write::Write;
+
+pub(crate) const BEGIN: &str = "UPDATE turn SET state = 'running', epoch = ?, attempts = ?, \
+    infrastructure_deaths = ?, start_kind = ?, timing = ?, version = ?, started_version = ? \
+    WHERE place = ?";
+
+/// A death under a turn, as its owner saw it.
+pub(crate) struct Died<'a> {
+    pub(crate) epoch: Epoch,
+    pub(crate) death: Death,
+    pub(crate) reason: &'a str,
+    pub(crate) partial_text: &'a str,
+}
+
+impl SqliteStore {
+    pub(crate) async fn begin(
+        &self,
+        turn: TurnId,
+        lease: Lease,
+        epoch: Epoch,
+        start_kind: StartKind,
+        now: Timestamp,
+    ) -> Inner<OwnerWrite<(EventVersion, u32)>> {
+        let mut write = self.write().await?;
+        let Some(mut standing) = write.standing(turn).await? else {
+            return Ok(OwnerWrite::Ended);
+        };
+        if let Some(refusal) = standing.refusal(lease) {
+            return Ok(refusal);
+        }
+        let runs_in = standing
+            .turn
+            .epoch
+            .filter(|_| standing.turn.state == TurnState::Running);
+        let fence = fence(&mut write, &standing).await?.max(runs_in.unwrap_or_default());
+        if epoch < fence {
+            return Ok(OwnerWrite::StaleEpoch { fence });
+        }
+        if runs_in == Some(epoch) {
+            let same = (standing.started_version, standing.turn.attempts);
+            return Ok(OwnerWrite::Written(same));
+        }
+        if runs_in.is_some() {
+            replace(&mut write, &mut standing, now).await?;
+        }
+        let attempt = standing.turn.attempts + 1;
+        let started = EventBody::Started {
+            turn_id: turn,
+            epoch,
+            attempt,
+        };
+        let version = write.append(standing.learner(), &started, now).await?;
+        let mut timing = standing.turn.timing;
+        timing.wake = milliseconds(standing.claimed_time.unwrap_or(now), now);
+        sqlx::query(BEGIN)
+            .bind(int(epoch.0))
+            .bind(attempt)
+            .bind(standing.turn.deaths.infrastructure)
+            .bind(<&str>::from(start_kind))
+            .bind(to_json(&timing)?)
+            .bind(int(version.0))
+            .bind(int(version.0))
+            .bind(standing.place)
+            .execute(write.connection())
+            .await?;
+        write.commit().await?;
+        Ok(OwnerWrite::Written((version, attempt)))
+    }
+
+    pub(crate) async fn append_tool(
+        &self,
+        turn: TurnId,
+        lease: Lease,
+        tool: &ToolUse,
+        now: Timestamp,
+    ) -> Inner<OwnerWrite> {
+        let mut write = self.write().await?;
+        let Some(standing) = write.standing(turn).await? else {
+            return Ok(OwnerWrite::Ended);
+        };
+        if let Some(refusal) = standing.refusal(lease) {
+            return Ok(refusal);
+        }
+        let event = EventBody::Tool {
+            turn_id: turn,
+            tool_id: tool.tool_id.clone(),
+            name: tool.name.clone(),
+            status: tool.status,
+            summary: tool.summary.clone(),
+        };
+        let version = write.append(standing.learner(), &event, now).await?;
+        write.put_version(standing.place, version).await?;
+        write.commit().await?;
+        Ok(OwnerWrite::Written(version))
+    }
+
+    /// Counts a death; the turn waits again, is parked, or ends as stopped when that was wished.
+    pub(crate) async fn count_death(
+        &self,
+        turn: TurnId,
+        lease: Lease,
+        died: Died<'_>,
+        now: Timestamp,
+    ) -> Inner<OwnerWrite<(EventVersion, AfterDeath)>> {
+        let mut write = self.write().await?;
+        let Some(standing) = write.standing(turn).await? else {
+            return Ok(OwnerWrite::Ended);
+        };
+        if let Some(refusal) = standing.refusal(lease) {
+            return Ok(refusal);
+        }
+        let counts =
+            standing.turn.state == TurnState::Running && standing.turn.epoch == Some(died.epoch);
+        if !counts {
+            let before = (standing.turn.version, AfterDeath::RunAgain);
+            return Ok(OwnerWrite::Written(before));
+        }
+        let deaths = standing.turn.deaths.with(died.death);
+        if deaths.verdict() == AfterDeath::Park {
+            put_back(&mut write, &standing, deaths, now).await?;
+            let failure = parked(&died);
+            let timing = standing.turn.timing;
+            let outcome = Outcome::Failed(&failure);
+            let version = write.end_turn(&standing, outcome, timing, now).await?;
+            write.commit().await?;
+            return Ok(OwnerWrite::Written((version, AfterDeath::Park)));
+        }
+        let version = restart(&mut write, &standing, died.death, died.reason, now).await?;
+        put_back(&mut write, &standing, deaths, now).await?;
+        write.put_version(standing.place, version).await?;
+        if standing.turn.stop_requested {
+            write.stop_waiting(&standing, now).await?;
+            write.commit().await?;
+            return Ok(OwnerWrite::Ended);
+        }
+        write.commit().await?;
+        Ok(OwnerWrite::Written((version, AfterDeath::RunAgain)))
+    }
+}
+
+async fn fence(write: &mut Write, standing: &Standing) -> Inner<Epoch> {
+    let fence: i64 = sqlx::query_scalar("SELECT fence FROM learner WHERE id = ?")
+        .bind(standing.learner().as_str())
+        .fetch_one(write.connection())
+        .await?;
+    Ok(Epoch(count(fence)))
+}
+
+/// A turn begins in a newer incarnation and nobody said that the older one died: that is said now.
+async fn replace(write: &mut Write, standing: &mut Standing, now: Timestamp) -> Inner<()> {
+    let death = Death::Infrastructure;
+    restart(write, standing, death, "a newer incarnation took its place", now).await?;
+    standing.turn.deaths = standing.turn.deaths.with(death);
+    Ok(())
+}
+
+async fn restart(
+    write: &mut Write,
+    standing: &Standing,
+    death: Death,
+    reason: &str,
+    now: Timestamp,
+) -> Inner<EventVersion> {
+    let restarted = EventBody::Restarted {
+        turn_id: standing.turn.turn_id,
+        death,
+        reason: reason.to_owned(),
+    };
+    write.append(standing.learner(), &restarted, now).await
+}
+
+async fn put_back(
+    write: &mut Write,
+    standing: &Standing,
+    deaths: Deaths,
+    now: Timestamp,
+) -> Inner<()> {
+    sqlx::query(
+        "UPDATE turn SET state = 'queued', infrastructure_deaths = ?, agent_deaths = ?, \
+         claimed_time = ? WHERE place = ?",
+    )
+    .bind(deaths.infrastructure)
+    .bind(deaths.agent)
+    .bind(nanos(now))
+    .bind(standing.place)
+    .execute(write.connection())
+    .await?;
+    Ok(())
+}
+
+fn parked(died: &Died<'_>) -> Failure {
+    let (code, detail, retryable) = match died.death {
+        Death::Agent => (
+            FailureCode::AgentDied,
+            "Sorry, your tutor broke down on this message several times. Please put it differently.",
+            false,
+        ),
+        Death::Infrastructure => (
+            FailureCode::Parked,
+            "Sorry, this message could not be answered. Please send it again later.",
+            true,
+        ),
+    };
+    Failure {
+        code,
+        detail: detail.to_owned(),
+        retryable,
+        partial_text: died.partial_text.to_owned(),
+        operator_reason: died.reason.to_owned(),
+    }
+}

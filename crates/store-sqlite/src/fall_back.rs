@@ -1,0 +1,205 @@
+//! Older states taken anew: a fall-back from a damaged head, and an operator's restore.
+
+use std::collections::BTreeMap;
+
+use carrel_core::event::EventBody;
+use carrel_core::{Generation, LearnerId, SnapshotId, TurnId};
+use carrel_store::heads::Head;
+use jiff::Timestamp;
+use sqlx::FromRow;
+
+use crate::SqliteStore;
+use crate::column::{int, parsed_option, uuid};
+use crate::commit::NewHead;
+use crate::fault::{Fault, Inner};
+use crate::lineage::{Link, lineage, turns_in};
+use crate::write::{AtFence, Write};
+
+pub(crate) const HISTORY: &str = "SELECT generation, snapshot, parent, copy_of, turn, \
+    damaged OR expired AS gone FROM generation WHERE learner = ?";
+
+#[derive(FromRow)]
+struct Row {
+    generation: i64,
+    snapshot: Option<String>,
+    parent: i64,
+    copy_of: Option<i64>,
+    turn: Option<i64>,
+    gone: bool,
+}
+
+/// A learner's generations, as a choice among them needs it.
+struct History {
+    links: BTreeMap<i64, Link>,
+    /// Those that can be taken, with their snapshots.
+    intact: BTreeMap<i64, Option<String>>,
+}
+
+impl SqliteStore {
+    pub(crate) async fn fall_back_to(
+        &self,
+        learner: &LearnerId,
+        from: Generation,
+        to: Generation,
+        now: Timestamp,
+    ) -> Inner<Option<Head>> {
+        let mut write = self.write().await?;
+        let AtFence::Current(fenced) = write.pass_fence(learner, None).await? else {
+            return Ok(None);
+        };
+        if fenced.head.generation != from {
+            return Ok(None);
+        }
+        let history = read_history(&mut write, learner).await?;
+        let Some(snapshot) = history.snapshot(to)? else {
+            let what = format!("generation {to} of {learner} is absent, damaged or expired");
+            return Err(Fault::Impossible(what));
+        };
+        sqlx::query("UPDATE generation SET damaged = 1 WHERE learner = ? AND generation = ?")
+            .bind(learner.as_str())
+            .bind(int(from.0))
+            .execute(write.connection())
+            .await?;
+        let lost_turns = lose_turns(&mut write, learner, &history, from, to).await?;
+        let event = EventBody::FellBack {
+            from,
+            to,
+            generation: from.next(),
+            lost_turns,
+        };
+        let head = take(&mut write, learner, from, to, snapshot, &event, now).await?;
+        write.commit().await?;
+        Ok(Some(head))
+    }
+
+    pub(crate) async fn restore_to(
+        &self,
+        learner: &LearnerId,
+        to: Generation,
+        now: Timestamp,
+    ) -> Inner<Option<Head>> {
+        let mut write = self.write().await?;
+        let AtFence::Current(fenced) = write.pass_fence(learner, None).await? else {
+            return Ok(None);
+        };
+        let history = read_history(&mut write, learner).await?;
+        let snapshot = history.snapshot(to)?;
+        let Some(snapshot) = snapshot.filter(|_| to != Generation(0)) else {
+            return Ok(None);
+        };
+        let from = fenced.head.generation;
+        let event = EventBody::Restored {
+            to,
+            generation: from.next(),
+        };
+        let head = take(&mut write, learner, from, to, snapshot, &event, now).await?;
+        write.commit().await?;
+        Ok(Some(head))
+    }
+}
+
+impl History {
+    /// The snapshot of an intact generation; generation 0 is the empty workspace.
+    fn snapshot(&self, generation: Generation) -> Inner<Option<Option<SnapshotId>>> {
+        if generation == Generation(0) {
+            return Ok(Some(None));
+        }
+        self.intact
+            .get(&int(generation.0))
+            .map(|snapshot| parsed_option(snapshot.as_deref()))
+            .transpose()
+    }
+}
+
+async fn read_history(write: &mut Write, learner: &LearnerId) -> Inner<History> {
+    let rows: Vec<Row> = sqlx::query_as(HISTORY)
+        .bind(learner.as_str())
+        .fetch_all(write.connection())
+        .await?;
+    let link = |row: &Row| Link {
+        parent: row.parent,
+        copy_of: row.copy_of,
+        turn: row.turn,
+    };
+    let links = rows.iter().map(|row| (row.generation, link(row))).collect();
+    let intact = rows.into_iter().filter(|row| !row.gone);
+    Ok(History {
+        links,
+        intact: intact.map(|row| (row.generation, row.snapshot)).collect(),
+    })
+}
+
+/// Takes the state of `to` as the generation after `from`.
+async fn take(
+    write: &mut Write,
+    learner: &LearnerId,
+    from: Generation,
+    to: Generation,
+    snapshot: Option<SnapshotId>,
+    event: &EventBody,
+    now: Timestamp,
+) -> Inner<Head> {
+    let version = write.append(learner, event, now).await?;
+    let new = NewHead {
+        generation: from.next(),
+        snapshot: snapshot.as_ref(),
+        parent: from,
+        copy_of: Some(to),
+        turn: None,
+        version,
+        digest: None,
+    };
+    write.move_head(learner.as_str(), &new, now).await?;
+    Ok(Head {
+        generation: from.next(),
+        snapshot,
+    })
+}
+
+/// Notes the turns that are in `from` and not in `to`: the agent is told of them with its next turn, and so it is again of
+/// earlier lost ones if the turn with which it was told is lost too. The newly lost ones, in order.
+async fn lose_turns(
+    write: &mut Write,
+    learner: &LearnerId,
+    history: &History,
+    from: Generation,
+    to: Generation,
+) -> Inner<Vec<TurnId>> {
+    let kept = turns_in(&history.links, int(to.0));
+    let kept_generations = lineage(&history.links, int(to.0));
+    let lost = turns_in(&history.links, int(from.0));
+    let told: Vec<(i64, Option<i64>)> =
+        sqlx::query_as("SELECT place, told_generation FROM lost_turn WHERE learner = ?")
+            .bind(learner.as_str())
+            .fetch_all(write.connection())
+            .await?;
+    for (place, told_generation) in told {
+        let statement = if kept.contains(&place) {
+            "DELETE FROM lost_turn WHERE learner = ? AND place = ?"
+        } else if told_generation.is_some_and(|told| !kept_generations.contains(&told)) {
+            "UPDATE lost_turn SET told_place = NULL, told_generation = NULL \
+             WHERE learner = ? AND place = ?"
+        } else {
+            continue;
+        };
+        sqlx::query(statement)
+            .bind(learner.as_str())
+            .bind(place)
+            .execute(write.connection())
+            .await?;
+    }
+    let mut lost_turns = Vec::new();
+    for place in lost.difference(&kept) {
+        sqlx::query("INSERT INTO lost_turn (learner, place) VALUES (?, ?)")
+            .bind(learner.as_str())
+            .bind(place)
+            .execute(write.connection())
+            .await?;
+        let turn: Vec<u8> = sqlx::query_scalar("SELECT turn_id FROM turn WHERE place = ?")
+            .bind(place)
+            .fetch_one(write.connection())
+            .await?;
+        lost_turns.push(TurnId(uuid(&turn)?));
+    }
+    Ok(lost_turns)
+}

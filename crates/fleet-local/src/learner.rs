@@ -1,0 +1,402 @@
+//! Keeps one learner as the plan says: looks, plans, writes, acts, waits; ends when the learner rests.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use carrel_core::LearnerId;
+use carrel_core::class::ClassSpec;
+use carrel_core::learner::{LearnerState, PodRef, Status};
+use carrel_core::lifecycle::{self, Effect, Observed, Plan, Policy, PodSeen, Write};
+use carrel_protocol::Code;
+use carrel_protocol::token::Caller;
+use carrel_store::learners::Learner;
+use jiff::Timestamp;
+use tokio::sync::{Notify, broadcast, watch};
+
+use crate::admission::Place;
+use crate::assignment;
+use crate::call;
+use crate::fleet::Shared;
+use crate::pod::Pod;
+
+/// What others may do to a learner that is looked after.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    /// Something about it changed in the store: look again.
+    pub(crate) nudge: Notify,
+    /// The live cap wants its place.
+    pub(crate) make_room: AtomicBool,
+    /// An operator wants it asleep, once.
+    pub(crate) sleep_now: AtomicBool,
+    /// What is seen of it now.
+    pub(crate) status: watch::Sender<Status>,
+    /// Its sidecar while it lives.
+    pub(crate) sidecar: watch::Sender<Option<call::Sidecar>>,
+}
+
+impl Handle {
+    pub(crate) fn new() -> Self {
+        Self {
+            nudge: Notify::new(),
+            make_room: AtomicBool::new(false),
+            sleep_now: AtomicBool::new(false),
+            status: watch::Sender::new(Status::default()),
+            sidecar: watch::Sender::new(None),
+        }
+    }
+}
+
+/// How looking after a learner ended.
+pub(crate) enum Ended {
+    /// It rests.
+    Resting,
+    /// The store could not be reached; try again later.
+    StoreAway,
+}
+
+pub(crate) struct Keeper {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) id: LearnerId,
+    pub(crate) handle: Arc<Handle>,
+    pod: Option<Pod>,
+    unborn: Option<(Timestamp, String)>,
+    place: Option<Place>,
+    refused: bool,
+}
+
+impl Keeper {
+    pub(crate) fn new(shared: Arc<Shared>, id: LearnerId, handle: Arc<Handle>) -> Self {
+        Self { shared, id, handle, pod: None, unborn: None, place: None, refused: false }
+    }
+
+    /// Looks after the learner until it rests.
+    pub(crate) async fn run(mut self) -> Ended {
+        loop {
+            match self.look().await {
+                Ok(Some((learner, class))) => {
+                    if self.turn(&learner, class.as_ref()).await {
+                        return Ended::Resting;
+                    }
+                }
+                Ok(None) => {
+                    if let Some(pod) = self.pod.take() {
+                        pod.kill();
+                        pod.cleared().await;
+                    }
+                    return Ended::Resting;
+                }
+                Err(error) => {
+                    tracing::warn!(learner.id = %self.id, %error, "a learner could not be looked at");
+                    return Ended::StoreAway;
+                }
+            }
+        }
+    }
+
+    async fn look(&self) -> carrel_store::Result<Option<(Learner, Option<ClassSpec>)>> {
+        let store = &self.shared.store;
+        let Some(learner) = store.learner(&self.id, self.shared.ground.now()).await? else {
+            return Ok(None);
+        };
+        let class = store.class(&learner.class).await?;
+        Ok(Some((learner, class)))
+    }
+
+    /// One round; `true` when the learner rests and nothing is left to do for it.
+    async fn turn(&mut self, learner: &Learner, class: Option<&ClassSpec>) -> bool {
+        let missing = ClassSpec::default();
+        let policy = Policy::of(class.unwrap_or(&missing));
+        let now = self.shared.ground.now();
+        let mut desired = learner.desired;
+        if self.handle.sleep_now.load(Ordering::Acquire) && learner.status.pod.is_some() {
+            desired.state = carrel_core::learner::DesiredState::Asleep;
+        }
+        let observed = self.observe(learner);
+        let plan = lifecycle::plan(&desired, &observed, &policy, now);
+        self.keep_place(&plan);
+        if !self.write(learner, &plan, now).await {
+            return false;
+        }
+        self.publish(&plan.status);
+        let resting = plan.effects.is_empty()
+            && plan.requeue_at.is_none()
+            && plan.status.pod.is_none()
+            && self.pod.is_none();
+        if resting {
+            return true;
+        }
+        let acted = self.perform(&plan, learner, class, now).await;
+        if !acted && plan.write != Write::Must {
+            self.wait(plan.requeue_at, now).await;
+        }
+        false
+    }
+
+    fn observe(&mut self, learner: &Learner) -> Observed {
+        let named = learner.status.pod.as_ref().map(|pod| pod.uid);
+        let pod = match (&mut self.pod, &self.unborn) {
+            (Some(pod), _) if self.refused => PodSeen::Refused { pod: pod.reference.uid },
+            (Some(pod), _) => born_for(pod.seen(), named),
+            (None, Some((time, reason))) => {
+                PodSeen::Unborn { pod: None, time: *time, reason: reason.clone() }
+            }
+            (None, None) => PodSeen::None,
+        };
+        Observed {
+            status: self.current(learner),
+            fence: learner.fence,
+            pod,
+            admitted: self.place.is_some(),
+            make_room: self.handle.make_room.load(Ordering::Acquire),
+        }
+    }
+
+    /// The stored status with the steps that are shown but not stored.
+    fn current(&self, learner: &Learner) -> Status {
+        let shown = self.handle.status.borrow();
+        let same = shown.epoch == learner.status.epoch && shown.pod == learner.status.pod;
+        if same && shown.pod.is_some() {
+            Status {
+                young_deaths: learner.status.young_deaths,
+                retry_time: learner.status.retry_time,
+                ..shown.clone()
+            }
+        } else {
+            learner.status.clone()
+        }
+    }
+
+    fn keep_place(&mut self, plan: &Plan) {
+        match plan.status.state {
+            LearnerState::Ready | LearnerState::Busy => {
+                if let Some(place) = &mut self.place {
+                    place.started();
+                }
+            }
+            LearnerState::Asleep => {
+                if self.pod.is_none() {
+                    self.place = None;
+                }
+                self.handle.make_room.store(false, Ordering::Release);
+                self.handle.sleep_now.store(false, Ordering::Release);
+            }
+            LearnerState::Waking
+            | LearnerState::Restoring
+            | LearnerState::Draining
+            | LearnerState::Snapshotting
+            | LearnerState::Failed
+            | LearnerState::Deleting => {}
+        }
+    }
+
+    /// Stores what must be stored; `false` when someone else wrote first and everything has to be looked at again.
+    async fn write(&self, learner: &Learner, plan: &Plan, now: Timestamp) -> bool {
+        if plan.write != Write::Must {
+            return true;
+        }
+        match self.shared.store.put_status(&self.id, &learner.status, &plan.status, now).await {
+            Ok(written) => written,
+            Err(error) => {
+                tracing::warn!(learner.id = %self.id, %error, "a status could not be stored");
+                tokio::time::sleep(crate::fleet::STORE_AGAIN).await;
+                false
+            }
+        }
+    }
+
+    fn publish(&self, status: &Status) {
+        let changed = self.handle.status.send_if_modified(|shown| {
+            let differs = shown != status;
+            if differs {
+                shown.clone_from(status);
+            }
+            differs
+        });
+        if changed {
+            // Nobody listening is no loss: it is a hint.
+            let _: Result<usize, broadcast::error::SendError<_>> =
+                self.shared.changes.send(self.id.clone());
+        }
+    }
+
+    /// Performs the effects in order; `true` when something that is seen changed by it.
+    async fn perform(
+        &mut self,
+        plan: &Plan,
+        learner: &Learner,
+        class: Option<&ClassSpec>,
+        now: Timestamp,
+    ) -> bool {
+        let mut acted = false;
+        for effect in &plan.effects {
+            match effect {
+                Effect::CreatePod { .. } => {
+                    self.create_pod(learner, class).await;
+                    acted = true;
+                }
+                Effect::Assign { pod, .. } => {
+                    self.assign(plan, pod, learner, class, now).await;
+                    acted = true;
+                }
+                Effect::AskToSleep { .. } => self.ask_to_sleep(&plan.status, now).await,
+                Effect::KillPod { pod, reason } => {
+                    tracing::warn!(learner.id = %self.id, %pod, %reason, "a pod is ended");
+                    if let Some(pod) = &self.pod {
+                        pod.kill();
+                    }
+                }
+                Effect::LetGo { .. } | Effect::DeletePod { .. } => {
+                    self.remove_pod().await;
+                    acted = true;
+                }
+                // Erasing is the gateway's to finish: it asks for `discard` first.
+                Effect::FinishErase => {}
+            }
+        }
+        acted
+    }
+
+    async fn create_pod(&mut self, learner: &Learner, class: Option<&ClassSpec>) {
+        if self.pod.is_some() {
+            return;
+        }
+        let made = match class {
+            Some(class) => self.shared.maker.make(class).await.map_err(|error| {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                format!("{error}: {}", cause.unwrap_or_default())
+            }),
+            None => Err(format!("its class '{}' does not exist", learner.class)),
+        };
+        match made {
+            Ok(pod) => {
+                self.handle.sidecar.send_replace(Some(pod.sidecar()));
+                self.pod = Some(pod);
+                self.unborn = None;
+            }
+            Err(reason) => {
+                tracing::warn!(learner.id = %self.id, reason, "a pod could not be made");
+                self.unborn = Some((self.shared.ground.now(), reason));
+            }
+        }
+    }
+
+    async fn assign(
+        &mut self,
+        plan: &Plan,
+        named: &PodRef,
+        learner: &Learner,
+        class: Option<&ClassSpec>,
+        now: Timestamp,
+    ) {
+        let (Some(pod), Some(class)) = (&mut self.pod, class) else { return };
+        if pod.reference.uid != named.uid {
+            return;
+        }
+        let signed =
+            assignment::signed(&self.shared, learner, plan.status.epoch, pod.reference.uid, class, now)
+                .await;
+        let assignment = match signed {
+            Ok(assignment) => assignment,
+            Err(error) => {
+                tracing::error!(learner.id = %self.id, %error, "an assignment could not be made");
+                tokio::time::sleep(crate::fleet::STORE_AGAIN).await;
+                return;
+            }
+        };
+        loop {
+            match pod.assign(&self.id, plan.status.epoch, assignment.clone()).await {
+                Ok(()) => {
+                    pod.wait_for_phase().await;
+                    return;
+                }
+                Err(call::Error::Refused(problem)) if problem.code == Code::Conflict => {
+                    self.refused = true;
+                    return;
+                }
+                // The sidecar does not listen yet, or has ended: the next look sees which.
+                Err(error) => {
+                    tokio::select! {
+                        () = pod.changed() => return,
+                        () = tokio::time::sleep(crate::fleet::CONNECT_AGAIN) => {}
+                    }
+                    if self.shared.ground.now().duration_since(now).as_secs() > 20 {
+                        tracing::warn!(learner.id = %self.id, %error, "an assignment did not arrive");
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn ask_to_sleep(&self, status: &Status, now: Timestamp) {
+        let Some(pod) = &self.pod else { return };
+        let token =
+            self.shared.ground.signer.caller_token(Caller::Controller, &self.id, status.epoch, now);
+        let asked = match token {
+            Ok(token) => pod.sleep(&token).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = asked {
+            tracing::warn!(learner.id = %self.id, error, "a sidecar could not be asked to sleep");
+        }
+    }
+
+    async fn remove_pod(&mut self) {
+        if let Some(pod) = self.pod.take() {
+            pod.kill();
+            pod.cleared().await;
+        }
+        self.refused = false;
+        self.handle.sidecar.send_replace(None);
+        self.place = None;
+    }
+
+    /// Waits until something may have changed.
+    async fn wait(&mut self, requeue_at: Option<Timestamp>, now: Timestamp) {
+        let delay = requeue_at.map(|at| {
+            std::time::Duration::try_from(at.duration_since(now)).unwrap_or_default()
+        });
+        let wants_place = self.place.is_none()
+            && self.pod.is_none()
+            && matches!(
+                self.handle.status.borrow().state,
+                LearnerState::Waking | LearnerState::Failed
+            );
+        let shared = Arc::clone(&self.shared);
+        let id = self.id.clone();
+        tokio::select! {
+            () = self.handle.nudge.notified() => {}
+            () = seen_change(self.pod.as_mut()) => {}
+            place = shared.admission.place(|| shared.make_room(&id)), if wants_place => {
+                self.place = place;
+            }
+            () = sleep_for(delay) => {}
+        }
+    }
+}
+
+/// A pod that is named in the status is no longer blank, whatever it looked like before it was.
+fn born_for(seen: PodSeen, named: Option<carrel_core::PodUid>) -> PodSeen {
+    match seen {
+        PodSeen::Exited { pod, reason, .. } if named != Some(pod) => PodSeen::Unborn {
+            pod: Some(pod),
+            time: Timestamp::MIN,
+            reason,
+        },
+        other => other,
+    }
+}
+
+async fn seen_change(pod: Option<&mut Pod>) {
+    match pod {
+        Some(pod) => pod.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_for(delay: Option<std::time::Duration>) {
+    match delay {
+        Some(delay) => tokio::time::sleep(delay).await,
+        None => std::future::pending().await,
+    }
+}

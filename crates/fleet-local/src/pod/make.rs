@@ -1,0 +1,221 @@
+//! Makes a pod: its folder, its sidecar, and side by side with it the agent's container.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{DirBuilderExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use carrel_core::PodUid;
+use carrel_core::class::ClassSpec;
+use carrel_core::lifecycle::PodSeen;
+use carrel_core::learner::{PodRef, StartKind};
+use tokio::process::Command;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::watch::Watched;
+use super::{Pod, SharedGround};
+use crate::call::Sidecar;
+use crate::container::{ContainerId, ContainerSpec, Limits, RootKind, Runtime};
+use crate::image::Images;
+
+/// Where the shim's socket is below the shared folder.
+const SHIM_SOCKET: &str = "shim.sock";
+
+/// Why a pod could not be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PodError {
+    #[error("its folder could not be made")]
+    Folder(#[source] std::io::Error),
+    #[error("its sidecar could not be started")]
+    Sidecar(#[source] std::io::Error),
+    #[error("its image could not be had")]
+    Image(#[source] crate::image::Error),
+    #[error("its name cannot be used")]
+    Name(#[source] crate::container::InvalidContainerId),
+}
+
+/// Makes pods.
+#[derive(Debug)]
+pub(crate) struct Maker {
+    ground: SharedGround,
+    /// Absent: isolation `process`.
+    runtime: Option<Runtime>,
+    images: Images,
+    next_slot: AtomicU32,
+}
+
+/// How the agent is started beside its sidecar.
+#[derive(Debug)]
+pub(super) enum AgentStart {
+    /// In a container.
+    Container(Box<Runtime>, Box<ContainerSpec>),
+    /// As a plain process.
+    Process(Command),
+}
+
+impl Maker {
+    pub(crate) fn new(ground: SharedGround, runtime: Option<Runtime>, images: Images) -> Self {
+        Self { ground, runtime, images, next_slot: AtomicU32::new(1) }
+    }
+
+    /// Makes a blank pod of a class. It may be assigned at once; that its parts are still starting only delays them.
+    pub(crate) async fn make(&self, class: &ClassSpec) -> Result<Pod, PodError> {
+        let uid = PodUid(Uuid::now_v7());
+        let name = name_of(uid);
+        let slot = self.next_slot.fetch_add(1, Ordering::Relaxed);
+        let host = Runtime::host_ids(slot);
+        let dir = self.ground.pods_dir.join(&name);
+        let (shared, workspace) = (dir.join("shared"), dir.join("workspace"));
+        let owned_by = self.runtime.is_some().then_some((host.uid, host.gid));
+        for folder in [&dir, &shared, &workspace] {
+            make_folder(folder, owned_by).map_err(PodError::Folder)?;
+        }
+        let socket = dir.join("sidecar.sock");
+        let agent = match &self.runtime {
+            Some(runtime) => {
+                let root = self.root_of(class).await?;
+                let spec = container_spec(&name, root, &shared, &workspace, host, class)?;
+                AgentStart::Container(Box::new(runtime.clone()), Box::new(spec))
+            }
+            None => AgentStart::Process(self.plain_shim(&shared, &workspace)),
+        };
+        let child = self
+            .sidecar(uid, &socket, &shared, &workspace, owned_by)
+            .spawn()
+            .map_err(PodError::Sidecar)?;
+        let reference =
+            PodRef { name, uid, address: format!("unix:{}", socket.display()) };
+        let blank = PodSeen::Blank { pod: reference.clone(), start_kind: StartKind::Cold };
+        let (seen_sender, seen) = tokio::sync::watch::channel(blank);
+        let (assigned, assigned_seen) = tokio::sync::watch::channel(None);
+        let (kill, cleared) = (CancellationToken::new(), CancellationToken::new());
+        let sidecar = Sidecar::at(socket);
+        let watched = Watched {
+            ground: self.ground.clone(),
+            uid,
+            dir,
+            child,
+            agent,
+            sidecar: sidecar.clone(),
+            seen: seen_sender,
+            assigned: assigned_seen,
+            kill: kill.clone(),
+            cleared: cleared.clone(),
+        };
+        self.ground.tracker.spawn(watched.run());
+        Ok(Pod { reference, sidecar, seen, assigned, kill, cleared })
+    }
+
+    async fn root_of(&self, class: &ClassSpec) -> Result<RootKind, PodError> {
+        if class.agent.image.is_empty() {
+            return Ok(RootKind::HostUsr);
+        }
+        let rootfs = self.images.rootfs(&class.agent.image).await.map_err(PodError::Image)?;
+        Ok(RootKind::Image { rootfs })
+    }
+
+    fn sidecar(
+        &self,
+        uid: PodUid,
+        socket: &Path,
+        shared: &Path,
+        workspace: &Path,
+        owned_by: Option<(u32, u32)>,
+    ) -> Command {
+        let key = self.ground.signer.public_key();
+        let mut command = Command::new(&self.ground.executable);
+        command
+            .arg("sidecar")
+            .arg("--pod")
+            .arg(uid.to_string())
+            .arg("--listen")
+            .arg(format!("unix:{}", socket.display()))
+            .arg("--shim-socket")
+            .arg(shared.join(SHIM_SOCKET))
+            .arg("--workspace")
+            .arg(workspace)
+            .arg("--fleet-key")
+            .arg(format!("{}:{}", key.kid, key.x))
+            .arg("--die-with-parent")
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::inherit())
+            .process_group(0)
+            .kill_on_drop(true);
+        if self.runtime.is_none() {
+            command.arg("--shared-loopback");
+        }
+        if let Some((user, group)) = owned_by {
+            command.uid(user).gid(group);
+        }
+        command
+    }
+
+    fn plain_shim(&self, shared: &Path, workspace: &Path) -> Command {
+        let mut command = Command::new(&self.ground.executable);
+        command
+            .arg("shim")
+            .arg("--socket")
+            .arg(shared.join(SHIM_SOCKET))
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .current_dir(workspace)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::inherit())
+            .process_group(0)
+            .kill_on_drop(true);
+        command
+    }
+}
+
+/// A name that people can say: `w-` and the random end of the identity.
+fn name_of(uid: PodUid) -> String {
+    let text = uid.0.simple().to_string();
+    format!("w-{}", &text[text.len() - 8..])
+}
+
+fn make_folder(path: &PathBuf, owned_by: Option<(u32, u32)>) -> std::io::Result<()> {
+    std::fs::DirBuilder::new().mode(0o700).create(path)?;
+    match owned_by {
+        Some((user, group)) => chown(path, Some(user), Some(group)),
+        None => Ok(()),
+    }
+}
+
+fn container_spec(
+    name: &str,
+    root: RootKind,
+    shared: &Path,
+    workspace: &Path,
+    host: crate::container::HostIds,
+    class: &ClassSpec,
+) -> Result<ContainerSpec, PodError> {
+    let env = BTreeMap::from([(
+        "PATH".to_owned(),
+        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+    )]);
+    let socket = format!("{}/{SHIM_SOCKET}", crate::container::SHARED);
+    Ok(ContainerSpec {
+        id: ContainerId::try_from(name.to_owned()).map_err(PodError::Name)?,
+        root,
+        shared_dir: shared.to_path_buf(),
+        workspace_dir: workspace.to_path_buf(),
+        argv: [crate::container::EXECUTABLE, "shim", "--socket", &socket]
+            .map(str::to_owned)
+            .to_vec(),
+        env,
+        host,
+        limits: Limits {
+            cpu_millis: class.resources.cpu.0,
+            memory_bytes: class.resources.memory.0,
+            pids: class.resources.pids,
+            tmp_bytes: (class.resources.memory.0 / 4).max(1 << 20),
+        },
+        hostname: name.to_owned(),
+    })
+}

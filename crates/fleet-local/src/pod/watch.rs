@@ -1,0 +1,226 @@
+//! Watches one pod from its first process to its last trace, and says what is seen.
+
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use carrel_core::PodUid;
+use carrel_core::lifecycle::{Ending, Phase, PodSeen};
+use carrel_protocol::sidecar::{Hello, Phase as Heard};
+use carrel_protocol::token::Caller;
+use jiff::Timestamp;
+use tokio::process::Child;
+use tokio::sync::watch::{Receiver, Sender};
+use tokio_util::sync::CancellationToken;
+
+use super::make::AgentStart;
+use super::{Assigned, SharedGround};
+use crate::call::Sidecar;
+use crate::container::Container;
+
+/// Between questions to a sidecar that gives no answer though it lives.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// How long what is left of a pod may take to end by itself once its sidecar has.
+const AGENT_ENDS: Duration = Duration::from_secs(2);
+
+/// The exit status by which a sidecar says that it discarded a failed turn's changes on purpose.
+pub(crate) const EXIT_DISCARDED: i32 = 10;
+
+pub(super) struct Watched {
+    pub(super) ground: SharedGround,
+    pub(super) uid: PodUid,
+    pub(super) dir: PathBuf,
+    pub(super) child: Child,
+    pub(super) agent: AgentStart,
+    pub(super) sidecar: Sidecar,
+    pub(super) seen: Sender<PodSeen>,
+    pub(super) assigned: Receiver<Option<Assigned>>,
+    pub(super) kill: CancellationToken,
+    pub(super) cleared: CancellationToken,
+}
+
+/// The agent's side of a pod, once it was started.
+enum Agent {
+    Container(Container),
+    Process(Child),
+}
+
+impl Watched {
+    pub(super) async fn run(self) {
+        let Self { ground, uid, dir, mut child, agent, sidecar, seen, assigned, kill, cleared } =
+            self;
+        let mut heard = None;
+        let (agent, ending) = {
+            let start = start_agent(agent);
+            let phases = hear(&ground, uid, &sidecar, assigned, &seen, &mut heard);
+            let mut start = std::pin::pin!(start);
+            let mut phases = std::pin::pin!(phases);
+            let mut agent = None;
+            let ending = loop {
+                tokio::select! {
+                    status = child.wait() => break ended(status),
+                    () = kill.cancelled() => {
+                        let _ = child.start_kill();
+                        break ended(child.wait().await);
+                    }
+                    started = &mut start, if agent.is_none() => match started {
+                        Ok(started) => agent = Some(started),
+                        Err(reason) => {
+                            let _ = child.start_kill();
+                            let _ = child.wait().await;
+                            break (Ending::Died, reason);
+                        }
+                    },
+                    () = &mut phases => {}
+                }
+            };
+            (agent, ending)
+        };
+        let committed = heard.as_ref().is_some_and(|hello: &Hello| hello.committed);
+        let log = end_agent(agent).await;
+        let (ending, reason) = ending;
+        if ending == Ending::Died {
+            tracing::warn!(pod = %uid, reason, log, "a pod died");
+        }
+        remove_folder(&dir).await;
+        cleared.cancel();
+        let reason = heard
+            .map(|hello| hello.detail)
+            .filter(|detail| !detail.is_empty() && ending != Ending::Slept)
+            .unwrap_or(reason);
+        seen.send_replace(PodSeen::Exited { pod: uid, ending, committed, reason });
+    }
+}
+
+async fn start_agent(agent: AgentStart) -> Result<Agent, String> {
+    match agent {
+        AgentStart::Container(runtime, spec) => runtime
+            .start(*spec)
+            .await
+            .map(Agent::Container)
+            .map_err(|error| format!("its container could not be started: {}", chain(&error))),
+        AgentStart::Process(mut command) => command
+            .spawn()
+            .map(Agent::Process)
+            .map_err(|error| format!("its agent could not be started: {error}")),
+    }
+}
+
+/// Ends what is left of the agent and gives what it said last.
+async fn end_agent(agent: Option<Agent>) -> String {
+    match agent {
+        Some(Agent::Container(container)) => {
+            // The shim ends by itself when its sidecar has; the kernel ends the rest.
+            let _ = tokio::time::timeout(AGENT_ENDS, container.wait()).await;
+            if let Err(error) = container.remove().await {
+                tracing::error!(error = chain(&error), "a container could not be removed");
+            }
+            container.last_output()
+        }
+        Some(Agent::Process(mut child)) => {
+            if tokio::time::timeout(AGENT_ENDS, child.wait()).await.is_err() {
+                let _ = child.kill().await;
+            }
+            String::new()
+        }
+        None => String::new(),
+    }
+}
+
+async fn remove_folder(dir: &std::path::Path) {
+    match tokio::fs::remove_dir_all(dir).await {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::error!(dir = %dir.display(), %error, "a pod's folder could not be removed");
+        }
+        _ => {}
+    }
+}
+
+fn ended(status: std::io::Result<ExitStatus>) -> (Ending, String) {
+    match status {
+        Ok(status) if status.success() => (Ending::Slept, "it fell asleep".to_owned()),
+        Ok(status) if status.code() == Some(EXIT_DISCARDED) => {
+            (Ending::Discarded, "its last turn's changes were discarded".to_owned())
+        }
+        Ok(status) => (Ending::Died, format!("its sidecar ended with {status}")),
+        Err(error) => (Ending::Died, format!("its sidecar was lost: {error}")),
+    }
+}
+
+/// Hears the phases of an assigned sidecar; never returns.
+async fn hear(
+    ground: &SharedGround,
+    uid: PodUid,
+    sidecar: &Sidecar,
+    mut assigned: Receiver<Option<Assigned>>,
+    seen: &Sender<PodSeen>,
+    heard: &mut Option<Hello>,
+) {
+    let Some(assigned) = (match assigned.wait_for(Option::is_some).await {
+        Ok(assigned) => assigned.clone(),
+        Err(_) => None,
+    }) else {
+        return std::future::pending().await;
+    };
+    let mut since = ground.now();
+    let mut last = None;
+    loop {
+        let token =
+            ground.signer.caller_token(Caller::Controller, &assigned.learner, assigned.epoch, ground.now());
+        let unless = heard.as_ref().map(|hello| hello.phase.to_string());
+        let answer = match token {
+            Ok(token) => sidecar.hello(&token, unless.as_deref()).await,
+            Err(error) => {
+                tracing::error!(%error, "a call to a sidecar could not be signed");
+                return std::future::pending().await;
+            }
+        };
+        if let Ok(hello) = answer {
+            let phase = phase_of(&hello);
+            if last != Some(phase) {
+                since = ground.now();
+                last = Some(phase);
+            }
+            say(seen, uid, phase, since, &hello);
+            *heard = Some(hello);
+        } else {
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+    }
+}
+
+fn phase_of(hello: &Hello) -> Phase {
+    match hello.phase {
+        Heard::Blank | Heard::Restoring => Phase::Restoring,
+        Heard::Ready => Phase::Ready,
+        Heard::Busy => Phase::Busy,
+        Heard::Draining | Heard::Ending => Phase::Draining,
+        Heard::Snapshotting => Phase::Snapshotting,
+    }
+}
+
+fn say(seen: &Sender<PodSeen>, pod: PodUid, phase: Phase, since: Timestamp, hello: &Hello) {
+    let now_seen = PodSeen::Assigned {
+        pod,
+        phase,
+        since,
+        committed: hello.committed,
+        fell_back: false,
+        detail: hello.detail.clone(),
+    };
+    seen.send_if_modified(|before| {
+        let differs = *before != now_seen;
+        *before = now_seen;
+        differs
+    });
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

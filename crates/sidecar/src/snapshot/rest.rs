@@ -1,0 +1,229 @@
+//! The learner's repository in the vault, over the restic REST protocol (version 2), as `rustic_core` wants to see it.
+//!
+//! `rustic_core` swallows some errors of its backend. So the first failure is kept here, and the worker believes no outcome
+//! while there is one.
+
+use std::io::Read;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+use carrel_core::Epoch;
+use carrel_protocol::{Endpoint, Problem};
+use reqwest::StatusCode;
+use reqwest::blocking::{Client, RequestBuilder, Response};
+use reqwest::header::{ACCEPT, RANGE};
+use rustic_core::{
+    BytesList, ErrorKind, FileType, Id, ReadBackend, RusticError, RusticResult, WriteBackend,
+};
+use serde::Deserialize;
+
+use super::error::Failure;
+use super::request::Repository;
+
+const LIST_V2: &str = "application/vnd.x.restic.rest.v2";
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Waits before a call is tried again; the vault may just be restarting.
+const RETRY_AFTER: [Duration; 3] = [
+    Duration::from_millis(100),
+    Duration::from_millis(400),
+    Duration::from_millis(1500),
+];
+
+/// A repository behind the vault.
+#[derive(Debug, Clone)]
+pub(super) struct RestBackend {
+    client: Client,
+    base: String,
+    token: Arc<str>,
+    failure: Arc<Mutex<Option<Failure>>>,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    name: Id,
+    size: u32,
+}
+
+impl RestBackend {
+    pub(super) fn new(repository: &Repository) -> Result<Self, Failure> {
+        let builder = Client::builder().timeout(CALL_TIMEOUT).no_proxy();
+        let builder = match &repository.endpoint {
+            // Without certificates the client is built at once; the socket has no TLS.
+            Endpoint::Unix(path) => builder.tls_certs_only([]).unix_socket(path.as_path()),
+            Endpoint::Url(_) => builder,
+        };
+        let base = repository.endpoint.base_url();
+        let client = builder
+            .build()
+            .map_err(|error| Failure::Storage(format!("no HTTP client: {error}")))?;
+        Ok(Self {
+            client,
+            base: format!("{base}/restic/{}", repository.learner),
+            token: repository.token.as_str().into(),
+            failure: Arc::default(),
+        })
+    }
+
+    /// The first failure of any call, if one failed.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        self.failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn url(&self, file_type: FileType, id: &Id) -> String {
+        match file_type {
+            FileType::Config => format!("{}/config", self.base),
+            other => format!("{}/{}/{}", self.base, other.dirname(), id.to_hex().as_str()),
+        }
+    }
+
+    /// Sends, again after a failure that may pass; gives any answer that is not an error.
+    fn send(&self, request: &dyn Fn() -> RequestBuilder) -> Result<Response, Failure> {
+        let mut waits = RETRY_AFTER.iter();
+        loop {
+            let failure = match request().bearer_auth(&self.token).send() {
+                Ok(answer) if answer.status().is_success() => return Ok(answer),
+                Ok(answer) => refusal(answer),
+                Err(error) => Failure::Storage(error.without_url().to_string()),
+            };
+            match (&failure, waits.next()) {
+                (Failure::Storage(_), Some(wait)) => thread::sleep(*wait),
+                _ => return Err(failure),
+            }
+        }
+    }
+
+    fn fail(&self, failure: Failure) -> Box<RusticError> {
+        let text = format!("{failure:?}");
+        self.failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(failure);
+        RusticError::new(ErrorKind::Backend, text)
+    }
+
+    fn get(&self, url: &str, range: Option<(u32, u32)>) -> RusticResult<Bytes> {
+        let request = || match range {
+            Some((offset, length)) => self.client.get(url).header(
+                RANGE,
+                format!(
+                    "bytes={offset}-{}",
+                    u64::from(offset) + u64::from(length) - 1
+                ),
+            ),
+            None => self.client.get(url),
+        };
+        let body = self
+            .send(&request)
+            .and_then(|answer| answer.bytes().map_err(|error| lost(&error)))
+            .map_err(|failure| self.fail(failure))?;
+        match range {
+            Some((_, length)) if body.len() != length as usize => Err(self.fail(Failure::Damaged(
+                "a stored file is shorter than its index says".to_owned(),
+            ))),
+            _ => Ok(body),
+        }
+    }
+}
+
+fn lost(error: &reqwest::Error) -> Failure {
+    Failure::Storage(format!("an answer broke off: {error}"))
+}
+
+fn refusal(answer: Response) -> Failure {
+    let status = answer.status();
+    match status {
+        StatusCode::NOT_FOUND | StatusCode::RANGE_NOT_SATISFIABLE => {
+            Failure::Damaged("a stored file is missing or too short".to_owned())
+        }
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::Unauthorised,
+        StatusCode::CONFLICT => {
+            let problem = answer.json::<Problem>().ok();
+            Failure::Fenced(problem.and_then(|problem| problem.fence).map(Epoch))
+        }
+        StatusCode::INSUFFICIENT_STORAGE => Failure::StorageFull,
+        other => Failure::Storage(format!("it answered {other}")),
+    }
+}
+
+impl ReadBackend for RestBackend {
+    fn location(&self) -> String {
+        "vault".to_owned()
+    }
+
+    fn list_with_size(&self, file_type: FileType) -> RusticResult<Vec<(Id, u32)>> {
+        if file_type == FileType::Config {
+            let url = self.url(file_type, &Id::default());
+            return match self.send(&|| self.client.head(&url)) {
+                Ok(answer) => {
+                    let size = answer.content_length().unwrap_or_default();
+                    Ok(vec![(
+                        Id::default(),
+                        u32::try_from(size).unwrap_or(u32::MAX),
+                    )])
+                }
+                Err(failure) => Err(self.fail(failure)),
+            };
+        }
+        let url = format!("{}/{}/", self.base, file_type.dirname());
+        let listed = self
+            .send(&|| self.client.get(&url).header(ACCEPT, LIST_V2))
+            .and_then(|answer| answer.json::<Vec<Listed>>().map_err(|error| lost(&error)))
+            .map_err(|failure| self.fail(failure))?;
+        Ok(listed
+            .into_iter()
+            .map(|file| (file.name, file.size))
+            .collect())
+    }
+
+    fn read_full(&self, file_type: FileType, id: &Id) -> RusticResult<Bytes> {
+        self.get(&self.url(file_type, id), None)
+    }
+
+    fn read_partial(
+        &self,
+        file_type: FileType,
+        id: &Id,
+        _cacheable: bool,
+        offset: u32,
+        length: u32,
+    ) -> RusticResult<Bytes> {
+        self.get(&self.url(file_type, id), Some((offset, length)))
+    }
+
+    fn warmup_path(&self, file_type: FileType, id: &Id) -> String {
+        self.url(file_type, id)
+    }
+}
+
+impl WriteBackend for RestBackend {
+    fn write_bytes(
+        &self,
+        file_type: FileType,
+        id: &Id,
+        _cacheable: bool,
+        content: BytesList,
+    ) -> RusticResult<()> {
+        let url = self.url(file_type, id);
+        let mut body = Vec::with_capacity(content.size());
+        content
+            .reader()
+            .read_to_end(&mut body)
+            .expect("bytes in memory can be read");
+        let body = Bytes::from(body);
+        self.send(&|| self.client.post(&url).body(body.clone()))
+            .map(drop)
+            .map_err(|failure| self.fail(failure))
+    }
+
+    fn remove(&self, _: FileType, _: &Id, _cacheable: bool) -> RusticResult<()> {
+        Err(RusticError::new(
+            ErrorKind::AppendOnly,
+            "a pod removes nothing",
+        ))
+    }
+}

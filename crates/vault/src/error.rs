@@ -1,0 +1,98 @@
+//! Why the vault could not do what was asked.
+
+use carrel_core::Epoch;
+use carrel_protocol::{Code, Problem};
+
+/// Why the vault could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] carrel_store::Error),
+    /// The object storage failed; nothing is proved by it.
+    #[error("the storage of snapshots failed while {doing}")]
+    Storage {
+        /// What was being done.
+        doing: &'static str,
+        /// Why.
+        #[source]
+        source: object_store::Error,
+    },
+    /// A repository's data do not add up; says nothing about its objects.
+    #[error("the snapshot cannot be read: {0}")]
+    Unreadable(String),
+    /// Something was reported as damaged and is not.
+    #[error("nothing is proved damaged")]
+    NotProved,
+    /// The epoch is below the fence.
+    #[error("a newer incarnation exists (fence {0})")]
+    StaleEpoch(Epoch),
+    /// No such learner, or it is being erased.
+    #[error("there is no such learner")]
+    NoLearner,
+    /// No such snapshot of this learner.
+    #[error("there is no such snapshot")]
+    NoSnapshot,
+    /// The learner is awake, and this is done only while it sleeps.
+    #[error("the learner is awake")]
+    Awake,
+    /// A key is missing, malformed or does not open what it should.
+    #[error("{0}")]
+    Key(&'static str),
+    /// A file of the vault's own could not be read or written.
+    #[error("{doing}")]
+    File {
+        /// What was being done.
+        doing: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The snapshots are not in a local folder.
+    #[error("stock restic needs snapshots in a local folder ('objects.url: file:…')")]
+    NotLocal,
+    /// A defect.
+    #[error("a task of the vault ended badly: {0}")]
+    Internal(String),
+}
+
+impl Error {
+    /// The answer for a caller; details of our own failures stay in the log.
+    pub(crate) fn problem(&self) -> Problem {
+        match self {
+            Self::StaleEpoch(fence) => Problem::stale_epoch(*fence),
+            Self::Store(_) | Self::Storage { .. } => {
+                Problem::new(Code::Unavailable, "the store or the storage is away")
+            }
+            Self::NotProved => Problem::new(Code::Unavailable, "nothing is proved damaged"),
+            Self::Unreadable(_) => Problem::new(Code::SnapshotUnreadable, ""),
+            // Not "not found": that would look like a missing object.
+            Self::NoLearner => Problem::new(Code::Forbidden, "there is no such learner"),
+            Self::NoSnapshot => Problem::new(Code::NotFound, "there is no such snapshot"),
+            Self::Awake => Problem::new(Code::Conflict, "put the learner to sleep first"),
+            Self::NotLocal => Problem::new(Code::Conflict, self.to_string()),
+            Self::Key(_) | Self::File { .. } | Self::Internal(_) => {
+                Problem::new(Code::Internal, "")
+            }
+        }
+    }
+
+    pub(crate) fn storage(doing: &'static str) -> impl FnOnce(object_store::Error) -> Self {
+        move |source| Self::Storage { doing, source }
+    }
+}
+
+/// Whether a storage error says that there is no room.
+pub(crate) fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+            if matches!(io.kind(), StorageFull | QuotaExceeded | FileTooLarge) {
+                return true;
+            }
+        }
+        cause = error.source();
+    }
+    false
+}

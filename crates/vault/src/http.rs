@@ -1,0 +1,109 @@
+//! The vault's HTTP interface: who calls, and which call is whose.
+
+mod contact;
+mod files;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Path};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use carrel_core::{LearnerId, RepositoryId};
+use carrel_protocol::problem::{Code, Problem};
+use carrel_protocol::token::{Audience, LearnerClaims};
+
+use crate::Vault;
+
+/// The largest pack is 16 MiB and what does not fit any more; a commit may carry the files of a reply.
+const BODY_BYTES: usize = 64 << 20;
+
+/// The vault's service.
+pub fn router(vault: Vault) -> Router {
+    Router::new()
+        .route(
+            "/v1/learners/{learner}/head",
+            get(contact::head).put(contact::commit),
+        )
+        .route("/v1/learners/{learner}/key", get(contact::key))
+        .route("/v1/learners/{learner}/damage", post(contact::damage))
+        .route("/restic/{learner}/", post(files::create))
+        .route(
+            "/restic/{learner}/config",
+            get(files::config).post(files::refuse).delete(files::refuse),
+        )
+        .route("/restic/{learner}/{kind}/", get(files::list))
+        .route(
+            "/restic/{learner}/{kind}/{name}",
+            get(files::read).post(files::write).delete(files::remove),
+        )
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .with_state(vault)
+}
+
+/// A refusal.
+pub(crate) struct Refusal(Problem);
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self(problem)
+    }
+}
+
+impl From<crate::Error> for Refusal {
+    fn from(error: crate::Error) -> Self {
+        let problem = error.problem();
+        if problem.status >= 500 {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "a call to the vault failed"
+            );
+        }
+        Self(problem)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status =
+            StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_vec(&self.0).unwrap_or_default();
+        (status, [(CONTENT_TYPE, "application/problem+json")], body).into_response()
+    }
+}
+
+/// What the caller's token says; it must be for the learner in the path.
+fn claims(vault: &Vault, headers: &HeaderMap, learner: &str) -> Result<LearnerClaims, Refusal> {
+    let token = headers
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "));
+    let claims = token
+        .and_then(|token| {
+            let verifier = &vault.options().verifier;
+            verifier.learner(token, Audience::Vault, vault.now()).ok()
+        })
+        .ok_or_else(|| Problem::new(Code::Unauthenticated, ""))?;
+    if claims.sub.as_str() == learner {
+        Ok(claims)
+    } else {
+        Err(Problem::new(Code::Forbidden, "").into())
+    }
+}
+
+/// Who may use a repository's files: the bearer of a current token of its learner.
+struct Reach {
+    learner: LearnerId,
+    repository: RepositoryId,
+}
+
+async fn reach(vault: &Vault, headers: &HeaderMap, learner: &str) -> Result<Reach, Refusal> {
+    let claims = claims(vault, headers, learner)?;
+    let (_, repository) = vault.contact(&claims.sub, claims.ep).await?;
+    Ok(Reach {
+        learner: claims.sub,
+        repository,
+    })
+}
+
+type LearnerPath = Path<String>;

@@ -1,0 +1,71 @@
+//! First contact, key, commit and reports of damage.
+
+use axum::Json;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use carrel_protocol::problem::{Code, Problem};
+use carrel_protocol::vault::{CommitAnswer, CommitRequest, DamageReport, DataKey, Head};
+
+use super::{LearnerPath, Refusal, claims};
+use crate::Vault;
+
+/// `GET /v1/learners/{id}/head`
+pub(super) async fn head(
+    State(vault): State<Vault>,
+    Path(learner): LearnerPath,
+    headers: HeaderMap,
+) -> Result<Json<Head>, Refusal> {
+    let claims = claims(&vault, &headers, &learner)?;
+    Ok(Json(vault.first_contact(&claims).await?))
+}
+
+/// `GET /v1/learners/{id}/key`
+pub(super) async fn key(
+    State(vault): State<Vault>,
+    Path(learner): LearnerPath,
+    headers: HeaderMap,
+) -> Result<Json<DataKey>, Refusal> {
+    let claims = claims(&vault, &headers, &learner)?;
+    Ok(Json(vault.data_key(&claims).await?))
+}
+
+/// `PUT /v1/learners/{id}/head`
+pub(super) async fn commit(
+    State(vault): State<Vault>,
+    Path(learner): LearnerPath,
+    headers: HeaderMap,
+    request: Result<Json<CommitRequest>, JsonRejection>,
+) -> Result<Json<CommitAnswer>, Refusal> {
+    let claims = claims(&vault, &headers, &learner)?;
+    let Json(request) = request.map_err(|rejection| malformed(&rejection))?;
+    Ok(Json(vault.commit(&claims, request).await?))
+}
+
+/// `POST /v1/learners/{id}/damage`
+pub(super) async fn damage(
+    State(vault): State<Vault>,
+    Path(learner): LearnerPath,
+    headers: HeaderMap,
+    report: Result<Json<DamageReport>, JsonRejection>,
+) -> Result<Json<Head>, Refusal> {
+    let claims = claims(&vault, &headers, &learner)?;
+    let Json(report) = report.map_err(|rejection| malformed(&rejection))?;
+    let (_, repository) = vault.contact(&claims.sub, claims.ep).await?;
+    tracing::warn!(learner.id = %claims.sub, generation = %report.generation, "a snapshot could not be restored");
+    let damage = vault.fall_back(&claims.sub, report.generation).await?;
+    let head = damage.head();
+    Ok(Json(Head {
+        generation: head.generation,
+        snapshot_id: head.snapshot.clone(),
+        repository,
+    }))
+}
+
+fn malformed(rejection: &JsonRejection) -> Problem {
+    let code = match rejection.status().as_u16() {
+        413 => Code::BodyTooLarge,
+        _ => Code::InvalidBody,
+    };
+    Problem::new(code, rejection.body_text())
+}

@@ -1,0 +1,231 @@
+//! The restic REST protocol, version 2, append-only: `restic/doc/REST_backend.rst`.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use carrel_protocol::problem::{Code, Problem};
+use object_store::GetRange;
+use serde::Serialize;
+
+use super::{LearnerPath, Refusal, reach};
+use crate::error::is_full;
+use crate::objects::{FileKind, is_name};
+use crate::{Error, Vault};
+
+const LIST_V1: &str = "application/vnd.x.restic.rest.v1";
+const LIST_V2: &str = "application/vnd.x.restic.rest.v2";
+
+#[derive(Serialize)]
+struct Listed {
+    name: String,
+    size: u64,
+}
+
+/// `POST /restic/{learner}/?create=true`: it is made with the key.
+pub(super) async fn create(
+    State(vault): State<Vault>,
+    Path(learner): LearnerPath,
+    headers: HeaderMap,
+) -> Result<StatusCode, Refusal> {
+    let reach = reach(&vault, &headers, &learner).await?;
+    vault.keyed(&reach.learner, reach.repository).await?;
+    Ok(StatusCode::OK)
+}
+
+/// What a pod may not do: change or remove what is there.
+pub(super) async fn refuse(
+    State(vault): State<Vault>,
+    Path(learner): LearnerPath,
+    headers: HeaderMap,
+) -> Result<StatusCode, Refusal> {
+    reach(&vault, &headers, &learner).await?;
+    Err(append_only().into())
+}
+
+fn append_only() -> Problem {
+    Problem::new(Code::Forbidden, "a pod only appends")
+}
+
+/// `GET` and `HEAD /restic/{learner}/config`
+pub(super) async fn config(
+    State(vault): State<Vault>,
+    Path(learner): LearnerPath,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    send(&vault, &learner, FileKind::Config, "", &method, &headers).await
+}
+
+/// `GET` and `HEAD /restic/{learner}/{kind}/{name}`
+pub(super) async fn read(
+    State(vault): State<Vault>,
+    Path((learner, kind, name)): Path<(String, String, String)>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let kind = file(&kind, &name)?;
+    send(&vault, &learner, kind, &name, &method, &headers).await
+}
+
+async fn send(
+    vault: &Vault,
+    learner: &str,
+    kind: FileKind,
+    name: &str,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Response, Refusal> {
+    let repository = reach(vault, headers, learner).await?.repository;
+    let absent = || StatusCode::NOT_FOUND.into_response();
+    let failed = Error::storage("reading an object");
+    let size = vault.objects().size(repository, kind, name).await;
+    let Some(size) = size.map_err(failed)? else {
+        return Ok(absent());
+    };
+    let length = |bytes: u64| (CONTENT_LENGTH, HeaderValue::from(bytes));
+    let octets = (
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/octet-stream"),
+    );
+    if method == Method::HEAD {
+        return Ok(([length(size), octets], Body::empty()).into_response());
+    }
+    let range = match headers.get(RANGE).map(|value| bounds(value, size)) {
+        None => None,
+        Some(Some(range)) => Some(range),
+        Some(None) => return Ok(StatusCode::RANGE_NOT_SATISFIABLE.into_response()),
+    };
+    let wanted = range.clone().map(GetRange::Bounded);
+    let found = vault.objects().get(repository, kind, name, wanted).await;
+    let Some(found) = found.map_err(Error::storage("reading an object"))? else {
+        return Ok(absent());
+    };
+    let body = Body::from_stream(found.into_stream());
+    Ok(match range {
+        None => ([length(size), octets], body).into_response(),
+        Some(range) => {
+            let place = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+            let place: (HeaderName, HeaderValue) = (
+                CONTENT_RANGE,
+                HeaderValue::try_from(place).expect("digits are a header's value"),
+            );
+            let headers = [length(range.end - range.start), octets, place];
+            (StatusCode::PARTIAL_CONTENT, headers, body).into_response()
+        }
+    })
+}
+
+/// A single range of bytes (RFC 9110 §14.1.2), cut to the object; `None` when it cannot be given.
+fn bounds(value: &HeaderValue, size: u64) -> Option<std::ops::Range<u64>> {
+    let (first, last) = value
+        .to_str()
+        .ok()?
+        .strip_prefix("bytes=")?
+        .split_once('-')?;
+    let first: u64 = first.parse().ok()?;
+    let end = match last {
+        "" => size,
+        last => last.parse::<u64>().ok()?.checked_add(1)?.min(size),
+    };
+    (first < end).then_some(first..end)
+}
+
+/// `GET /restic/{learner}/{kind}/`
+pub(super) async fn list(
+    State(vault): State<Vault>,
+    Path((learner, kind)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let kind = folder(&kind)?;
+    let repository = reach(&vault, &headers, &learner).await?.repository;
+    let listed = vault
+        .objects()
+        .list(repository, kind)
+        .await
+        .map_err(Error::storage("listing objects"))?;
+    let v2 = headers
+        .get(ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|accept| accept.contains(LIST_V2));
+    Ok(if v2 {
+        let files: Vec<_> = listed
+            .into_iter()
+            .map(|(name, meta)| Listed {
+                name,
+                size: meta.size,
+            })
+            .collect();
+        ([(CONTENT_TYPE, LIST_V2)], Json(files)).into_response()
+    } else {
+        let names: Vec<_> = listed.into_iter().map(|(name, _)| name).collect();
+        ([(CONTENT_TYPE, LIST_V1)], Json(names)).into_response()
+    })
+}
+
+/// `POST /restic/{learner}/{kind}/{name}`: durable when it answers; the same again is fine.
+pub(super) async fn write(
+    State(vault): State<Vault>,
+    Path((learner, kind, name)): Path<(String, String, String)>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<StatusCode, Refusal> {
+    let kind = file(&kind, &name)?;
+    let repository = reach(&vault, &headers, &learner).await?.repository;
+    match kind {
+        FileKind::Config | FileKind::Keys => return Err(append_only().into()),
+        FileKind::Data | FileKind::Index | FileKind::Snapshots | FileKind::Locks => {}
+    }
+    if hex::encode(digest(&SHA256, &body)) != name {
+        let told = "the content does not hash to the name";
+        return Err(Problem::new(Code::InvalidRequest, told).into());
+    }
+    match vault.objects().put(repository, kind, &name, body).await {
+        Ok(_) => Ok(StatusCode::OK),
+        Err(error) if is_full(&error) => {
+            tracing::error!("the storage of snapshots is full");
+            Ok(StatusCode::INSUFFICIENT_STORAGE)
+        }
+        Err(error) => Err(Error::storage("writing an object")(error).into()),
+    }
+}
+
+/// `DELETE /restic/{learner}/{kind}/{name}`: locks only.
+pub(super) async fn remove(
+    State(vault): State<Vault>,
+    Path((learner, kind, name)): Path<(String, String, String)>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Refusal> {
+    let kind = file(&kind, &name)?;
+    let repository = reach(&vault, &headers, &learner).await?.repository;
+    if kind != FileKind::Locks {
+        return Err(append_only().into());
+    }
+    vault
+        .objects()
+        .remove(repository, kind, &name)
+        .await
+        .map_err(Error::storage("removing a lock"))?;
+    Ok(StatusCode::OK)
+}
+
+fn folder(kind: &str) -> Result<FileKind, Problem> {
+    match kind.parse() {
+        Ok(FileKind::Config) | Err(_) => Err(Problem::new(Code::NotFound, "")),
+        Ok(kind) => Ok(kind),
+    }
+}
+
+fn file(kind: &str, name: &str) -> Result<FileKind, Problem> {
+    let kind = folder(kind)?;
+    if is_name(name) {
+        Ok(kind)
+    } else {
+        let told = "a name is 64 hexadecimal digits";
+        Err(Problem::new(Code::InvalidRequest, told))
+    }
+}

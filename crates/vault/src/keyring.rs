@@ -1,0 +1,301 @@
+//! Learners' data keys, wrapped by the key-encryption key: AES-256-GCM (NIST SP 800-38D), bound to learner and repository.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::rand;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use carrel_core::{LearnerId, RepositoryId};
+use carrel_protocol::vault::DataKey;
+use carrel_store::heads::WrappedKey;
+use zeroize::Zeroizing;
+
+use crate::Error;
+
+const ALGORITHM: &str = "A256GCM";
+const KEY_BYTES: usize = 32;
+/// AES-256 key, then Poly1305-AES `k` and `r` of 16 bytes each.
+const DATA_KEY_BYTES: usize = 64;
+
+/// The key-encryption keys: one that wraps, and older ones that still unwrap.
+pub struct Keyring {
+    keys: Vec<KeyEncryptionKey>,
+}
+
+struct KeyEncryptionKey {
+    id: String,
+    key: RandomizedNonceKey,
+}
+
+impl std::fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list()
+            .entries(self.keys.iter().map(|key| &key.id))
+            .finish()
+    }
+}
+
+impl Keyring {
+    /// Reads a key file: 32 bytes in base64 a line, the first wraps, all unwrap. To rotate, put a new first line, restart,
+    /// run the re-wrap, then remove the old line.
+    ///
+    /// # Errors
+    /// When it cannot be read, others may read it, or it holds no such keys.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let failed = |source| Error::File {
+            doing: format!("reading the key-encryption key {}", path.display()),
+            source,
+        };
+        if fs::metadata(path).map_err(failed)?.mode() & 0o077 != 0 {
+            return Err(Error::Key(
+                "others may read the file of the key-encryption key: run 'chmod 600' on it",
+            ));
+        }
+        let text = Zeroizing::new(fs::read_to_string(path).map_err(failed)?);
+        let keys = text
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+            .map(KeyEncryptionKey::parse)
+            .collect::<Result<Vec<_>, _>>()?;
+        if keys.is_empty() {
+            return Err(Error::Key("the file of the key-encryption key is empty"));
+        }
+        Ok(Self { keys })
+    }
+
+    /// Reads a key file, after making one of mode 0600 with a new key if there is none.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and when it cannot be made.
+    pub fn read_or_create(path: &Path) -> Result<Self, Error> {
+        let failed = |source| Error::File {
+            doing: format!("writing the key-encryption key {}", path.display()),
+            source,
+        };
+        let created = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path);
+        match created {
+            Ok(mut file) => {
+                let mut key = Zeroizing::new([0; KEY_BYTES]);
+                rand::fill(key.as_mut()).map_err(|_| NO_RANDOMNESS)?;
+                let line = Zeroizing::new(STANDARD.encode(key.as_ref()) + "\n");
+                file.write_all(line.as_bytes())
+                    .and_then(|()| file.sync_all())
+                    .map_err(failed)?;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(failed(error)),
+        }
+        Self::read(path)
+    }
+
+    /// A new data key and the same wrapped.
+    pub(crate) fn generate(
+        &self,
+        learner: &LearnerId,
+        repository: RepositoryId,
+    ) -> Result<WrappedKey, Error> {
+        let mut key = Zeroizing::new([0; DATA_KEY_BYTES]);
+        rand::fill(key.as_mut()).map_err(|_| NO_RANDOMNESS)?;
+        self.wrap(key.as_ref(), learner, repository)
+    }
+
+    fn wrap(
+        &self,
+        key: &[u8],
+        learner: &LearnerId,
+        repository: RepositoryId,
+    ) -> Result<WrappedKey, Error> {
+        let first = self.keys.first().ok_or(UNKNOWN)?;
+        let mut sealed = key.to_vec();
+        let nonce = first
+            .key
+            .seal_in_place_append_tag(Aad::from(bound_to(learner, repository)), &mut sealed)
+            .map_err(|_| Error::Key("a data key cannot be wrapped"))?;
+        let mut wrapped = nonce.as_ref().to_vec();
+        wrapped.append(&mut sealed);
+        Ok(WrappedKey {
+            algorithm: ALGORITHM.to_owned(),
+            key_id: first.id.clone(),
+            wrapped,
+        })
+    }
+
+    fn open(
+        &self,
+        wrapped: &WrappedKey,
+        learner: &LearnerId,
+        repository: RepositoryId,
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let opener = self
+            .keys
+            .iter()
+            .find(|key| key.id == wrapped.key_id && wrapped.algorithm == ALGORITHM)
+            .ok_or(UNKNOWN)?;
+        let (nonce, sealed) = wrapped
+            .wrapped
+            .split_at_checked(NONCE_LEN)
+            .ok_or(NOT_OPENED)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| NOT_OPENED)?;
+        let mut opened = Zeroizing::new(sealed.to_vec());
+        let length = opener
+            .key
+            .open_in_place(nonce, Aad::from(bound_to(learner, repository)), &mut opened)
+            .map_err(|_| NOT_OPENED)?
+            .len();
+        opened.truncate(length);
+        if length == DATA_KEY_BYTES {
+            Ok(opened)
+        } else {
+            Err(NOT_OPENED)
+        }
+    }
+
+    /// The data key inside its wrapping.
+    pub(crate) fn unwrap(
+        &self,
+        wrapped: &WrappedKey,
+        learner: &LearnerId,
+        repository: RepositoryId,
+    ) -> Result<DataKey, Error> {
+        let key = self.open(wrapped, learner, repository)?;
+        Ok(DataKey {
+            encrypt: STANDARD.encode(&key[..32]),
+            mac_k: STANDARD.encode(&key[32..48]),
+            mac_r: STANDARD.encode(&key[48..]),
+        })
+    }
+
+    /// The same data key wrapped by the first key; `None` when it is already.
+    pub(crate) fn rewrap(
+        &self,
+        wrapped: &WrappedKey,
+        learner: &LearnerId,
+        repository: RepositoryId,
+    ) -> Result<Option<WrappedKey>, Error> {
+        if self
+            .keys
+            .first()
+            .is_some_and(|key| key.id == wrapped.key_id)
+        {
+            return Ok(None);
+        }
+        let key = self.open(wrapped, learner, repository)?;
+        self.wrap(&key, learner, repository).map(Some)
+    }
+}
+
+const NO_RANDOMNESS: Error = Error::Key("the system gives no randomness");
+const UNKNOWN: Error = Error::Key("a data key is wrapped by a key that is not in the key file");
+const NOT_OPENED: Error = Error::Key("a wrapped data key does not open");
+
+impl KeyEncryptionKey {
+    fn parse(line: &str) -> Result<Self, Error> {
+        const BAD: Error = Error::Key(
+            "a key-encryption key must be 32 bytes in base64, as 'openssl rand -base64 32' writes them",
+        );
+        let bytes = Zeroizing::new(STANDARD.decode(line).map_err(|_| BAD)?);
+        if bytes.len() != KEY_BYTES {
+            return Err(BAD);
+        }
+        let name = digest(&SHA256, &bytes);
+        Ok(Self {
+            id: hex::encode(&name.as_ref()[..8]),
+            key: RandomizedNonceKey::new(&AES_256_GCM, &bytes).map_err(|_| BAD)?,
+        })
+    }
+}
+
+fn bound_to(learner: &LearnerId, repository: RepositoryId) -> Vec<u8> {
+    format!("carrel data key 1\n{learner}\n{repository}").into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    fn write(folder: &Path, lines: &[&str]) -> std::path::PathBuf {
+        let path = folder.join(format!("kek-{}", lines.len()));
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path)
+            .unwrap();
+        file.write_all(lines.join("\n").as_bytes()).unwrap();
+        path
+    }
+
+    fn bob() -> (LearnerId, RepositoryId) {
+        ("bob".parse().unwrap(), RepositoryId(Uuid::from_u128(9)))
+    }
+
+    #[test]
+    fn a_key_opens_only_for_its_learner_and_repository() {
+        let folder = tempfile::tempdir().unwrap();
+        let ring = Keyring::read_or_create(&folder.path().join("kek")).unwrap();
+        let (learner, repository) = bob();
+        let wrapped = ring.generate(&learner, repository).unwrap();
+        let key = ring.unwrap(&wrapped, &learner, repository).unwrap();
+        let again = Keyring::read_or_create(&folder.path().join("kek")).unwrap();
+        assert!(again.unwrap(&wrapped, &learner, repository).unwrap() == key);
+
+        let other = RepositoryId(Uuid::from_u128(8));
+        assert!(ring.unwrap(&wrapped, &learner, other).is_err());
+        assert!(
+            ring.unwrap(&wrapped, &"eve".parse().unwrap(), repository)
+                .is_err()
+        );
+        for place in 0..wrapped.wrapped.len() {
+            let mut bent = wrapped.clone();
+            bent.wrapped[place] ^= 1;
+            assert!(ring.unwrap(&bent, &learner, repository).is_err());
+        }
+    }
+
+    #[test]
+    fn rotation_keeps_the_data_key_and_changes_its_wrapping() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (STANDARD.encode([1; 32]), STANDARD.encode([2; 32]));
+        let (learner, repository) = bob();
+        let before = Keyring::read(&write(folder.path(), &[&old])).unwrap();
+        let wrapped = before.generate(&learner, repository).unwrap();
+        let after = Keyring::read(&write(folder.path(), &[&new, &old])).unwrap();
+        let rewrapped = after
+            .rewrap(&wrapped, &learner, repository)
+            .unwrap()
+            .unwrap();
+        assert_ne!(rewrapped.key_id, wrapped.key_id);
+        assert!(
+            after
+                .rewrap(&rewrapped, &learner, repository)
+                .unwrap()
+                .is_none()
+        );
+        let key = |ring: &Keyring, wrapped| ring.unwrap(wrapped, &learner, repository);
+        assert!(key(&after, &rewrapped).unwrap() == key(&before, &wrapped).unwrap());
+        assert!(key(&before, &rewrapped).is_err());
+    }
+
+    #[test]
+    fn a_key_file_that_others_may_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kek");
+        Keyring::read_or_create(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(Keyring::read_or_create(&path), Err(Error::Key(_))));
+    }
+}

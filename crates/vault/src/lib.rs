@@ -1,0 +1,27 @@
+#![doc = include_str!("../README.md")]
+
+mod backend;
+mod damage;
+mod error;
+mod heads;
+mod http;
+mod inspect;
+mod keyring;
+mod maintenance;
+mod objects;
+mod operations;
+mod repository;
+mod restic;
+mod retention;
+mod vault;
+
+pub use damage::Damage;
+pub use error::Error;
+pub use http::router;
+pub use keyring::Keyring;
+pub use maintenance::Maintained;
+pub use objects::{FileKind, Objects};
+pub use operations::{SnapshotInfo, Verification};
+pub use restic::ResticAccess;
+pub use retention::{Dated, kept};
+pub use vault::{Clock, Options, Vault};

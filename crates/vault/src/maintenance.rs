@@ -1,0 +1,204 @@
+//! What is done to a learner's repository while it sleeps: retention, prune in two phases, merge of indexes.
+//!
+//! Uses no timer of its own: a learner whose store rows change and that is asleep then is looked at once.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use carrel_core::class::{ClassSpec, SnapshotPolicy};
+use carrel_core::learner::LearnerState;
+use carrel_core::{LearnerId, RepositoryId};
+use carrel_store::heads::GenerationRow;
+use jiff::SignedDuration;
+use rustic_core::PruneOptions;
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
+
+use crate::objects::FileKind;
+use crate::retention::{Dated, kept};
+use crate::vault::Keyed;
+use crate::{Error, Vault, repository};
+
+/// More indexes than this are merged.
+const MANY_INDEXES: usize = 32;
+/// A snapshot that was never committed is removed when it is older: longer than any token lives.
+const UNCOMMITTED_GRACE: SignedDuration = SignedDuration::from_hours(25);
+/// Objects of an erased learner are removed again after this: longer than any upload takes.
+const ERASED_GRACE: SignedDuration = SignedDuration::from_hours(25);
+/// Changes are gathered for so long before sleeping learners among them are looked at.
+const GATHER: Duration = Duration::from_secs(5);
+const ERASED_EVERY: Duration = Duration::from_hours(1);
+
+/// What maintenance did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Maintained {
+    /// Generations that expired.
+    pub expired: usize,
+    /// Snapshots that were removed.
+    pub removed: usize,
+    /// Whether packs and indexes were gone through.
+    pub pruned: bool,
+}
+
+impl Vault {
+    /// Applies the class's retention to a sleeping learner; prunes and merges indexes when there is reason to.
+    ///
+    /// # Errors
+    /// [`Error::Awake`] when the learner is awake.
+    pub async fn maintain(&self, learner: &LearnerId) -> Result<Maintained, Error> {
+        let _alone = self.exclusive(learner).await;
+        let now = self.now();
+        let row = self
+            .store()
+            .learner(learner, now)
+            .await?
+            .ok_or(Error::NoLearner)?;
+        if row.status.state != LearnerState::Asleep || row.status.pod.is_some() {
+            return Err(Error::Awake);
+        }
+        let class = self.store().class(&row.class).await?;
+        let policy = class.map_or_else(|| ClassSpec::default().snapshot, |class| class.snapshot);
+        let history = self.store().generations(learner).await?;
+        let expired = expired(&history, &policy);
+        if !expired.is_empty() {
+            self.store().mark_expired(learner, &expired).await?;
+        }
+        let live: BTreeSet<&str> = history
+            .iter()
+            .filter(|row| !row.expired && !expired.contains(&row.generation))
+            .filter_map(|row| row.snapshot.as_ref())
+            .map(carrel_core::SnapshotId::as_str)
+            .collect();
+        let removed = self
+            .remove_snapshots(row.repository, &history, &live)
+            .await?;
+        let indexes = self
+            .objects()
+            .list(row.repository, FileKind::Index)
+            .await
+            .map_err(Error::storage("listing indexes"))?;
+        // What is damaged is kept for the operator, and prune would stumble over it.
+        let damaged = history.iter().any(|row| row.damaged && !row.expired);
+        let pruned = !damaged && (removed > 0 || indexes.len() > MANY_INDEXES);
+        if pruned {
+            let keyed = self.keyed(learner, row.repository).await?;
+            self.prune(&keyed).await?;
+        }
+        Ok(Maintained {
+            expired: expired.len(),
+            removed,
+            pruned,
+        })
+    }
+
+    /// Removes snapshots of expired generations, and those that were never committed and no longer will be.
+    async fn remove_snapshots(
+        &self,
+        repository: RepositoryId,
+        history: &[GenerationRow],
+        live: &BTreeSet<&str>,
+    ) -> Result<usize, Error> {
+        let removing = "removing old snapshots";
+        let known: BTreeSet<&str> = history
+            .iter()
+            .filter_map(|row| row.snapshot.as_ref())
+            .map(carrel_core::SnapshotId::as_str)
+            .collect();
+        let oldest = (self.now() - UNCOMMITTED_GRACE).as_second();
+        let mut removed = 0;
+        let listed = self
+            .objects()
+            .list(repository, FileKind::Snapshots)
+            .await
+            .map_err(Error::storage(removing))?;
+        for (name, meta) in listed {
+            let over = known.contains(name.as_str()) || meta.last_modified.timestamp() < oldest;
+            if over && !live.contains(name.as_str()) {
+                self.objects()
+                    .remove(repository, FileKind::Snapshots, &name)
+                    .await
+                    .map_err(Error::storage(removing))?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// First phase: packs that nothing needs are marked. Second, in a later prune a day on: marked ones go.
+    async fn prune(&self, keyed: &Keyed) -> Result<(), Error> {
+        let keyed = keyed.clone();
+        self.blocking(move || {
+            let repo = repository::open(&keyed.backend, &keyed.key)?;
+            let options = PruneOptions::default();
+            let plan = keyed.backend.judge(repo.prune_plan(&options))?;
+            keyed.backend.judge(repo.prune(&options, plan))
+        })
+        .await
+    }
+
+    /// Looks after sleeping learners whose rows change, and after what erasing left, until cancelled.
+    pub async fn run(&self, cancel: CancellationToken) {
+        let mut changes = self.store().changes();
+        let mut erased = tokio::time::interval(ERASED_EVERY);
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                _ = erased.tick() => self.sweep_quietly().await,
+                change = changes.recv() => {
+                    let mut learners = BTreeSet::new();
+                    match change {
+                        Ok(learner) => { learners.insert(learner); }
+                        Err(RecvError::Lagged(_)) => {}
+                        Err(RecvError::Closed) => return,
+                    }
+                    tokio::select! {
+                        () = cancel.cancelled() => return,
+                        () = tokio::time::sleep(GATHER) => {}
+                    }
+                    while let Ok(learner) = changes.try_recv() {
+                        learners.insert(learner);
+                    }
+                    for learner in learners {
+                        self.maintain_quietly(&learner).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn maintain_quietly(&self, learner: &LearnerId) {
+        match self.maintain(learner).await {
+            Ok(done) if done.pruned => {
+                tracing::info!(learner.id = %learner, removed = done.removed, "repository pruned");
+            }
+            Ok(_) | Err(Error::Awake | Error::NoLearner) => {}
+            Err(error) => {
+                tracing::warn!(learner.id = %learner, %error, "maintenance of a repository failed");
+            }
+        }
+    }
+
+    async fn sweep_quietly(&self) {
+        if let Err(error) = self.sweep_erased(self.now() - ERASED_GRACE).await {
+            tracing::warn!(%error, "what an erased learner left could not be removed yet");
+        }
+    }
+}
+
+/// The generations that the policy lets go: neither kept, nor damaged, nor expired already.
+fn expired(history: &[GenerationRow], policy: &SnapshotPolicy) -> Vec<carrel_core::Generation> {
+    let dated: Vec<_> = history
+        .iter()
+        .filter(|row| !row.expired && !row.damaged)
+        .map(|row| Dated {
+            generation: row.generation,
+            time: row.time,
+        })
+        .collect();
+    let kept = kept(&dated, policy);
+    dated
+        .iter()
+        .map(|dated| dated.generation)
+        .filter(|generation| !kept.contains(generation))
+        .collect()
+}

@@ -1,0 +1,206 @@
+//! What operators do with snapshots: list, verify, restore, remove, erase, re-wrap keys.
+
+use carrel_core::{Generation, LearnerId, SnapshotId, TurnId};
+use carrel_store::heads::{GenerationRow, Head};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::{Error, Vault};
+
+/// A committed snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SnapshotInfo {
+    /// Its number.
+    pub generation: Generation,
+    /// Its name.
+    pub snapshot_id: SnapshotId,
+    /// When it was committed.
+    pub time: Timestamp,
+    /// The turn that it ended, if it ended one.
+    pub turn_id: Option<TurnId>,
+    /// Whether it was proved damaged.
+    pub damaged: bool,
+    /// Whether it is the head.
+    pub newest: bool,
+}
+
+/// What a whole reading of a snapshot found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Verification {
+    /// The generation.
+    pub generation: Generation,
+    /// Its snapshot.
+    pub snapshot_id: SnapshotId,
+    /// Whether all of it can be restored.
+    pub intact: bool,
+    /// Files that can be restored.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Objects that are absent or whose hash is wrong, as `Pack abcd…`.
+    pub wrong: Vec<String>,
+}
+
+impl Vault {
+    /// A learner's snapshots, newest first; expired ones are left out.
+    ///
+    /// # Errors
+    /// When the learner or the store is away.
+    pub async fn list(&self, learner: &LearnerId) -> Result<Vec<SnapshotInfo>, Error> {
+        let (head, _) = self.head(learner).await?;
+        let rows = self.store().generations(learner).await?;
+        let info = |row: GenerationRow| {
+            Some(SnapshotInfo {
+                newest: row.generation == head.generation,
+                generation: row.generation,
+                snapshot_id: row.snapshot?,
+                time: row.time,
+                turn_id: row.turn,
+                damaged: row.damaged,
+            })
+        };
+        let present = rows.into_iter().filter(|row| !row.expired);
+        Ok(present.filter_map(info).collect())
+    }
+
+    /// Reads a snapshot whole; `None` means the head's. Changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::NoSnapshot`] when there is none; [`Error::Storage`] when the storage does not let itself be read.
+    pub async fn verify(
+        &self,
+        learner: &LearnerId,
+        snapshot: Option<&SnapshotId>,
+    ) -> Result<Verification, Error> {
+        let row = self.row(learner, snapshot).await?;
+        let (_, repository) = self.head(learner).await?;
+        let keyed = self.keyed(learner, repository).await?;
+        let found = self.inspect(&keyed, &row.snapshot_id).await?;
+        Ok(Verification {
+            generation: row.generation,
+            snapshot_id: row.snapshot_id,
+            intact: found.is_intact(),
+            files: found.files,
+            bytes: found.bytes,
+            wrong: found
+                .wrong
+                .iter()
+                .map(|wrong| format!("{:?} {}", wrong.kind, wrong.name))
+                .collect(),
+        })
+    }
+
+    /// Takes an older snapshot as the head. The caller has put the learner to sleep.
+    ///
+    /// # Errors
+    /// [`Error::Unreadable`] when it is not intact: the head stays then.
+    pub async fn restore(&self, learner: &LearnerId, snapshot: &SnapshotId) -> Result<Head, Error> {
+        let _alone = self.exclusive(learner).await;
+        let verified = self.verify(learner, Some(snapshot)).await?;
+        if !verified.intact {
+            return Err(Error::Unreadable(verified.wrong.join(", ")));
+        }
+        self.store()
+            .restore(learner, verified.generation, self.now())
+            .await?
+            .ok_or(Error::NoSnapshot)
+    }
+
+    /// Lets a snapshot go before its time; its data go with the next prunes. Not the head's.
+    ///
+    /// # Errors
+    /// [`Error::NoSnapshot`] when there is none, or it is the head's.
+    pub async fn remove(&self, learner: &LearnerId, snapshot: &SnapshotId) -> Result<(), Error> {
+        let _alone = self.exclusive(learner).await;
+        let rows = self.list(learner).await?;
+        if rows
+            .iter()
+            .any(|row| row.newest && row.snapshot_id == *snapshot)
+        {
+            return Err(Error::NoSnapshot);
+        }
+        let generations: Vec<_> = rows
+            .into_iter()
+            .filter(|row| row.snapshot_id == *snapshot)
+            .map(|row| row.generation)
+            .collect();
+        if generations.is_empty() {
+            return Err(Error::NoSnapshot);
+        }
+        Ok(self.store().mark_expired(learner, &generations).await?)
+    }
+
+    async fn row(
+        &self,
+        learner: &LearnerId,
+        snapshot: Option<&SnapshotId>,
+    ) -> Result<SnapshotInfo, Error> {
+        self.list(learner)
+            .await?
+            .into_iter()
+            .find(|row| snapshot.map_or(row.newest, |wanted| row.snapshot_id == *wanted))
+            .ok_or(Error::NoSnapshot)
+    }
+
+    /// Erases: the key, the objects, then the learner's rows. The caller has closed the learner and ended its pod.
+    /// Repeatable; what an upload under way brings back goes with [`Self::run`].
+    ///
+    /// # Errors
+    /// When the storage or the store is away: call again.
+    pub async fn erase(&self, learner: &LearnerId) -> Result<(), Error> {
+        let _alone = self.exclusive(learner).await;
+        let now = self.now();
+        let Some(row) = self.store().learner(learner, now).await? else {
+            return Ok(());
+        };
+        self.store().destroy_key(learner).await?;
+        self.forget_password(row.repository)?;
+        self.objects()
+            .erase(row.repository)
+            .await
+            .map_err(Error::storage("erasing a repository"))?;
+        Ok(self.store().erase_learner(learner, now).await?)
+    }
+
+    /// Removes the objects of learners erased before `before` for the last time.
+    ///
+    /// # Errors
+    /// When the storage or the store is away: call again.
+    pub async fn sweep_erased(&self, before: Timestamp) -> Result<(), Error> {
+        for repository in self.store().erased_repositories(before).await? {
+            self.objects()
+                .erase(repository)
+                .await
+                .map_err(Error::storage("erasing a repository again"))?;
+            self.store().swept_repository(repository).await?;
+        }
+        Ok(())
+    }
+
+    /// Wraps every learner's data key by the newest key-encryption key; how many were wrapped anew. Repeatable.
+    ///
+    /// # Errors
+    /// When a key does not open, or the store is away.
+    pub async fn rewrap_keys(&self) -> Result<u64, Error> {
+        const PAGE: u32 = 500;
+        let mut rewrapped = 0;
+        let mut after = None;
+        loop {
+            let now = self.now();
+            let page = self.store().learners(after.as_ref(), PAGE, now).await?;
+            for row in &page {
+                let Some(old) = self.store().wrapped_key(&row.id).await? else {
+                    continue;
+                };
+                let keyring = &self.options().keyring;
+                if let Some(new) = keyring.rewrap(&old, &row.id, row.repository)? {
+                    rewrapped += u64::from(self.store().rewrap_key(&row.id, &old, &new).await?);
+                }
+            }
+            match page.last() {
+                Some(last) => after = Some(last.id.clone()),
+                None => return Ok(rewrapped),
+            }
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The vault's handle: what it needs, and how its parts find a learner's repository and do blocking work on it.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use carrel_core::{Epoch, LearnerId, RepositoryId};
+use carrel_protocol::token::Verifier;
+use carrel_protocol::vault::DataKey;
+use carrel_store::SharedStore;
+use carrel_store::heads::{Contact, Head};
+use jiff::Timestamp;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedMutexGuard, Semaphore};
+use tokio::task::spawn_blocking;
+
+use crate::backend::Backend;
+use crate::inspect::{Inspection, inspect};
+use crate::objects::FileKind;
+use crate::{Error, Keyring, Objects, repository};
+
+/// What tells the time.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// How many repositories are worked on at once: each holds its index in memory.
+const JOBS: usize = 8;
+
+/// What a vault is made of.
+pub struct Options {
+    /// Heads, fences and wrapped keys.
+    pub store: SharedStore,
+    /// Where the snapshots are.
+    pub objects: Objects,
+    /// What wraps the data keys.
+    pub keyring: Keyring,
+    /// By which pods' tokens are verified.
+    pub verifier: Verifier,
+    /// The folder for passwords that stock restic is given.
+    pub password_folder: PathBuf,
+    /// The time.
+    pub clock: Clock,
+}
+
+/// The vault. Cheap to clone.
+#[derive(Clone)]
+pub struct Vault(Arc<Inner>);
+
+struct Inner {
+    options: Options,
+    jobs: Arc<Semaphore>,
+    exclusive: Mutex<HashMap<LearnerId, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl std::fmt::Debug for Vault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Vault")
+            .field("objects", &self.0.options.objects)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A repository with what opens it.
+#[derive(Clone)]
+pub(crate) struct Keyed {
+    pub(crate) repository: RepositoryId,
+    pub(crate) key: DataKey,
+    pub(crate) backend: Backend,
+}
+
+impl Vault {
+    /// A vault. Nothing runs until it is asked.
+    pub fn new(options: Options) -> Self {
+        Self(Arc::new(Inner {
+            options,
+            jobs: Arc::new(Semaphore::new(JOBS)),
+            exclusive: Mutex::default(),
+        }))
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.0.options
+    }
+
+    pub(crate) fn store(&self) -> &SharedStore {
+        &self.0.options.store
+    }
+
+    pub(crate) fn objects(&self) -> &Objects {
+        &self.0.options.objects
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.0.options.clock)()
+    }
+
+    /// A pod's contact: raises the fence, and refuses what is below it.
+    pub(crate) async fn contact(
+        &self,
+        learner: &LearnerId,
+        epoch: Epoch,
+    ) -> Result<(Head, RepositoryId), Error> {
+        match self.store().contact(learner, epoch).await? {
+            Contact::Current { head, repository } => Ok((head, repository)),
+            Contact::Stale { fence } => Err(Error::StaleEpoch(fence)),
+            Contact::NoLearner => Err(Error::NoLearner),
+        }
+    }
+
+    pub(crate) async fn head(&self, learner: &LearnerId) -> Result<(Head, RepositoryId), Error> {
+        self.store().head(learner).await?.ok_or(Error::NoLearner)
+    }
+
+    /// The learner's repository with its key; both are made when they are not there.
+    pub(crate) async fn keyed(
+        &self,
+        learner: &LearnerId,
+        repository: RepositoryId,
+    ) -> Result<Keyed, Error> {
+        let keyring = &self.0.options.keyring;
+        let wrapped = if let Some(wrapped) = self.store().wrapped_key(learner).await? {
+            wrapped
+        } else {
+            let new = keyring.generate(learner, repository)?;
+            self.store()
+                .put_key_if_absent(learner, &new)
+                .await?
+                .ok_or(Error::NoLearner)?
+        };
+        let keyed = Keyed {
+            repository,
+            key: keyring.unwrap(&wrapped, learner, repository)?,
+            backend: Backend::new(self.objects().clone(), repository),
+        };
+        let config = self
+            .objects()
+            .size(repository, FileKind::Config, "")
+            .await
+            .map_err(Error::storage("looking for a repository"))?;
+        if config.is_none() {
+            let Keyed { key, backend, .. } = keyed.clone();
+            self.blocking(move || repository::create(&backend, &key))
+                .await?;
+        }
+        Ok(keyed)
+    }
+
+    pub(crate) async fn read_back(
+        &self,
+        keyed: &Keyed,
+        snapshot: &carrel_core::SnapshotId,
+    ) -> Result<(), Error> {
+        let (keyed, snapshot) = (keyed.clone(), snapshot.clone());
+        self.blocking(move || repository::read_back(&keyed.backend, &keyed.key, &snapshot))
+            .await
+    }
+
+    pub(crate) async fn inspect(
+        &self,
+        keyed: &Keyed,
+        snapshot: &carrel_core::SnapshotId,
+    ) -> Result<Inspection, Error> {
+        let (keyed, snapshot) = (keyed.clone(), snapshot.clone());
+        let (objects, runtime) = (self.objects().clone(), Handle::current());
+        self.blocking(move || {
+            inspect(
+                &objects,
+                keyed.repository,
+                &keyed.key,
+                &keyed.backend,
+                &runtime,
+                &snapshot,
+            )
+        })
+        .await
+    }
+
+    /// Does blocking work on a repository, a few at once. `rustic_core` may panic over bad data: that is an error here.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let permit = Arc::clone(&self.0.jobs)
+            .acquire_owned()
+            .await
+            .map_err(|closed| Error::Internal(closed.to_string()))?;
+        spawn_blocking(move || {
+            let _permit = permit;
+            work()
+        })
+        .await
+        .map_err(|panicked| Error::Internal(panicked.to_string()))?
+    }
+
+    /// Holds a learner's repository alone: first contacts, maintenance and fall-back wait for each other.
+    pub(crate) async fn exclusive(&self, learner: &LearnerId) -> OwnedMutexGuard<()> {
+        let lock = {
+            let mut locks = self
+                .0
+                .exclusive
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+            Arc::clone(locks.entry(learner.clone()).or_default())
+        };
+        lock.lock_owned().await
+    }
+}

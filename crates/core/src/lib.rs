@@ -5,6 +5,7 @@ pub mod class;
 pub mod event;
 pub mod id;
 pub mod idle;
+pub mod invariants;
 pub mod learner;
 pub mod lifecycle;
 pub mod money;

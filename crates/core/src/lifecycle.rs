@@ -21,12 +21,15 @@ pub use outcome::{Condition, Effect, KillReason, Plan, SleepReason, Write};
 pub use rest::next_epoch;
 pub use wish::{Wish, wish};
 
+use crate::invariants::plan::PlanRule;
 use crate::learner::Desired;
 
 /// What follows for one learner from the wish for it, what is seen of it, its class's policy and the time.
 pub fn plan(desired: &Desired, observed: &Observed, policy: &Policy, now: Timestamp) -> Plan {
-    match &observed.status.pod {
+    let plan = match &observed.status.pod {
         Some(pod) => incarnation::plan(desired, observed, pod, policy, now),
         None => rest::plan(desired, observed, policy, now),
-    }
+    };
+    debug_assert_eq!(PlanRule::broken(desired, observed, &plan), None);
+    plan
 }

@@ -32,10 +32,12 @@ pub(super) fn plan(
         PodSeen::None => incarnation.ended(Ending::Died, false, "its container is gone"),
         PodSeen::Unborn { reason, .. } => incarnation
             .ended(Ending::Died, false, reason)
+            .again_at(after(now, policy.retry))
             .with(Effect::LetGo { pod: named.uid }),
         PodSeen::Refused { .. } => incarnation
             .ended(Ending::Died, false, "its container refused the assignment")
             .says(names::ASSIGNED, false, names::REFUSED)
+            .again_at(after(now, policy.retry))
             .with(Effect::LetGo { pod: named.uid }),
         PodSeen::Exited {
             ending,

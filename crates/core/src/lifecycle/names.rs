@@ -40,7 +40,7 @@ pub const DIED_UNSAVED: &str = "DiedUnsaved";
 pub const DEADLINE_PASSED: &str = "DeadlinePassed";
 
 /// Whether an incarnation in this state had been ready.
-pub(super) fn was_ready(state: LearnerState) -> bool {
+pub(crate) fn was_ready(state: LearnerState) -> bool {
     match state {
         LearnerState::Ready
         | LearnerState::Busy

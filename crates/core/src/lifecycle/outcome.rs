@@ -61,7 +61,7 @@ pub enum Effect {
         /// Why.
         reason: KillReason,
     },
-    /// It is not wanted and was never this learner's incarnation: remove it unless it is another learner's.
+    /// It is not wanted and has taken no assignment of ours: remove it unless it has taken one meanwhile, or another's.
     LetGo {
         /// Which.
         pod: PodUid,
@@ -237,17 +237,15 @@ fn write(stored: &Status, next: &Status) -> Write {
         && stored.pod == next.pod
         && stored.young_deaths == next.young_deaths
         && stored.retry_time == next.retry_time;
-    let step = stored.state == next.state
-        || match next.state {
-            LearnerState::Waking
-            | LearnerState::Restoring
-            | LearnerState::Busy
-            | LearnerState::Draining
-            | LearnerState::Snapshotting => true,
-            LearnerState::Ready => stored.state == LearnerState::Busy,
-            LearnerState::Asleep | LearnerState::Failed | LearnerState::Deleting => false,
-        };
-    if same_facts && step {
+    let is_shown_only = match next.state {
+        same if same == stored.state => true,
+        LearnerState::Waking | LearnerState::Restoring => stored.state != LearnerState::Failed,
+        LearnerState::Ready => stored.state == LearnerState::Busy,
+        LearnerState::Busy => stored.state == LearnerState::Ready,
+        LearnerState::Draining | LearnerState::Snapshotting => names::was_ready(stored.state),
+        LearnerState::Asleep | LearnerState::Failed | LearnerState::Deleting => false,
+    };
+    if same_facts && is_shown_only {
         Write::May
     } else {
         Write::Must

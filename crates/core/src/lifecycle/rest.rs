@@ -95,7 +95,14 @@ fn waking(stored: &Status, detail: &str, now: Timestamp) -> Plan {
 fn must_wait(observed: &Observed, policy: &Policy, now: Timestamp) -> Option<Plan> {
     let stored = &observed.status;
     match stored.retry_time {
-        Some(retry) if now < retry => Some(Plan::to(stored, stored.clone()).again_at(retry)),
+        Some(retry) if now < retry => {
+            let detail = if stored.state == LearnerState::Failed {
+                &stored.detail
+            } else {
+                "is tried again in a moment"
+            };
+            Some(waking(stored, detail, now).again_at(retry))
+        }
         Some(_) | None if observed.admitted => None,
         Some(_) | None => {
             let again = after(now, policy.admission);
@@ -150,7 +157,8 @@ fn unborn(
     now: Timestamp,
 ) -> Plan {
     let stored = &observed.status;
-    let counted = stored.state == LearnerState::Failed && stored.since.is_some_and(|s| s >= time);
+    let seen = time.min(now);
+    let counted = stored.state == LearnerState::Failed && stored.since.is_some_and(|s| s >= seen);
     let plan = match (counted, pod) {
         (false, _) => ended::unborn(stored, reason, now),
         (true, Some(_)) => stay(stored, Wish::Awake, now),

@@ -1,0 +1,142 @@
+//! What holds in any history of one learner.
+
+use carrel_core::Epoch;
+use carrel_core::learner::{DesiredState, LearnerState};
+use carrel_core::lifecycle::plan;
+use proptest::prelude::*;
+
+use crate::world::{Planner, Step, World};
+
+pub(crate) fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        12 => Just(Step::Plan),
+        12 => Just(Step::PodGoesOn),
+        4 => Just(Step::Wake),
+        2 => (0usize..2).prop_map(|effects| Step::PlanAndDie { effects }),
+        2 => Just(Step::StaleFleet),
+        1 => Just(Step::Forget),
+        2 => Just(Step::PodDozes),
+        1 => Just(Step::PodDiscards),
+        2 => Just(Step::PodDies),
+        1 => Just(Step::PodVanishes),
+        1 => Just(Step::PodRefuses),
+        2 => (1i64..20).prop_map(|seconds| Step::Pass { seconds }),
+        1 => (300i64..80_000).prop_map(|seconds| Step::Pass { seconds }),
+        1 => Just(Step::Wish(DesiredState::Auto)),
+        1 => Just(Step::Wish(DesiredState::Running)),
+        1 => Just(Step::Wish(DesiredState::Asleep)),
+        1 => any::<bool>().prop_map(Step::Admit),
+        1 => any::<bool>().prop_map(Step::MakeRoom),
+        1 => Just(Step::Erase),
+    ]
+}
+
+/// Plays a history and gives its end, or the first thing that the judge finds.
+pub(crate) fn play(
+    planner: Planner,
+    fence: u64,
+    steps: &[Step],
+    judge: impl Fn(&World) -> Option<String>,
+) -> Result<World, String> {
+    let mut world = World::new(planner, Epoch(fence));
+    for step in steps {
+        world.take(*step);
+        if let Some(finding) = judge(&world) {
+            return Err(finding);
+        }
+    }
+    Ok(world)
+}
+
+fn strictly(world: &World) -> Option<String> {
+    let rule = world.broken_rule().map(|rule| rule.to_string());
+    rule.or_else(|| {
+        world
+            .broken_invariant()
+            .map(|invariant| invariant.to_string())
+    })
+}
+
+fn has_come_to(world: &mut World, wanted: &[LearnerState]) -> bool {
+    (0..60).any(|_| {
+        for step in [Step::Plan, Step::PodGoesOn, Step::Pass { seconds: 11 }] {
+            world.take(step);
+        }
+        wanted.contains(&world.status.state)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_history_breaks_an_invariant(
+        fence in 0u64..3,
+        steps in prop::collection::vec(step(), 1..80),
+    ) {
+        let played = play(plan, fence, &steps, strictly);
+        prop_assert!(played.is_ok(), "{:?}", played.err());
+    }
+
+    #[test]
+    fn whatever_happened_a_message_wakes_the_learner_once_things_go_well_again(
+        fence in 0u64..3,
+        steps in prop::collection::vec(step(), 1..60),
+    ) {
+        let mut world = play(plan, fence, &steps, strictly).unwrap();
+        world.desired.deleting = false;
+        let well = [Step::Wish(DesiredState::Auto), Step::MakeRoom(false), Step::Admit(true)];
+        for step in well.into_iter().chain([Step::Wake]) {
+            world.take(step);
+        }
+        let epoch = world.status.epoch;
+        prop_assert!(has_come_to(&mut world, &[LearnerState::Ready, LearnerState::Busy]), "{world:?}");
+        prop_assert!(world.status.epoch >= epoch);
+        prop_assert_eq!(strictly(&world), None);
+    }
+
+    #[test]
+    fn whatever_happened_the_wish_to_sleep_ends_in_silence(
+        fence in 0u64..3,
+        steps in prop::collection::vec(step(), 1..60),
+    ) {
+        let mut world = play(plan, fence, &steps, strictly).unwrap();
+        world.desired.deleting = false;
+        world.take(Step::Wish(DesiredState::Asleep));
+        prop_assert!(has_come_to(&mut world, &[LearnerState::Asleep]), "{world:?}");
+        for _ in 0..8 {
+            world.take(Step::Plan);
+        }
+        let rest = world.facts.rest;
+        prop_assert!(rest.is_some_and(|rest| rest.pods + rest.effects + rest.timers == 0), "{world:?}");
+    }
+}
+
+#[test]
+fn an_ordinary_day_takes_one_epoch_and_leaves_nothing_at_risk() {
+    let go_on = [Step::PodGoesOn, Step::Plan];
+    let day = [
+        Step::Wake,
+        Step::Plan,
+        Step::Plan,
+        Step::PodGoesOn,
+        Step::Plan,
+        Step::Plan,
+    ]
+    .into_iter()
+    .chain(go_on.into_iter().cycle().take(6))
+    .chain([
+        Step::PodDozes,
+        Step::Plan,
+        Step::PodGoesOn,
+        Step::Plan,
+        Step::Plan,
+    ])
+    .collect::<Vec<_>>();
+    let world = play(plan, 0, &day, strictly).unwrap();
+    assert_eq!(world.status.epoch, Epoch(1));
+    assert_eq!(world.status.state, LearnerState::Asleep);
+    assert_eq!(world.facts.acts.len(), 1);
+    assert!(world.facts.removed_pods[0].was_saved);
+    assert!(world.facts.rest.is_some());
+}

@@ -1,13 +1,14 @@
 //! What a blank pod is told: whose it is, with everything that its sidecar needs to serve.
 
 use carrel_core::class::ClassSpec;
-use carrel_core::{Epoch, PodUid};
+use carrel_core::Epoch;
 use carrel_protocol::sidecar::Assignment;
 use carrel_store::learners::Learner;
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
 use crate::fleet::Shared;
+use crate::pod::Pod;
 
 /// How many gaps between messages the idle window is reckoned from.
 const GAPS: u32 = 5;
@@ -25,7 +26,7 @@ pub(crate) async fn signed(
     shared: &Shared,
     learner: &Learner,
     epoch: Epoch,
-    pod: PodUid,
+    pod: &Pod,
     class: &ClassSpec,
     now: Timestamp,
 ) -> Result<String, Error> {
@@ -36,16 +37,21 @@ pub(crate) async fn signed(
         .windows(2)
         .map(|pair| u32::try_from(pair[1].duration_since(pair[0]).as_secs()).unwrap_or(0))
         .collect();
+    let uid = pod.reference.uid;
+    let mut class = class.clone();
+    if class.agent.command.is_empty() {
+        class.agent.command.clone_from(&pod.image_command);
+    }
     let assignment = Assignment {
         learner: learner.id.clone(),
         epoch,
-        pod,
-        token: signer.learner_token(&learner.id, epoch, pod, now)?,
+        pod: uid,
+        token: signer.learner_token(&learner.id, epoch, uid, now)?,
         vault: shared.vault.clone(),
         router: shared.router.clone(),
         egress: None,
         callers: shared.callers.clone(),
-        class: class.clone(),
+        class,
         recent_gaps_seconds,
         opaque_learner: opaque(learner),
         time_zone: shared.time_zone.clone(),

@@ -47,7 +47,6 @@ pub enum WantedIsolation {
 }
 
 /// How the fleet is set up.
-#[derive(Debug)]
 pub struct Options {
     /// Durable state.
     pub store: SharedStore,
@@ -92,7 +91,6 @@ pub enum StartError {
 }
 
 /// What every keeper shares.
-#[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) store: SharedStore,
     pub(crate) ground: Arc<Ground>,
@@ -110,9 +108,15 @@ pub(crate) struct Shared {
 }
 
 /// The fleet of this machine. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct LocalFleet {
     shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for LocalFleet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalFleet").field("report", &self.shared.report).finish_non_exhaustive()
+    }
 }
 
 impl LocalFleet {
@@ -124,14 +128,17 @@ impl LocalFleet {
         let tracker = TaskTracker::new();
         let mut callers = options.callers;
         callers.push(options.signer.public_key().clone());
+        let keys_file = options.run_dir.join("keys.json");
+        write_keys(&keys_file, options.signer.public_key()).map_err(StartError::RunDir)?;
         let ground = Arc::new(Ground {
             executable: options.executable,
+            keys_file,
             pods_dir,
             signer: options.signer,
             clock: options.clock,
             tracker,
         });
-        let images = Images::new(options.images_dir);
+        let images = Images::new(options.images_dir, Vec::new());
         let shared = Arc::new(Shared {
             store: options.store,
             maker: Maker::new(Arc::clone(&ground), runtime, images),
@@ -316,6 +323,12 @@ impl Fleet for LocalFleet {
 
 fn away(doing: &'static str, error: carrel_store::Error) -> Error {
     Error::Unavailable { doing, source: Box::new(error) }
+}
+
+/// Writes who may assign pods, for every sidecar to read.
+fn write_keys(path: &std::path::Path, key: &PublicKey) -> std::io::Result<()> {
+    std::fs::write(path, serde_json::to_vec(&[key])?)?;
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
 }
 
 async fn isolation(options: &Options) -> Result<(Option<Runtime>, IsolationReport), StartError> {

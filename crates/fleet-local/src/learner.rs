@@ -293,8 +293,7 @@ impl Keeper {
             return;
         }
         let signed =
-            assignment::signed(&self.shared, learner, plan.status.epoch, pod.reference.uid, class, now)
-                .await;
+            assignment::signed(&self.shared, learner, plan.status.epoch, pod, class, now).await;
         let assignment = match signed {
             Ok(assignment) => assignment,
             Err(error) => {

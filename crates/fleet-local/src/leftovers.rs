@@ -48,7 +48,7 @@ async fn end(pid: Pid) -> io::Result<()> {
     if rustix::process::pidfd_send_signal(&process, Signal::KILL).is_err() {
         return Ok(());
     }
-    let process = AsyncFd::with_interest(process, Interest::READABLE)?;
+    let process = AsyncFd::register_with_interest(process, Interest::READABLE)?;
     let gone = tokio::time::timeout(GONE, process.readable()).await;
     gone.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map(|_| ())
 }

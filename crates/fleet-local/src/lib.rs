@@ -1,4 +1,14 @@
 #![doc = include_str!("../README.md")]
 
+mod admission;
+mod assignment;
+mod call;
 pub mod container;
+mod fleet;
 pub mod image;
+mod learner;
+mod leftovers;
+mod pod;
+
+pub use admission::Budget;
+pub use fleet::{Clock, LocalFleet, Options, StartError, WantedIsolation};

@@ -15,12 +15,14 @@ use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
 
 use crate::call::{self, Sidecar};
-pub(crate) use make::{Maker, PodError};
+pub(crate) use make::Maker;
 
 /// A pod as its learner's reconciler holds it. Dropping it ends the pod.
 #[derive(Debug)]
 pub(crate) struct Pod {
     pub(crate) reference: PodRef,
+    /// What its image runs when the class names no command.
+    pub(crate) image_command: Vec<String>,
     sidecar: Sidecar,
     seen: Receiver<PodSeen>,
     assigned: tokio::sync::watch::Sender<Option<Assigned>>,
@@ -100,6 +102,8 @@ impl Pod {
 pub(crate) struct Ground {
     /// The executable, at a path that every pod's user may run.
     pub(crate) executable: PathBuf,
+    /// The public keys of those who may assign, as sidecars read them.
+    pub(crate) keys_file: PathBuf,
     /// The folder of all pods.
     pub(crate) pods_dir: PathBuf,
     /// Signs the calls to sidecars and the assignments.

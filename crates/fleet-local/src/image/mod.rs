@@ -1,1 +1,299 @@
-//! Images.
+//! Images: pulled from a registry, checked against their digests, and unpacked into a folder that
+//! containers use as their read-only root.
+//!
+//! `ROOT/sha256-…/rootfs` is the unpacked image of that manifest digest and `image.json` beside it what a
+//! container needs to know of it; `ROOT/names/…` says which digest a name had when it was pulled. Nothing
+//! is half there: an image is unpacked aside and renamed. Called by the fleet; knows nothing of learners.
+
+mod confined;
+mod unpack;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use oci_client::client::{ClientConfig, ClientProtocol};
+use oci_client::errors::OciDistributionError;
+use oci_client::manifest::{OciDescriptor, OciImageManifest};
+use oci_client::secrets::RegistryAuth;
+use oci_client::{Client, Reference};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::container::RootKind;
+
+/// Why there is no image.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The name is not an image reference.
+    #[error("reading image name {name:?}")]
+    Name {
+        /// What was given.
+        name: String,
+        /// What is wrong with it.
+        #[source]
+        source: oci_client::ParseError,
+    },
+    /// The registry did not give the image, or gave something else than its digest says.
+    #[error("pulling {name}")]
+    Pull {
+        /// The image.
+        name: String,
+        /// The registry's answer.
+        #[source]
+        source: Box<OciDistributionError>,
+    },
+    /// The image's own description is not one.
+    #[error("reading the configuration of {name}")]
+    Configuration {
+        /// The image.
+        name: String,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A layer contains what it must not, or more than it may.
+    #[error("unpacking: {0}")]
+    Layer(String),
+    /// The disk refused.
+    #[error("{doing}")]
+    Disk {
+        /// What was being done, to what.
+        doing: String,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// An image on this machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// Digest of its manifest, `sha256:…`.
+    pub digest: String,
+    /// Its unpacked files.
+    pub rootfs: PathBuf,
+    /// Its entry point and default arguments.
+    pub command: Vec<String>,
+    /// Its environment, each `NAME=value`.
+    pub env: Vec<String>,
+}
+
+impl Image {
+    /// The root of a container of this image.
+    pub fn root(&self) -> RootKind {
+        RootKind::Image {
+            rootfs: self.rootfs.clone(),
+        }
+    }
+}
+
+/// The images of this machine.
+#[derive(Clone)]
+pub struct Images {
+    root: PathBuf,
+    client: Client,
+    limits: unpack::Limits,
+}
+
+impl Images {
+    /// Images in the folder `root`; registries in `plain_http` (host and port) are spoken to without TLS.
+    pub fn new(root: PathBuf, plain_http: Vec<String>) -> Self {
+        let config = ClientConfig {
+            protocol: ClientProtocol::HttpsExcept(plain_http),
+            user_agent: concat!("carrel/", env!("CARGO_PKG_VERSION")),
+            ..ClientConfig::default()
+        };
+        let limits = unpack::Limits {
+            bytes: 32 << 30,
+            entries: 2_000_000,
+        };
+        Self {
+            root,
+            client: Client::new(config),
+            limits,
+        }
+    }
+
+    /// The image of this name: the one that was pulled before, else pulled now.
+    pub async fn get(&self, name: &str) -> Result<Image, Error> {
+        match self.present(name)? {
+            Some(image) => Ok(image),
+            None => self.pull(name).await,
+        }
+    }
+
+    /// The image of this name if it was pulled before; touches no network.
+    pub fn present(&self, name: &str) -> Result<Option<Image>, Error> {
+        let digest = match parse(name)?.digest() {
+            Some(digest) => digest.to_owned(),
+            None => match fs::read_to_string(self.name_file(name)) {
+                Ok(digest) => digest,
+                Err(_) => return Ok(None),
+            },
+        };
+        Ok(self.unpacked(&digest))
+    }
+
+    /// Asks the registry what the name means now, and fetches that unless it is here.
+    pub async fn pull(&self, name: &str) -> Result<Image, Error> {
+        let reference = parse(name)?;
+        let refused = |source| Error::Pull {
+            name: name.to_owned(),
+            source: Box::new(source),
+        };
+        let asked = self
+            .client
+            .pull_image_manifest(&reference, &RegistryAuth::Anonymous)
+            .await;
+        let (manifest, digest) = asked.map_err(refused)?;
+        let image = match self.unpacked(&digest) {
+            Some(image) => image,
+            None => Box::pin(self.fetch(name, &reference, &manifest, digest)).await?,
+        };
+        let file = self.name_file(name);
+        file.parent()
+            .map_or(Ok(()), fs::create_dir_all)
+            .and_then(|()| fs::write(&file, &image.digest))
+            .map_err(|source| disk("remembering the name of an image", &file, source))?;
+        Ok(image)
+    }
+
+    async fn fetch(
+        &self,
+        name: &str,
+        reference: &Reference,
+        manifest: &OciImageManifest,
+        digest: String,
+    ) -> Result<Image, Error> {
+        fs::create_dir_all(&self.root)
+            .map_err(|source| disk("making the folder of images", &self.root, source))?;
+        let aside = tempfile::Builder::new()
+            .prefix(".unpacking-")
+            .tempdir_in(&self.root)
+            .map_err(|source| disk("making a folder in", &self.root, source))?;
+        let mut config = Vec::new();
+        self.client
+            .pull_blob(reference, &manifest.config, &mut config)
+            .await
+            .map_err(|source| Error::Pull {
+                name: name.to_owned(),
+                source: Box::new(source),
+            })?;
+        let config: ConfigFile =
+            serde_json::from_slice(&config).map_err(|source| Error::Configuration {
+                name: name.to_owned(),
+                source,
+            })?;
+        let config = config.config.unwrap_or_default();
+        let rootfs = aside.path().join("rootfs");
+        let mut left = self.limits;
+        for layer in &manifest.layers {
+            let file = self.download(name, reference, layer, aside.path()).await?;
+            let rootfs = rootfs.clone();
+            let unpack = move || unpack::unpack_layer(&file, &rootfs, left);
+            left = tokio::task::spawn_blocking(unpack)
+                .await
+                .map_err(|_| Error::Layer("interrupted".into()))??;
+        }
+        unpack::add_mount_points(&rootfs)?;
+        let folder = self.folder(&digest);
+        let mut command = config.entrypoint.unwrap_or_default();
+        command.extend(config.cmd.unwrap_or_default());
+        let env = config.env.unwrap_or_default();
+        let image = Image {
+            digest,
+            rootfs: folder.join("rootfs"),
+            command,
+            env,
+        };
+        let text = serde_json::to_vec(&image).map_err(io::Error::other);
+        text.and_then(|text| fs::write(aside.path().join("image.json"), text))
+            .map_err(|source| disk("describing the image in", aside.path(), source))?;
+        // Somebody else may have finished the same image meanwhile: then theirs is as good.
+        match fs::rename(aside.path(), &folder) {
+            Err(source) if self.unpacked(&image.digest).is_none() => {
+                return Err(disk("finishing", &folder, source));
+            }
+            _ => {}
+        }
+        Ok(image)
+    }
+
+    async fn download(
+        &self,
+        name: &str,
+        reference: &Reference,
+        layer: &OciDescriptor,
+        folder: &Path,
+    ) -> Result<fs::File, Error> {
+        let file = tempfile::tempfile_in(folder)
+            .map_err(|source| disk("making a file in", folder, source))?;
+        let copy = file
+            .try_clone()
+            .map_err(|source| disk("opening a file in", folder, source))?;
+        self.client
+            .pull_blob(reference, layer, tokio::fs::File::from_std(copy))
+            .await
+            .map_err(|source| Error::Pull {
+                name: name.to_owned(),
+                source: Box::new(source),
+            })?;
+        Ok(file)
+    }
+
+    fn unpacked(&self, digest: &str) -> Option<Image> {
+        let text = fs::read(self.folder(digest).join("image.json")).ok()?;
+        serde_json::from_slice(&text)
+            .ok()
+            .filter(|image: &Image| image.digest == digest)
+    }
+
+    fn folder(&self, digest: &str) -> PathBuf {
+        let name = |byte: char| {
+            if byte.is_ascii_alphanumeric() {
+                byte
+            } else {
+                '-'
+            }
+        };
+        self.root.join(digest.chars().map(name).collect::<String>())
+    }
+
+    fn name_file(&self, name: &str) -> PathBuf {
+        let hash = Sha256::digest(name.as_bytes());
+        let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.root.join("names").join(hash)
+    }
+}
+
+/// The part of an image's configuration that matters to a container (OCI image specification, config.md).
+#[derive(Debug, Deserialize)]
+struct ConfigFile {
+    config: Option<Config>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Config {
+    entrypoint: Option<Vec<String>>,
+    cmd: Option<Vec<String>>,
+    env: Option<Vec<String>>,
+}
+
+fn parse(name: &str) -> Result<Reference, Error> {
+    name.parse().map_err(|source| Error::Name {
+        name: name.to_owned(),
+        source,
+    })
+}
+
+fn disk(doing: &str, path: &Path, source: io::Error) -> Error {
+    Error::Disk {
+        doing: format!("{doing} {}", path.display()),
+        source,
+    }
+}

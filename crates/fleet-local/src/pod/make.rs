@@ -18,7 +18,7 @@ use super::watch::Watched;
 use super::{Pod, SharedGround};
 use crate::call::Sidecar;
 use crate::container::{ContainerId, ContainerSpec, Limits, RootKind, Runtime};
-use crate::image::Images;
+use crate::image::{Image, Images};
 
 /// Where the shim's socket is below the shared folder.
 const SHIM_SOCKET: &str = "shim.sock";
@@ -37,7 +37,6 @@ pub(crate) enum PodError {
 }
 
 /// Makes pods.
-#[derive(Debug)]
 pub(crate) struct Maker {
     ground: SharedGround,
     /// Absent: isolation `process`.
@@ -73,10 +72,13 @@ impl Maker {
             make_folder(folder, owned_by).map_err(PodError::Folder)?;
         }
         let socket = dir.join("sidecar.sock");
+        let mut command = Vec::new();
         let agent = match &self.runtime {
             Some(runtime) => {
-                let root = self.root_of(class).await?;
-                let spec = container_spec(&name, root, &shared, &workspace, host, class)?;
+                let image = self.image_of(class).await?;
+                let spec =
+                    container_spec(&name, image.as_ref(), &shared, &workspace, host, class)?;
+                command = image.map(|image| image.command).unwrap_or_default();
                 AgentStart::Container(Box::new(runtime.clone()), Box::new(spec))
             }
             None => AgentStart::Process(self.plain_shim(&shared, &workspace)),
@@ -105,15 +107,14 @@ impl Maker {
             cleared: cleared.clone(),
         };
         self.ground.tracker.spawn(watched.run());
-        Ok(Pod { reference, sidecar, seen, assigned, kill, cleared })
+        Ok(Pod { reference, image_command: command, sidecar, seen, assigned, kill, cleared })
     }
 
-    async fn root_of(&self, class: &ClassSpec) -> Result<RootKind, PodError> {
+    async fn image_of(&self, class: &ClassSpec) -> Result<Option<Image>, PodError> {
         if class.agent.image.is_empty() {
-            return Ok(RootKind::HostUsr);
+            return Ok(None);
         }
-        let rootfs = self.images.rootfs(&class.agent.image).await.map_err(PodError::Image)?;
-        Ok(RootKind::Image { rootfs })
+        self.images.get(&class.agent.image).await.map(Some).map_err(PodError::Image)
     }
 
     fn sidecar(
@@ -124,7 +125,6 @@ impl Maker {
         workspace: &Path,
         owned_by: Option<(u32, u32)>,
     ) -> Command {
-        let key = self.ground.signer.public_key();
         let mut command = Command::new(&self.ground.executable);
         command
             .arg("sidecar")
@@ -136,9 +136,10 @@ impl Maker {
             .arg(shared.join(SHIM_SOCKET))
             .arg("--workspace")
             .arg(workspace)
-            .arg("--fleet-key")
-            .arg(format!("{}:{}", key.kid, key.x))
-            .arg("--die-with-parent")
+            .arg("--keys")
+            .arg(&self.ground.keys_file)
+            .arg("--parent")
+            .arg(std::process::id().to_string())
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::null())
@@ -146,8 +147,10 @@ impl Maker {
             .stderr(Stdio::inherit())
             .process_group(0)
             .kill_on_drop(true);
-        if self.runtime.is_none() {
-            command.arg("--shared-loopback");
+        if self.runtime.is_some() {
+            command
+                .args(["--agent-workspace", crate::container::WORKSPACE])
+                .args(["--agent-executable", crate::container::EXECUTABLE]);
         }
         if let Some((user, group)) = owned_by {
             command.uid(user).gid(group);
@@ -189,20 +192,24 @@ fn make_folder(path: &PathBuf, owned_by: Option<(u32, u32)>) -> std::io::Result<
 
 fn container_spec(
     name: &str,
-    root: RootKind,
+    image: Option<&Image>,
     shared: &Path,
     workspace: &Path,
     host: crate::container::HostIds,
     class: &ClassSpec,
 ) -> Result<ContainerSpec, PodError> {
-    let env = BTreeMap::from([(
+    let mut env = BTreeMap::from([(
         "PATH".to_owned(),
         "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
     )]);
+    let variables = image.iter().flat_map(|image| &image.env);
+    env.extend(variables.filter_map(|variable| {
+        variable.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()))
+    }));
     let socket = format!("{}/{SHIM_SOCKET}", crate::container::SHARED);
     Ok(ContainerSpec {
         id: ContainerId::try_from(name.to_owned()).map_err(PodError::Name)?,
-        root,
+        root: image.map_or(RootKind::HostUsr, Image::root),
         shared_dir: shared.to_path_buf(),
         workspace_dir: workspace.to_path_buf(),
         argv: [crate::container::EXECUTABLE, "shim", "--socket", &socket]

@@ -12,25 +12,25 @@ use carrel_fleet_local::container::{
 };
 
 /// How a test ended that did not fail.
-pub enum Outcome {
+pub(crate) enum Outcome {
     Passed,
     Skipped(&'static str),
 }
 
 /// A named test.
-pub type Test = (
+pub(crate) type Test = (
     &'static str,
     fn(Bed) -> Pin<Box<dyn Future<Output = Outcome>>>,
 );
 
 /// What one test needs of the host.
-pub struct Bed {
-    pub runtime: Runtime,
-    pub folder: tempfile::TempDir,
+pub(crate) struct Bed {
+    pub(crate) runtime: Runtime,
+    pub(crate) folder: tempfile::TempDir,
 }
 
 impl Bed {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::Builder::new()
             .prefix("carrel-test-")
             .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
@@ -41,7 +41,7 @@ impl Bed {
     }
 
     /// A container in slot `slot` that runs `inside WORDS`.
-    pub fn spec(&self, slot: u32, words: &[&str]) -> ContainerSpec {
+    pub(crate) fn spec(&self, slot: u32, words: &[&str]) -> ContainerSpec {
         let home = self.folder.path().join(format!("learner-{slot}"));
         let (shared_dir, workspace_dir) = (home.join("shared"), home.join("workspace"));
         let host = Runtime::host_ids(slot);
@@ -73,7 +73,7 @@ impl Bed {
     }
 
     /// Runs `inside WORDS` to its end and gives what it said.
-    pub async fn run(&self, words: &[&str]) -> String {
+    pub(crate) async fn run(&self, words: &[&str]) -> String {
         let container = self.runtime.start(self.spec(1, words)).await.unwrap();
         let exit = ended(&container).await;
         let said = container.last_output();
@@ -83,7 +83,7 @@ impl Bed {
     }
 }
 
-pub fn options(state_root: PathBuf) -> Options {
+pub(crate) fn options(state_root: PathBuf) -> Options {
     Options {
         executable: std::env::current_exe().unwrap(),
         subcommand: vec!["container".to_owned()],
@@ -92,7 +92,7 @@ pub fn options(state_root: PathBuf) -> Options {
 }
 
 /// Its end, which must come soon.
-pub async fn ended(container: &Container) -> Exit {
+pub(crate) async fn ended(container: &Container) -> Exit {
     tokio::time::timeout(Duration::from_secs(30), container.wait())
         .await
         .unwrap()
@@ -100,7 +100,7 @@ pub async fn ended(container: &Container) -> Exit {
 }
 
 /// The value of `key=` in what a container said.
-pub fn value<'a>(said: &'a str, key: &str) -> &'a str {
+pub(crate) fn value<'a>(said: &'a str, key: &str) -> &'a str {
     let line = said
         .lines()
         .find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
@@ -111,7 +111,7 @@ pub fn value<'a>(said: &'a str, key: &str) -> &'a str {
 #[macro_export]
 macro_rules! tests {
     ($($name:ident),* $(,)?) => {
-        pub fn tests() -> Vec<$crate::fixture::Test> {
+        pub(crate) fn tests() -> Vec<$crate::fixture::Test> {
             vec![$((stringify!($name), |bed| Box::pin($name(bed)))),*]
         }
     };

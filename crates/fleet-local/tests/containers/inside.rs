@@ -7,7 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitCode, Stdio};
 
-pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+pub(crate) fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let words: Vec<_> = words
         .into_iter()
         .map(|word| word.into_string().unwrap_or_default())

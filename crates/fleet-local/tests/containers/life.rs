@@ -130,7 +130,7 @@ fn processes_named(marker: &str) -> usize {
 }
 
 /// Starts a container, tells its number, and waits to be killed.
-pub fn leaver(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+pub(crate) fn leaver(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let folder = words.into_iter().next().unwrap_or_default();
     let bed = Bed {
         runtime: Runtime::open(options(Path::new(&folder).join("state"))).unwrap(),

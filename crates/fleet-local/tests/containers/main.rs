@@ -2,6 +2,7 @@
 //! user. The executable starts itself again, as the runtime's maker and as the agent inside.
 
 mod fixture;
+mod images;
 mod inside;
 mod isolation;
 mod life;
@@ -66,6 +67,7 @@ async fn run_round(filter: Option<&str>) -> bool {
     let mut tests = isolation::tests();
     tests.extend(limits::tests());
     tests.extend(life::tests());
+    tests.extend(images::tests());
     for (name, test) in tests {
         if filter.is_some_and(|filter| !name.contains(filter)) {
             continue;

@@ -59,7 +59,9 @@ impl SqliteStore {
             .bind(int(version.0))
             .execute(write.connection())
             .await?;
-        write.put_files(place, "message", &message.attachments).await?;
+        write
+            .put_files(place, "message", &message.attachments)
+            .await?;
         write.commit().await?;
         Ok(Accepted::Stored {
             message_id: message.message_id,

@@ -58,7 +58,9 @@ impl SqliteStore {
 }
 
 fn subject(learner: Option<String>) -> Inner<Subject> {
-    learner.map_or(Ok(Subject::Operator), |id| Ok(Subject::Learner(parsed(&id)?)))
+    learner.map_or(Ok(Subject::Operator), |id| {
+        Ok(Subject::Learner(parsed(&id)?))
+    })
 }
 
 #[async_trait::async_trait]

@@ -46,7 +46,9 @@ impl SqliteStore {
             .turn
             .epoch
             .filter(|_| standing.turn.state == TurnState::Running);
-        let fence = fence(&mut write, &standing).await?.max(runs_in.unwrap_or_default());
+        let fence = fence(&mut write, &standing)
+            .await?
+            .max(runs_in.unwrap_or_default());
         if epoch < fence {
             return Ok(OwnerWrite::StaleEpoch { fence });
         }
@@ -163,7 +165,14 @@ async fn fence(write: &mut Write, standing: &Standing) -> Inner<Epoch> {
 /// A turn begins in a newer incarnation and nobody said that the older one died: that is said now.
 async fn replace(write: &mut Write, standing: &mut Standing, now: Timestamp) -> Inner<()> {
     let death = Death::Infrastructure;
-    restart(write, standing, death, "a newer incarnation took its place", now).await?;
+    restart(
+        write,
+        standing,
+        death,
+        "a newer incarnation took its place",
+        now,
+    )
+    .await?;
     standing.turn.deaths = standing.turn.deaths.with(death);
     Ok(())
 }

@@ -51,8 +51,15 @@ impl SqliteStore {
         if claimed_time.is_none() {
             turn.timing.queue = milliseconds(turn.message.sent_time, now);
         }
-        let generation =
-            lease(&mut write, place, owner, until, claimed_time.unwrap_or(now), turn.timing).await?;
+        let generation = lease(
+            &mut write,
+            place,
+            owner,
+            until,
+            claimed_time.unwrap_or(now),
+            turn.timing,
+        )
+        .await?;
         let attachments = if turn.message.attachments.is_empty() {
             Vec::new()
         } else {

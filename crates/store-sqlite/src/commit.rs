@@ -35,7 +35,9 @@ impl SqliteStore {
     pub(crate) async fn commit_head(&self, commit: &Commit, now: Timestamp) -> Inner<Committed> {
         let digest = digest(commit)?;
         let mut write = self.write().await?;
-        let at_fence = write.pass_fence(&commit.learner, Some(commit.epoch)).await?;
+        let at_fence = write
+            .pass_fence(&commit.learner, Some(commit.epoch))
+            .await?;
         if let AtFence::NoLearner = at_fence {
             return Ok(Committed::NoLearner);
         }
@@ -93,7 +95,9 @@ impl SqliteStore {
         }
         Ok(Committed::Committed {
             version,
-            usage: standing.map(|standing| standing.turn.usage).unwrap_or_default(),
+            usage: standing
+                .map(|standing| standing.turn.usage)
+                .unwrap_or_default(),
             repeated: false,
         })
     }
@@ -156,7 +160,9 @@ async fn conclude(
         generation: commit.generation,
     };
     let timing = standing.timing(result.timing);
-    write.put_files(standing.place, "reply", &result.files).await?;
+    write
+        .put_files(standing.place, "reply", &result.files)
+        .await?;
     write.end_turn(standing, outcome, timing, now).await
 }
 

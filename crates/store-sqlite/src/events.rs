@@ -70,7 +70,9 @@ impl Events for SqliteStore {
                 .bind(limit)
                 .fetch_all(&self.readers)
                 .await?;
-            rows.into_iter().map(EventRow::event).collect::<Inner<Vec<_>>>()
+            rows.into_iter()
+                .map(EventRow::event)
+                .collect::<Inner<Vec<_>>>()
         };
         read.await.map_err(during("reading the log"))
     }

@@ -117,9 +117,12 @@ impl Heads for SqliteStore {
                 .bind(learner.as_str())
                 .fetch_all(&self.readers)
                 .await?;
-            rows.into_iter().map(Row::generation).collect::<Inner<Vec<_>>>()
+            rows.into_iter()
+                .map(Row::generation)
+                .collect::<Inner<Vec<_>>>()
         };
-        read.await.map_err(during("reading a learner's generations"))
+        read.await
+            .map_err(during("reading a learner's generations"))
     }
 
     async fn mark_damaged(&self, learner: &LearnerId, generation: Generation) -> Result<()> {

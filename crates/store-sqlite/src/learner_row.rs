@@ -51,7 +51,6 @@ pub(crate) struct LearnerRow {
 }
 
 impl LearnerRow {
-
     pub(crate) fn closing(&self) -> bool {
         self.closing
     }

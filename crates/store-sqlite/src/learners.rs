@@ -27,8 +27,7 @@ pub(crate) const STIRRING: &str = select_learner!(
     "WHERE status_state <> 'Asleep' OR desired_state = 'Running' OR closing = 1 \
      OR wake_after_epoch >= status_epoch ORDER BY l.id"
 );
-pub(crate) const BY_ALIAS: &str =
-    "SELECT learner FROM alias WHERE channel = ? AND external_id = ?";
+pub(crate) const BY_ALIAS: &str = "SELECT learner FROM alias WHERE channel = ? AND external_id = ?";
 
 /// What the aliases of a learner came to.
 enum Aliased {

@@ -285,10 +285,11 @@ impl Ledger for SqliteStore {
 
     async fn class_of(&self, learner: &LearnerId) -> Result<Option<ClassName>> {
         let read = async {
-            let class: Option<String> = sqlx::query_scalar("SELECT class FROM learner WHERE id = ?")
-                .bind(learner.as_str())
-                .fetch_optional(&self.readers)
-                .await?;
+            let class: Option<String> =
+                sqlx::query_scalar("SELECT class FROM learner WHERE id = ?")
+                    .bind(learner.as_str())
+                    .fetch_optional(&self.readers)
+                    .await?;
             parsed_option(class.as_deref())
         };
         read.await.map_err(during("reading a learner's class"))

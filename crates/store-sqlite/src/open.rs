@@ -34,7 +34,10 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The library has a bug that corrupts files.
-    #[error("SQLite {found} can corrupt a store: {} or later is needed", dotted(OLDEST_LIBRARY))]
+    #[error(
+        "SQLite {found} can corrupt a store: {} or later is needed",
+        dotted(OLDEST_LIBRARY)
+    )]
     Library {
         /// Its version.
         found: String,

@@ -15,9 +15,8 @@ use crate::attempt::Died;
 use crate::fault::{Inner, during};
 use crate::turn_row::{TURN, TurnRow, select_turn};
 
-pub(crate) const HISTORY: &str = select_turn!(
-    "WHERE t.learner = ? AND t.place < ? ORDER BY t.place DESC LIMIT ?"
-);
+pub(crate) const HISTORY: &str =
+    select_turn!("WHERE t.learner = ? AND t.place < ? ORDER BY t.place DESC LIMIT ?");
 pub(crate) const PLACE: &str = "SELECT place FROM message WHERE message_id = ? AND learner = ?";
 pub(crate) const REPLY_FILE: &str = "SELECT f.name, f.media_type, f.data FROM turn t \
     JOIN file f ON f.place = t.place AND f.side = 'reply' \

@@ -26,9 +26,13 @@ pub(crate) const BEHIND: &str = "SELECT EXISTS (SELECT 1 FROM event WHERE type =
 macro_rules! sum_usage {
     ($key:literal, $whose:literal) => {
         concat!(
-            "SELECT ", $key, " AS key, sum(calls) AS calls, sum(input_tokens) AS input_tokens, \
+            "SELECT ",
+            $key,
+            " AS key, sum(calls) AS calls, sum(input_tokens) AS input_tokens, \
              sum(output_tokens) AS output_tokens, sum(cost) AS cost \
-             FROM usage WHERE hour >= ?1 AND hour < ?2 ", $whose, " GROUP BY 1 ORDER BY 1"
+             FROM usage WHERE hour >= ?1 AND hour < ?2 ",
+            $whose,
+            " GROUP BY 1 ORDER BY 1"
         )
     };
 }
@@ -151,7 +155,10 @@ async fn fold(write: &mut Write, charge: &Charge) -> Inner<()> {
         output_tokens,
     } = from_json(&charge.body)?
     else {
-        let what = format!("event {} is not the 'charged' it is said to be", charge.sequence);
+        let what = format!(
+            "event {} is not the 'charged' it is said to be",
+            charge.sequence
+        );
         return Err(Fault::Impossible(what));
     };
     sqlx::query(

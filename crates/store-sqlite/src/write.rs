@@ -83,14 +83,16 @@ impl Write {
             .fetch_one(self.connection())
             .await?;
         let kind: &'static str = body.into();
-        sqlx::query("INSERT INTO event (learner, version, time, type, body) VALUES (?, ?, ?, ?, ?)")
-            .bind(learner.as_str())
-            .bind(version)
-            .bind(nanos(now))
-            .bind(kind)
-            .bind(to_json(body)?)
-            .execute(self.connection())
-            .await?;
+        sqlx::query(
+            "INSERT INTO event (learner, version, time, type, body) VALUES (?, ?, ?, ?, ?)",
+        )
+        .bind(learner.as_str())
+        .bind(version)
+        .bind(nanos(now))
+        .bind(kind)
+        .bind(to_json(body)?)
+        .execute(self.connection())
+        .await?;
         self.hint(learner);
         Ok(EventVersion(count(version)))
     }

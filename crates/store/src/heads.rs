@@ -142,7 +142,8 @@ pub trait Heads: Send + Sync {
     async fn contact(&self, learner: &LearnerId, epoch: Epoch) -> Result<Contact>;
 
     /// Commits: epoch not fenced, the turn running in this epoch, head at the parent's generation and snapshot; then in the
-    /// same transaction moves the head and writes outcome, reply, event (`done` or `snapshotted`) and outbox.
+    /// same transaction moves the head and writes outcome, reply, event (`done` or `snapshotted`) and outbox. An equal call
+    /// gets the same answer whatever came after it (`timing` does not count), also when its epoch is fenced by then.
     async fn commit(&self, commit: &Commit, now: Timestamp) -> Result<Committed>;
 
     /// The head; `None`: no such learner.
@@ -159,7 +160,8 @@ pub trait Heads: Send + Sync {
 
     /// Takes the state of generation `to` as a new generation whose parent is the head `from`, which was proved damaged:
     /// event `fell_back` with the turns committed after `to`, which become context of the next turn and are never run again.
-    /// `to` = 0 means an empty workspace. The new head; `None` when the head is not `from` any more.
+    /// `to` = 0 means an empty workspace. Marks `from` damaged. The new head; `None` when the head is not `from` any more,
+    /// or there is no such learner.
     async fn fall_back(
         &self,
         learner: &LearnerId,

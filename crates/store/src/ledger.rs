@@ -28,7 +28,8 @@ pub struct NewReservation {
 /// What came of a reservation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reserved {
-    /// It fits and is held. The turn that was running then, to which its cost is counted.
+    /// It fits and is held. The turn that was running then (in that epoch, if there is one), to which its
+    /// cost is counted.
     Held {
         /// The turn.
         turn: Option<TurnId>,
@@ -134,7 +135,7 @@ pub struct UsageRow {
 #[async_trait::async_trait]
 pub trait Ledger: Send + Sync {
     /// Holds the worst case if settled cost and held reservations of the day and the month leave room for it; the
-    /// epoch raises the fence or is refused in the same transaction.
+    /// epoch raises the fence or is refused in the same transaction. A call counts on the day of its reservation.
     async fn reserve(&self, new: &NewReservation, now: Timestamp) -> Result<Reserved>;
 
     /// Settles a reservation, once; appends the event `charged`. `false`: it was settled before, or there is none.
@@ -148,7 +149,8 @@ pub trait Ledger: Send + Sync {
     /// Settles reservations made before `before`, whose router died, at what was reserved; how many.
     async fn sweep_reservations(&self, before: Timestamp, now: Timestamp) -> Result<u64>;
 
-    /// Usage from `since` until `until`, by key; `learner` narrows it to one. A read model: a fold of `charged`.
+    /// Usage in the whole hours (UTC) that `since` until `until` touches, by key, sorted by it; `learner` narrows it to one.
+    /// A read model: a fold of `charged`; an erased learner's usage goes with its events.
     async fn usage(
         &self,
         by: UsageBy,

@@ -4,6 +4,8 @@ pub mod access;
 pub mod heads;
 pub mod learners;
 pub mod ledger;
+#[cfg(feature = "suite")]
+pub mod suite;
 pub mod turns;
 
 use std::sync::Arc;

@@ -1,0 +1,136 @@
+//! What the router counts. Never a learner in a label.
+
+use carrel_core::NanoUsd;
+use carrel_llm::{Dialect, Usage};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+use std::sync::atomic::AtomicU64;
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub(crate) enum CallResult {
+    /// The answer came to its end.
+    Ok,
+    /// The client left before it.
+    ClientLeft,
+    /// The provider answered with an error.
+    Refused,
+    /// The provider broke off, was silent too long or could not be reached.
+    Failed,
+}
+
+impl EncodeLabelValue for CallResult {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        EncodeLabelValue::encode(&<&'static str>::from(self), encoder)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct CallLabels {
+    pub(crate) provider: String,
+    pub(crate) model: String,
+    pub(crate) dialect: &'static str,
+    pub(crate) result: CallResult,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TokenLabels {
+    kind: &'static str,
+}
+
+/// The router's counters.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    pub(crate) requests: Family<CallLabels, Counter>,
+    pub(crate) overhead: Histogram,
+    pub(crate) time_to_first_token: Histogram,
+    tokens: Family<TokenLabels, Counter>,
+    cost: Counter<f64, AtomicU64>,
+    pub(crate) budget_refusals: Counter,
+    pub(crate) budget_overruns: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            requests: Family::default(),
+            overhead: Histogram::new(exponential_buckets(0.000_25, 2.0, 14)),
+            time_to_first_token: Histogram::new(exponential_buckets(0.01, 2.0, 14)),
+            tokens: Family::default(),
+            cost: Counter::default(),
+            budget_refusals: Counter::default(),
+            budget_overruns: Counter::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// Puts them into a registry whose prefix is `carrel`.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("model_requests", "Calls to models", self.requests.clone());
+        registry.register_with_unit(
+            "model_overhead",
+            "From a request's arrival to its sending to the provider",
+            Unit::Seconds,
+            self.overhead.clone(),
+        );
+        registry.register_with_unit(
+            "model_time_to_first_token",
+            "From sending to the first content of a streamed answer",
+            Unit::Seconds,
+            self.time_to_first_token.clone(),
+        );
+        registry.register(
+            "model_tokens",
+            "Tokens of settled calls",
+            self.tokens.clone(),
+        );
+        registry.register(
+            "model_cost_usd",
+            "Cost of settled calls in US dollars",
+            self.cost.clone(),
+        );
+        registry.register(
+            "budget_refusals",
+            "Calls refused for a budget",
+            self.budget_refusals.clone(),
+        );
+        registry.register(
+            "budget_overruns",
+            "Settlements above their reservation",
+            self.budget_overruns.clone(),
+        );
+    }
+
+    pub(crate) fn count(&self, usage: &Usage, cost: NanoUsd) {
+        for (kind, tokens) in [
+            ("input", usage.input_tokens),
+            ("cache_read", usage.cache_read_tokens),
+            (
+                "cache_write",
+                usage.cache_write_tokens + usage.cache_write_long_tokens,
+            ),
+            ("output", usage.output_tokens),
+        ] {
+            self.tokens
+                .get_or_create(&TokenLabels { kind })
+                .inc_by(tokens);
+        }
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a sum for graphs; the ledger is exact"
+        )]
+        self.cost.inc_by(cost.0.max(0) as f64 / 1e9);
+    }
+}
+
+pub(crate) fn dialect_label(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Anthropic => "anthropic",
+        Dialect::OpenAiChat => "openai_chat",
+    }
+}

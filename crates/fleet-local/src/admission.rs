@@ -72,7 +72,10 @@ impl Admission {
             start
         };
         tokio::time::sleep_until(start).await;
-        Some(Place { _live: live, starting: Some(starting) })
+        Some(Place {
+            _live: live,
+            starting: Some(starting),
+        })
     }
 }
 
@@ -82,8 +85,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn at_the_cap_the_next_waits_until_a_place_is_given_back() {
-        let admission = Admission::new(Budget { live: 1, starting: 5, per_second: 1000 });
-        let first = admission.place(|| unreachable!("a place is free")).await.expect("open");
+        let admission = Admission::new(Budget {
+            live: 1,
+            starting: 5,
+            per_second: 1000,
+        });
+        let first = admission
+            .place(|| unreachable!("a place is free"))
+            .await
+            .expect("open");
         let mut full = false;
         let mut second = std::pin::pin!(admission.place(|| full = true));
         let early = tokio::time::timeout(Duration::from_secs(60), &mut second).await;
@@ -95,13 +105,20 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn starts_are_spread_over_the_second() {
-        let admission = Admission::new(Budget { live: 100, starting: 100, per_second: 10 });
+        let admission = Admission::new(Budget {
+            live: 100,
+            starting: 100,
+            per_second: 10,
+        });
         let begin = Instant::now();
         let mut places = Vec::new();
         for _ in 0..40 {
             places.push(admission.place(|| ()).await);
         }
         let took = begin.elapsed();
-        assert!(took >= Duration::from_millis(2800) && took < Duration::from_millis(4200), "{took:?}");
+        assert!(
+            took >= Duration::from_millis(2800) && took < Duration::from_millis(4200),
+            "{took:?}"
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! What a blank pod is told: whose it is, with everything that its sidecar needs to serve.
 
-use carrel_core::class::ClassSpec;
 use carrel_core::Epoch;
+use carrel_core::class::ClassSpec;
 use carrel_protocol::sidecar::Assignment;
 use carrel_store::learners::Learner;
 use jiff::Timestamp;
@@ -63,5 +63,5 @@ pub(crate) async fn signed(
 /// A name for the learner that tells the agent nothing and stays the same while its repository does.
 fn opaque(learner: &Learner) -> String {
     let digest = Sha256::digest(format!("carrel-learner:{}", learner.repository));
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&digest[..8])
 }

@@ -49,7 +49,9 @@ impl Sidecar {
     /// Hands over the signed assignment.
     pub(crate) async fn assign(&self, assignment: String) -> Result<(), Error> {
         let body = serde_json::to_vec(&AssignRequest { assignment }).unwrap_or_default();
-        self.call(Method::POST, "/v1/assign", None, body).await.map(|_| ())
+        self.call(Method::POST, "/v1/assign", None, body)
+            .await
+            .map(|_| ())
     }
 
     /// How it is, as soon as its phase is not `unless` (a phase's name), or after a while.
@@ -58,13 +60,17 @@ impl Sidecar {
             Some(phase) => format!("/v1/hello?unless={phase}"),
             None => "/v1/hello".to_owned(),
         };
-        let (status, body) = self.call(Method::GET, &path, Some(token), Vec::new()).await?;
+        let (status, body) = self
+            .call(Method::GET, &path, Some(token), Vec::new())
+            .await?;
         parse(status, &body)
     }
 
     /// Asks it to sleep after its running turn.
     pub(crate) async fn sleep(&self, token: &str) -> Result<(), Error> {
-        self.call(Method::POST, "/v1/sleep", Some(token), Vec::new()).await.map(|_| ())
+        self.call(Method::POST, "/v1/sleep", Some(token), Vec::new())
+            .await
+            .map(|_| ())
     }
 
     async fn call(
@@ -86,9 +92,12 @@ impl Sidecar {
         token: Option<&str>,
         body: Vec<u8>,
     ) -> Result<(StatusCode, Bytes), Error> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(Error::Silent)?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(Error::Broken)?;
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(Error::Silent)?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(Error::Broken)?;
         let mut request = Request::builder()
             .method(method)
             .uri(path)
@@ -103,18 +112,21 @@ impl Sidecar {
         let answer = async {
             let response = sender.send_request(request).await.map_err(Error::Broken)?;
             let status = response.status();
-            let body = response.into_body().collect().await.map_err(Error::Broken)?.to_bytes();
+            let body = response
+                .into_body()
+                .collect()
+                .await
+                .map_err(Error::Broken)?
+                .to_bytes();
             Ok::<_, Error>((status, body))
         };
         let mut connection = std::pin::pin!(connection);
         let mut answer = std::pin::pin!(answer);
-        let (status, body) = loop {
-            tokio::select! {
-                biased;
-                answer = &mut answer => break answer?,
-                // The answer may still lie in the channel when the connection ends.
-                _ = &mut connection => break answer.await?,
-            }
+        let (status, body) = tokio::select! {
+            biased;
+            answer = &mut answer => answer?,
+            // The answer may still lie in the channel when the connection ends.
+            _ = &mut connection => answer.await?,
         };
         if status.is_success() {
             return Ok((status, body));

@@ -115,7 +115,9 @@ pub struct LocalFleet {
 
 impl std::fmt::Debug for LocalFleet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LocalFleet").field("report", &self.shared.report).finish_non_exhaustive()
+        f.debug_struct("LocalFleet")
+            .field("report", &self.shared.report)
+            .finish_non_exhaustive()
     }
 }
 
@@ -123,7 +125,9 @@ impl LocalFleet {
     /// Clears what an earlier run left, finds out what isolates here, and looks after every learner that stirs.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let pods_dir = options.run_dir.join("p");
-        leftovers::clear(&pods_dir).await.map_err(StartError::RunDir)?;
+        leftovers::clear(&pods_dir)
+            .await
+            .map_err(StartError::RunDir)?;
         let (runtime, report) = isolation(&options).await?;
         let tracker = TaskTracker::new();
         let mut callers = options.callers;
@@ -155,7 +159,11 @@ impl LocalFleet {
             ground,
         });
         let fleet = Self { shared };
-        fleet.shared.ground.tracker.spawn(fleet.clone().look_after_all());
+        fleet
+            .shared
+            .ground
+            .tracker
+            .spawn(fleet.clone().look_after_all());
         Ok(fleet)
     }
 
@@ -187,7 +195,10 @@ impl LocalFleet {
             handle.nudge.notify_one();
         }
         self.shared.ground.tracker.close();
-        if tokio::time::timeout(grace, self.shared.ground.tracker.wait()).await.is_err() {
+        if tokio::time::timeout(grace, self.shared.ground.tracker.wait())
+            .await
+            .is_err()
+        {
             tracing::warn!("learners that did not fall asleep in time are ended");
         }
     }
@@ -205,7 +216,10 @@ impl LocalFleet {
         keepers.insert(id.clone(), Arc::clone(&handle));
         drop(keepers);
         let (fleet, id, kept) = (self.clone(), id.clone(), Arc::clone(&handle));
-        self.shared.ground.tracker.spawn(fleet.keep_until_rest(id, kept));
+        self.shared
+            .ground
+            .tracker
+            .spawn(fleet.keep_until_rest(id, kept));
         handle
     }
 
@@ -237,7 +251,9 @@ impl Shared {
     pub(crate) fn make_room(self: &Arc<Self>, wanting: &LearnerId) {
         let shared = Arc::clone(self);
         let wanting = wanting.clone();
-        self.ground.tracker.spawn(async move { shared.put_quietest_to_sleep(&wanting).await });
+        self.ground
+            .tracker
+            .spawn(async move { shared.put_quietest_to_sleep(&wanting).await });
     }
 
     async fn put_quietest_to_sleep(&self, wanting: &LearnerId) {
@@ -258,10 +274,19 @@ impl Shared {
             let sidecar = handle.sidecar.borrow().clone();
             let epoch = handle.status.borrow().epoch;
             let now = self.ground.now();
-            let token = self.ground.signer.caller_token(Caller::Controller, &id, epoch, now);
-            let (Some(sidecar), Ok(token)) = (sidecar, token) else { continue };
-            let Ok(hello) = sidecar.hello(&token, None).await else { continue };
-            let Some(since) = hello.quiet_since else { continue };
+            let token = self
+                .ground
+                .signer
+                .caller_token(Caller::Controller, &id, epoch, now);
+            let (Some(sidecar), Ok(token)) = (sidecar, token) else {
+                continue;
+            };
+            let Ok(hello) = sidecar.hello(&token, None).await else {
+                continue;
+            };
+            let Some(since) = hello.quiet_since else {
+                continue;
+            };
             if quietest.as_ref().is_none_or(|(least, _)| since < *least) {
                 quietest = Some((since, handle));
             }
@@ -292,11 +317,19 @@ impl Fleet for LocalFleet {
     }
 
     async fn status(&self, learner: &LearnerId) -> Result<Status, Error> {
-        let kept = self.shared.lock().get(learner).map(|handle| handle.status.borrow().clone());
+        let kept = self
+            .shared
+            .lock()
+            .get(learner)
+            .map(|handle| handle.status.borrow().clone());
         if let Some(status) = kept.filter(|status| *status != Status::default()) {
             return Ok(status);
         }
-        let found = self.shared.store.learner(learner, self.shared.ground.now()).await;
+        let found = self
+            .shared
+            .store
+            .learner(learner, self.shared.ground.now())
+            .await;
         match found.map_err(|error| away("reading a learner's status", error))? {
             Some(learner) => Ok(learner.status),
             None => Err(Error::NoLearner(learner.clone())),
@@ -322,7 +355,10 @@ impl Fleet for LocalFleet {
 }
 
 fn away(doing: &'static str, error: carrel_store::Error) -> Error {
-    Error::Unavailable { doing, source: Box::new(error) }
+    Error::Unavailable {
+        doing,
+        source: Box::new(error),
+    }
 }
 
 /// Writes who may assign pods, for every sidecar to read.
@@ -334,8 +370,13 @@ fn write_keys(path: &std::path::Path, key: &PublicKey) -> std::io::Result<()> {
 async fn isolation(options: &Options) -> Result<(Option<Runtime>, IsolationReport), StartError> {
     let process = |reason: &str| IsolationReport {
         isolation: "process".to_owned(),
-        limits_missing: container::Limit::ALL.iter().map(ToString::to_string).collect(),
-        warning: format!("nothing isolates learners from each other or from this machine: {reason}"),
+        limits_missing: container::Limit::ALL
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        warning: format!(
+            "nothing isolates learners from each other or from this machine: {reason}"
+        ),
     };
     if options.isolation == WantedIsolation::Process {
         return Ok((None, process("isolation 'process' was asked for")));
@@ -350,8 +391,11 @@ async fn isolation(options: &Options) -> Result<(Option<Runtime>, IsolationRepor
     match (runtime.detect().await, options.isolation) {
         (Isolation::Oci { limits_missing, .. }, _) => {
             let limits_missing = limits_missing.iter().map(ToString::to_string).collect();
-            let report =
-                IsolationReport { isolation: "oci".to_owned(), limits_missing, warning: String::new() };
+            let report = IsolationReport {
+                isolation: "oci".to_owned(),
+                limits_missing,
+                warning: String::new(),
+            };
             Ok((Some(runtime), report))
         }
         (Isolation::Process { reason }, WantedIsolation::Oci) => {

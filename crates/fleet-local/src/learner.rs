@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use carrel_core::LearnerId;
 use carrel_core::class::ClassSpec;
 use carrel_core::learner::{LearnerState, PodRef, Status};
-use carrel_core::lifecycle::{self, Effect, Observed, Plan, Policy, PodSeen, Write};
+use carrel_core::lifecycle::{self, Effect, Observed, Plan, PodSeen, Policy, Write};
 use carrel_protocol::Code;
 use carrel_protocol::token::Caller;
 use carrel_store::learners::Learner;
@@ -66,7 +66,15 @@ pub(crate) struct Keeper {
 
 impl Keeper {
     pub(crate) fn new(shared: Arc<Shared>, id: LearnerId, handle: Arc<Handle>) -> Self {
-        Self { shared, id, handle, pod: None, unborn: None, place: None, refused: false }
+        Self {
+            shared,
+            id,
+            handle,
+            pod: None,
+            unborn: None,
+            place: None,
+            refused: false,
+        }
     }
 
     /// Looks after the learner until it rests.
@@ -135,11 +143,15 @@ impl Keeper {
     fn observe(&mut self, learner: &Learner) -> Observed {
         let named = learner.status.pod.as_ref().map(|pod| pod.uid);
         let pod = match (&mut self.pod, &self.unborn) {
-            (Some(pod), _) if self.refused => PodSeen::Refused { pod: pod.reference.uid },
+            (Some(pod), _) if self.refused => PodSeen::Refused {
+                pod: pod.reference.uid,
+            },
             (Some(pod), _) => born_for(pod.seen(), named),
-            (None, Some((time, reason))) => {
-                PodSeen::Unborn { pod: None, time: *time, reason: reason.clone() }
-            }
+            (None, Some((time, reason))) => PodSeen::Unborn {
+                pod: None,
+                time: *time,
+                reason: reason.clone(),
+            },
             (None, None) => PodSeen::None,
         };
         Observed {
@@ -194,7 +206,12 @@ impl Keeper {
         if plan.write != Write::Must {
             return true;
         }
-        match self.shared.store.put_status(&self.id, &learner.status, &plan.status, now).await {
+        match self
+            .shared
+            .store
+            .put_status(&self.id, &learner.status, &plan.status, now)
+            .await
+        {
             Ok(written) => written,
             Err(error) => {
                 tracing::warn!(learner.id = %self.id, %error, "a status could not be stored");
@@ -288,7 +305,9 @@ impl Keeper {
         class: Option<&ClassSpec>,
         now: Timestamp,
     ) {
-        let (Some(pod), Some(class)) = (&mut self.pod, class) else { return };
+        let (Some(pod), Some(class)) = (&mut self.pod, class) else {
+            return;
+        };
         if pod.reference.uid != named.uid {
             return;
         }
@@ -303,7 +322,10 @@ impl Keeper {
             }
         };
         loop {
-            match pod.assign(&self.id, plan.status.epoch, assignment.clone()).await {
+            match pod
+                .assign(&self.id, plan.status.epoch, assignment.clone())
+                .await
+            {
                 Ok(()) => {
                     pod.wait_for_phase().await;
                     return;
@@ -330,7 +352,10 @@ impl Keeper {
     async fn ask_to_sleep(&self, status: &Status, now: Timestamp) {
         let Some(pod) = &self.pod else { return };
         let token =
-            self.shared.ground.signer.caller_token(Caller::Controller, &self.id, status.epoch, now);
+            self.shared
+                .ground
+                .signer
+                .caller_token(Caller::Controller, &self.id, status.epoch, now);
         let asked = match token {
             Ok(token) => pod.sleep(&token).await.map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
@@ -352,9 +377,8 @@ impl Keeper {
 
     /// Waits until something may have changed.
     async fn wait(&mut self, requeue_at: Option<Timestamp>, now: Timestamp) {
-        let delay = requeue_at.map(|at| {
-            std::time::Duration::try_from(at.duration_since(now)).unwrap_or_default()
-        });
+        let delay = requeue_at
+            .map(|at| std::time::Duration::try_from(at.duration_since(now)).unwrap_or_default());
         let wants_place = self.place.is_none()
             && self.pod.is_none()
             && matches!(

@@ -3,14 +3,10 @@
 
 use std::io;
 use std::path::Path;
-use std::time::Duration;
 
-use rustix::process::{Pid, PidfdFlags, Signal};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use rustix::process::Pid;
 
-/// How long a killed process may take to be gone.
-const GONE: Duration = Duration::from_secs(5);
+use crate::container::end;
 
 /// Ends every process that works in a pod's folder below `pods_dir`, and removes the folders; then makes it anew.
 pub(crate) async fn clear(pods_dir: &Path) -> io::Result<()> {
@@ -32,23 +28,18 @@ fn of_pods(pods_dir: &Path) -> io::Result<Vec<Pid>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
         let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let text = String::from_utf8_lossy(&arguments);
-        let ours = text.split('\0').nth(1).is_some_and(|role| role == "sidecar" || role == "shim");
+        let ours = text
+            .split('\0')
+            .nth(1)
+            .is_some_and(|role| role == "sidecar" || role == "shim");
         if ours && text.contains(&needle) {
             found.extend(Pid::from_raw(pid));
         }
     }
     Ok(found)
-}
-
-async fn end(pid: Pid) -> io::Result<()> {
-    let Ok(process) = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK) else { return Ok(()) };
-    if rustix::process::pidfd_send_signal(&process, Signal::KILL).is_err() {
-        return Ok(());
-    }
-    let process = AsyncFd::register_with_interest(process, Interest::READABLE)?;
-    let gone = tokio::time::timeout(GONE, process.readable()).await;
-    gone.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map(|_| ())
 }

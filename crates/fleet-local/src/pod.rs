@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use carrel_core::Epoch;
 use carrel_core::LearnerId;
-use carrel_core::lifecycle::PodSeen;
 use carrel_core::learner::PodRef;
+use carrel_core::lifecycle::PodSeen;
 use jiff::Timestamp;
 use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
@@ -65,7 +65,10 @@ impl Pod {
         assignment: String,
     ) -> Result<(), call::Error> {
         self.sidecar.assign(assignment).await?;
-        self.assigned.send_replace(Some(Assigned { learner: learner.clone(), epoch }));
+        self.assigned.send_replace(Some(Assigned {
+            learner: learner.clone(),
+            epoch,
+        }));
         Ok(())
     }
 

@@ -71,11 +71,8 @@ async fn ready(State(health): State<Health>) -> Response {
     if missing.is_empty() {
         return "ready\n".into_response();
     }
-    let lines: String = missing
-        .iter()
-        .map(|(part, why)| format!("{part}: {why}\n"))
-        .collect();
-    (StatusCode::SERVICE_UNAVAILABLE, lines).into_response()
+    let lines: Vec<_> = missing.iter().map(|(part, why)| format!("{part}: {why}\n")).collect();
+    (StatusCode::SERVICE_UNAVAILABLE, lines.concat()).into_response()
 }
 
 async fn metrics(State(health): State<Health>) -> Response {

@@ -311,4 +311,60 @@ mod tests {
         assert_eq!(number(text, Some("absent")), None);
         assert_eq!(number("4096\n", None), Some(4096));
     }
+
+    /// Version 2 in a plain folder: the kernel's files are what is written. `cgroup.procs` of the group
+    /// and `cgroup.subtree_control` above it are the same there as in a real tree.
+    #[test]
+    fn a_version_2_group_gets_its_controllers_passed_down_and_all_its_limits() {
+        let tree = tempfile::tempdir().unwrap();
+        let closed = tree.path().join("a file where no group can be made");
+        fs::write(&closed, "").unwrap();
+        let candidates = [closed, tree.path().to_path_buf()];
+        let (path, found) = claim_v2(&candidates, "tag").unwrap();
+        assert_eq!(
+            (path.as_path(), found.as_slice()),
+            (&*tree.path().join("carrel-tag"), &Limit::ALL[..])
+        );
+        for group in [tree.path(), &path] {
+            assert!(
+                group.join("cgroup.subtree_control").exists(),
+                "passed down at {}",
+                group.display()
+            );
+        }
+        let folder = |limit| {
+            (
+                limit,
+                Folder {
+                    version: Version::V2,
+                    path: path.clone(),
+                },
+            )
+        };
+        let cgroups = Cgroups {
+            folders: found.into_iter().map(folder).collect(),
+        };
+        let id = ContainerId::try_from("one".to_owned()).unwrap();
+        let limits = Limits {
+            cpu_millis: 250,
+            memory_bytes: 9_000,
+            pids: 11,
+            tmp_bytes: 12,
+        };
+        let pid = Pid::from_raw(4_194_303).unwrap();
+        assert_eq!(cgroups.enter(&id, &limits, pid), []);
+        let read = |file: &str| fs::read_to_string(path.join("one").join(file)).unwrap();
+        assert_eq!(read("cpu.max"), "25000 100000");
+        assert_eq!(
+            (read("memory.max"), read("memory.swap.max")),
+            ("9000".into(), "0".into())
+        );
+        assert_eq!(
+            (read("pids.max"), read("cgroup.procs")),
+            ("11".into(), "4194303".into())
+        );
+        fs::write(path.join("one/memory.events"), "oom 5\noom_kill 3\n").unwrap();
+        assert_eq!(cgroups.usage(&id).oom_kills, Some(3));
+        assert_eq!(cgroups.containers(), [id]);
+    }
 }

@@ -1,5 +1,5 @@
 //! Where the control group hierarchies are mounted and where in them this process is: a pure reading of
-//! `/proc/self/mountinfo` and `/proc/self/cgroup` (cgroups(7), proc_pid_mountinfo(5)).
+//! `/proc/self/mountinfo` and `/proc/self/cgroup` (`cgroups(7)`, `proc_pid_mountinfo(5)`).
 
 use std::fs;
 use std::path::{Path, PathBuf};

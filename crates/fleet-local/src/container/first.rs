@@ -16,6 +16,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::{Gid, Resource, Rlimit, Signal, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
@@ -79,7 +80,7 @@ impl First<'_> {
             unshare(UnshareFlags::NEWUSER).doing(|| "entering a user namespace".into())?;
             ask(maker, word::MAP)?;
         }
-        forbid_namespaces(switches)?;
+        forbid_namespaces(&switches)?;
         self.give_up_rights()?;
         die_with_parent()?;
         ask(maker, word::READY)?;
@@ -138,13 +139,16 @@ fn open_namespace_switches() -> Result<OwnedFd, Error> {
 }
 
 /// Allows no user namespace below ours (namespaces(7)), and so, without capabilities, no other either:
-/// the greatest part of the kernel's surface is closed even to an agent that escapes its filter.
-fn forbid_namespaces(switches: OwnedFd) -> Result<(), Error> {
+/// the greatest part of the kernel's surface is closed even to an agent that escapes its filter. Where we
+/// are in a container ourselves, the switch may be read-only; then the filter must do.
+fn forbid_namespaces(switches: &OwnedFd) -> Result<(), Error> {
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    rustix::fs::openat(switches, "max_user_namespaces", flags, Mode::empty())
-        .and_then(|file| rustix::io::write(file, b"0"))
-        .map(drop)
-        .doing(|| "forbidding namespaces below".into())
+    let written = rustix::fs::openat(switches, "max_user_namespaces", flags, Mode::empty())
+        .and_then(|file| rustix::io::write(file, b"0"));
+    match written {
+        Ok(_) | Err(Errno::ROFS) => Ok(()),
+        Err(error) => Err(error).doing(|| "forbidding namespaces below".into()),
+    }
 }
 
 /// Holds for the parent *thread*, which is why the runtime starts containers on a thread of its own; is

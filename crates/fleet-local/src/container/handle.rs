@@ -1,47 +1,32 @@
 //! One running container, as the fleet holds it.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::process::Pid;
 use tokio::io::AsyncReadExt;
-use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
-use tokio::sync::OnceCell;
 
 use super::cgroup::{Cgroups, Usage};
 use super::error::{Doing, Error};
+use super::process::{Exit, Process};
 use super::spec::{ContainerId, Limit};
-use super::syscalls::watch;
 
 /// How much of the end of a container's output is kept for the operator.
 const LOG_BYTES: usize = 4096;
 
-/// How a container's first process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// By itself, with this status.
-    Code(i32),
-    /// By this signal.
-    Signal(i32),
-}
-
 /// A running or ended container. Dropping it kills the container; [`Container::remove`] also clears up.
 #[derive(Debug)]
 pub struct Container {
-    pub(super) id: ContainerId,
-    pub(super) pid: Pid,
-    pub(super) limits_missing: Vec<Limit>,
-    pub(super) cgroups: Arc<Cgroups>,
-    pub(super) state_dir: PathBuf,
-    process: AsyncFd<OwnedFd>,
+    id: ContainerId,
+    process: Process,
+    limits_missing: Vec<Limit>,
+    cgroups: Arc<Cgroups>,
+    state_dir: PathBuf,
     output: tokio::sync::Mutex<pipe::Receiver>,
     log: Mutex<Vec<u8>>,
-    exit: OnceCell<Exit>,
 }
 
 impl Container {
@@ -53,19 +38,17 @@ impl Container {
         state_dir: PathBuf,
         output: io::PipeReader,
     ) -> Result<Self, Error> {
-        let process = open_process(pid).doing(|| format!("watching container {id}"))?;
+        let process = Process::watch(pid)?;
         let output = pipe::Receiver::from_owned_fd(output.into())
             .doing(|| format!("reading container {id}"))?;
         Ok(Self {
             id,
-            pid,
+            process,
             limits_missing,
             cgroups,
             state_dir,
-            process,
             output: tokio::sync::Mutex::new(output),
             log: Mutex::default(),
-            exit: OnceCell::new(),
         })
     }
 
@@ -76,7 +59,7 @@ impl Container {
 
     /// The host's number of its first process.
     pub fn pid(&self) -> i32 {
-        self.pid.as_raw_nonzero().get()
+        self.process.pid()
     }
 
     /// The limits that were asked for and that this machine or user cannot set.
@@ -84,43 +67,29 @@ impl Container {
         &self.limits_missing
     }
 
-    /// Waits until every process of the container has ended. The container's output is read meanwhile.
+    /// Waits until every process of the container has ended. Its output is read meanwhile, without which
+    /// a container that writes much would stand still: keep one call going.
     ///
     /// # Cancel safety
     /// May be dropped and called again, also by several at once.
     pub async fn wait(&self) -> Result<Exit, Error> {
-        let wait = async {
-            let mut output = self.output.lock().await;
-            let mut buffer = [0; 1024];
-            let mut open = true;
-            loop {
-                tokio::select! {
-                    ready = self.process.readable() => {
-                        ready.doing(|| format!("waiting for container {}", self.id))?.clear_ready();
-                        if let Some(exit) = self.reap()? {
-                            // What it said last is in the pipe already.
-                            while let Ok(count @ 1..) = output.try_read(&mut buffer) {
-                                self.keep(&buffer[..count]);
-                            }
-                            return Ok(exit);
-                        }
-                    }
-                    read = output.read(&mut buffer), if open => match read {
-                        Ok(count @ 1..) => self.keep(&buffer[..count]),
-                        _ => open = false,
-                    },
-                }
-            }
+        let exit = tokio::select! {
+            exit = self.process.wait() => exit?,
+            () = self.read_output() => self.process.wait().await?,
         };
-        self.exit.get_or_try_init(|| wait).await.copied()
+        // What it said last is in the pipe already.
+        if let Ok(output) = self.output.try_lock() {
+            let mut buffer = [0; 1024];
+            while let Ok(count @ 1..) = output.try_read(&mut buffer) {
+                self.keep(&buffer[..count]);
+            }
+        }
+        Ok(exit)
     }
 
     /// Sends SIGKILL to its first process, with which the kernel ends all others.
     pub fn kill(&self) -> Result<(), Error> {
-        match rustix::process::pidfd_send_signal(self.process.as_fd(), Signal::KILL) {
-            Err(Errno::SRCH) => Ok(()),
-            other => other.doing(|| format!("killing container {}", self.id)),
-        }
+        self.process.kill()
     }
 
     /// What it uses now; unknown where no control group counts it.
@@ -128,7 +97,7 @@ impl Container {
         self.cgroups.usage(&self.id)
     }
 
-    /// The last lines that its first process wrote, for the operator; an agent may have written them too.
+    /// The last of what its first process wrote, for the operator; an agent may have written it too.
     pub fn last_output(&self) -> String {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&log).into_owned()
@@ -142,16 +111,13 @@ impl Container {
         Ok(exit)
     }
 
-    fn reap(&self) -> Result<Option<Exit>, Error> {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        let status = rustix::process::waitid(WaitId::PidFd(self.process.as_fd()), options)
-            .doing(|| format!("reaping container {}", self.id))?;
-        Ok(status.map(
-            |status| match (status.exit_status(), status.terminating_signal()) {
-                (Some(code), _) => Exit::Code(code),
-                (None, signal) => Exit::Signal(signal.unwrap_or_default()),
-            },
-        ))
+    /// Ends when the container has closed its output, or never.
+    async fn read_output(&self) {
+        let mut output = self.output.lock().await;
+        let mut buffer = [0; 1024];
+        while let Ok(count @ 1..) = output.read(&mut buffer).await {
+            self.keep(&buffer[..count]);
+        }
     }
 
     fn keep(&self, bytes: &[u8]) {
@@ -162,27 +128,11 @@ impl Container {
     }
 }
 
-impl Drop for Container {
-    fn drop(&mut self) {
-        if !self.exit.initialized() {
-            // Both fail only if it has ended already; a zombie is reaped when our process ends.
-            let _ = self.kill();
-            let _ = self.reap();
-        }
-    }
-}
-
-/// A descriptor that becomes readable when the process ends.
-pub(super) fn open_process(pid: Pid) -> io::Result<AsyncFd<OwnedFd>> {
-    let process = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?;
-    watch(process)
-}
-
 /// Removes what an ended container leaves. Its groups may look occupied for a moment after its end.
 pub(super) async fn remove_traces(
     cgroups: &Cgroups,
     id: &ContainerId,
-    state_dir: &std::path::Path,
+    state_dir: &Path,
 ) -> Result<(), Error> {
     let mut tries = 0;
     while let Err(error) = cgroups.remove(id) {

@@ -49,7 +49,7 @@ fn loaded_libraries(maps: &str) -> Vec<PathBuf> {
                 .file_name()
                 .and_then(|name| name.to_str())
                 .unwrap_or_default();
-            name.ends_with(".so") || name.contains(".so.")
+            path.extension().is_some_and(|kind| kind == "so") || name.contains(".so.")
         })
         .collect();
     paths.into_iter().collect()

@@ -172,7 +172,7 @@ fn attend(first: &mut UnixStream, request: &Request, pid: Pid) -> Result<Vec<Lim
     Ok(limits_missing)
 }
 
-/// Maps the container's one user and group to the host's (user_namespaces(7)).
+/// Maps the container's one user and group to the host's (`user_namespaces(7)`).
 fn map_ids(process: &str, host: HostIds) -> std::io::Result<()> {
     let folder = PathBuf::from("/proc").join(process);
     fs::write(folder.join("setgroups"), "deny")?;

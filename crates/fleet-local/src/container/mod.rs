@@ -14,6 +14,7 @@ mod handle;
 mod host;
 mod layout;
 mod maker;
+mod process;
 mod record;
 mod runtime;
 mod spec;
@@ -24,8 +25,9 @@ mod layout_tests;
 
 pub use cgroup::Usage;
 pub use error::Error;
-pub use handle::{Container, Exit};
+pub use handle::Container;
 pub use maker::container_main;
+pub use process::{Exit, Process};
 pub use runtime::{Isolation, Options, Runtime};
 pub use spec::{
     CONTAINER_USER, ContainerId, ContainerSpec, EXECUTABLE, HostIds, InvalidContainerId, Limit,
@@ -33,3 +35,4 @@ pub use spec::{
 };
 
 pub(crate) use layout::{IMAGE_FILE, IMAGE_FOLDERS};
+pub(crate) use runtime::end;

@@ -44,7 +44,7 @@ impl Record {
     }
 }
 
-/// Field 22 of `/proc/PID/stat`, counted after the name, which may contain anything (proc_pid_stat(5)).
+/// Field 22 of `/proc/PID/stat`, counted after the name, which may contain anything (`proc_pid_stat(5)`).
 fn start_ticks(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(')')?

@@ -14,9 +14,10 @@ use sha2::{Digest, Sha256};
 
 use super::cgroup::Cgroups;
 use super::error::{Doing, Error};
-use super::handle::{Container, Exit, open_process, remove_traces};
+use super::handle::{Container, remove_traces};
 use super::host::privileged;
 use super::maker::{Answer, CREATE, PROBE, Request};
+use super::process::{Exit, Process, open_process};
 use super::record::Record;
 use super::spec::{ContainerId, ContainerSpec, EXECUTABLE, HostIds, Limit, Limits, RootKind};
 
@@ -84,11 +85,7 @@ impl Runtime {
             .doing(doing)?;
         let state_root = options.state_root.canonicalize().doing(doing)?;
         let tag = Sha256::digest(state_root.as_os_str().as_encoded_bytes());
-        let tag: String = tag
-            .iter()
-            .take(6)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let tag = hex::encode(tag.iter().take(6).copied().collect::<Vec<_>>());
         let cgroups = Arc::new(Cgroups::claim(&tag));
         let (starter, commands) =
             mpsc::channel::<(Command, tokio::sync::oneshot::Sender<io::Result<Child>>)>();
@@ -195,15 +192,25 @@ impl Runtime {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log);
+        self.spawn_child(command).await
+    }
+
+    /// Starts a process that belongs to us, such as a sidecar, on the thread that lives as long as this
+    /// runtime: a death signal that the process sets (`PR_SET_PDEATHSIG`) follows the parent *thread*, and
+    /// a thread of a pool may end at any time.
+    pub async fn spawn(&self, command: Command) -> Result<Process, Error> {
+        let child = self.spawn_child(command).await?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        Process::watch(pid.ok_or_else(|| Error::NoAnswer("no process number".into()))?)
+    }
+
+    async fn spawn_child(&self, command: Command) -> Result<Child, Error> {
+        let program = command.get_program().display().to_string();
         let (answer, child) = tokio::sync::oneshot::channel();
-        self.inner
-            .starter
-            .send((command, answer))
-            .map_err(|_| Error::Closed)?;
-        child
-            .await
-            .map_err(|_| Error::Closed)?
-            .doing(|| format!("starting {}", executable.display()))
+        let starter = &self.inner.starter;
+        starter.send((command, answer)).map_err(|_| Error::Closed)?;
+        let child = child.await.map_err(|_| Error::Closed)?;
+        child.doing(|| format!("starting {program}"))
     }
 
     /// Finds out by starting a container what isolation is possible here.
@@ -309,7 +316,7 @@ fn converse(mut maker: Child, request: &Request) -> Result<Answer, Error> {
 }
 
 /// Kills a process that may not be our child and waits until it is gone.
-async fn end(pid: Pid) -> io::Result<()> {
+pub(crate) async fn end(pid: Pid) -> io::Result<()> {
     let Ok(process) = open_process(pid) else {
         return Ok(());
     };

@@ -25,6 +25,9 @@ use sha2::{Digest, Sha256};
 
 use crate::container::RootKind;
 
+/// How the names of unfinished images begin.
+const ASIDE: &str = ".unpacking-";
+
 /// Why there is no image.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -100,13 +103,26 @@ pub struct Images {
 }
 
 impl Images {
-    /// Images in the folder `root`; registries in `plain_http` (host and port) are spoken to without TLS.
+    /// Images in the folder `root`, cleared of what an earlier run left half done; registries in
+    /// `plain_http` (host and port) are spoken to without TLS.
     pub fn new(root: PathBuf, plain_http: Vec<String>) -> Self {
         let config = ClientConfig {
             protocol: ClientProtocol::HttpsExcept(plain_http),
             user_agent: concat!("carrel/", env!("CARGO_PKG_VERSION")),
             ..ClientConfig::default()
         };
+        let entries = fs::read_dir(&root)
+            .into_iter()
+            .flatten()
+            .filter_map(Result::ok);
+        for left in entries.filter(|e| {
+            e.file_name()
+                .as_encoded_bytes()
+                .starts_with(ASIDE.as_bytes())
+        }) {
+            // In the way of nothing, should it stay.
+            let _ = fs::remove_dir_all(left.path());
+        }
         let limits = unpack::Limits {
             bytes: 32 << 30,
             entries: 2_000_000,
@@ -172,7 +188,7 @@ impl Images {
         fs::create_dir_all(&self.root)
             .map_err(|source| disk("making the folder of images", &self.root, source))?;
         let aside = tempfile::Builder::new()
-            .prefix(".unpacking-")
+            .prefix(ASIDE)
             .tempdir_in(&self.root)
             .map_err(|source| disk("making a folder in", &self.root, source))?;
         let mut config = Vec::new();
@@ -264,9 +280,9 @@ impl Images {
     }
 
     fn name_file(&self, name: &str) -> PathBuf {
-        let hash = Sha256::digest(name.as_bytes());
-        let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-        self.root.join("names").join(hash)
+        self.root
+            .join("names")
+            .join(hex::encode(Sha256::digest(name.as_bytes())))
     }
 }
 

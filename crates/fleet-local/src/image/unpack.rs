@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -54,6 +55,7 @@ pub(super) fn unpack_layer(layer: &File, rootfs: &Path, limits: Limits) -> Resul
 pub(super) fn add_mount_points(rootfs: &Path) -> Result<(), Error> {
     let make = || {
         fs::create_dir_all(rootfs)?;
+        fs::set_permissions(rootfs, fs::Permissions::from_mode(0o755))?;
         let root = Confined::to(rootfs)?;
         for folder in IMAGE_FOLDERS {
             // From the top, so that a link on the way is replaced and not followed.

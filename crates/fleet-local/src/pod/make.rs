@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use carrel_core::PodUid;
 use carrel_core::class::ClassSpec;
-use carrel_core::lifecycle::PodSeen;
 use carrel_core::learner::{PodRef, StartKind};
+use carrel_core::lifecycle::PodSeen;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -56,7 +56,12 @@ pub(super) enum AgentStart {
 
 impl Maker {
     pub(crate) fn new(ground: SharedGround, runtime: Option<Runtime>, images: Images) -> Self {
-        Self { ground, runtime, images, next_slot: AtomicU32::new(1) }
+        Self {
+            ground,
+            runtime,
+            images,
+            next_slot: AtomicU32::new(1),
+        }
     }
 
     /// Makes a blank pod of a class. It may be assigned at once; that its parts are still starting only delays them.
@@ -76,8 +81,7 @@ impl Maker {
         let agent = match &self.runtime {
             Some(runtime) => {
                 let image = self.image_of(class).await?;
-                let spec =
-                    container_spec(&name, image.as_ref(), &shared, &workspace, host, class)?;
+                let spec = container_spec(&name, image.as_ref(), &shared, &workspace, host, class)?;
                 command = image.map(|image| image.command).unwrap_or_default();
                 AgentStart::Container(Box::new(runtime.clone()), Box::new(spec))
             }
@@ -87,9 +91,15 @@ impl Maker {
             .sidecar(uid, &socket, &shared, &workspace, owned_by)
             .spawn()
             .map_err(PodError::Sidecar)?;
-        let reference =
-            PodRef { name, uid, address: format!("unix:{}", socket.display()) };
-        let blank = PodSeen::Blank { pod: reference.clone(), start_kind: StartKind::Cold };
+        let reference = PodRef {
+            name,
+            uid,
+            address: format!("unix:{}", socket.display()),
+        };
+        let blank = PodSeen::Blank {
+            pod: reference.clone(),
+            start_kind: StartKind::Cold,
+        };
         let (seen_sender, seen) = tokio::sync::watch::channel(blank);
         let (assigned, assigned_seen) = tokio::sync::watch::channel(None);
         let (kill, cleared) = (CancellationToken::new(), CancellationToken::new());
@@ -107,14 +117,26 @@ impl Maker {
             cleared: cleared.clone(),
         };
         self.ground.tracker.spawn(watched.run());
-        Ok(Pod { reference, image_command: command, sidecar, seen, assigned, kill, cleared })
+        Ok(Pod {
+            reference,
+            image_command: command,
+            sidecar,
+            seen,
+            assigned,
+            kill,
+            cleared,
+        })
     }
 
     async fn image_of(&self, class: &ClassSpec) -> Result<Option<Image>, PodError> {
         if class.agent.image.is_empty() {
             return Ok(None);
         }
-        self.images.get(&class.agent.image).await.map(Some).map_err(PodError::Image)
+        self.images
+            .get(&class.agent.image)
+            .await
+            .map(Some)
+            .map_err(PodError::Image)
     }
 
     fn sidecar(
@@ -204,7 +226,9 @@ fn container_spec(
     )]);
     let variables = image.iter().flat_map(|image| &image.env);
     env.extend(variables.filter_map(|variable| {
-        variable.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()))
+        variable
+            .split_once('=')
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
     }));
     let socket = format!("{}/{SHIM_SOCKET}", crate::container::SHARED);
     Ok(ContainerSpec {

@@ -47,8 +47,18 @@ enum Agent {
 
 impl Watched {
     pub(super) async fn run(self) {
-        let Self { ground, uid, dir, mut child, agent, sidecar, seen, assigned, kill, cleared } =
-            self;
+        let Self {
+            ground,
+            uid,
+            dir,
+            mut child,
+            agent,
+            sidecar,
+            seen,
+            assigned,
+            kill,
+            cleared,
+        } = self;
         let mut heard = None;
         let (agent, ending) = {
             let start = start_agent(agent);
@@ -88,7 +98,12 @@ impl Watched {
             .map(|hello| hello.detail)
             .filter(|detail| !detail.is_empty() && ending != Ending::Slept)
             .unwrap_or(reason);
-        seen.send_replace(PodSeen::Exited { pod: uid, ending, committed, reason });
+        seen.send_replace(PodSeen::Exited {
+            pod: uid,
+            ending,
+            committed,
+            reason,
+        });
     }
 }
 
@@ -118,7 +133,10 @@ async fn end_agent(agent: Option<Agent>) -> String {
             container.last_output()
         }
         Some(Agent::Process(mut child)) => {
-            if tokio::time::timeout(AGENT_ENDS, child.wait()).await.is_err() {
+            if tokio::time::timeout(AGENT_ENDS, child.wait())
+                .await
+                .is_err()
+            {
                 let _ = child.kill().await;
             }
             String::new()
@@ -139,9 +157,10 @@ async fn remove_folder(dir: &std::path::Path) {
 fn ended(status: std::io::Result<ExitStatus>) -> (Ending, String) {
     match status {
         Ok(status) if status.success() => (Ending::Slept, "it fell asleep".to_owned()),
-        Ok(status) if status.code() == Some(EXIT_DISCARDED) => {
-            (Ending::Discarded, "its last turn's changes were discarded".to_owned())
-        }
+        Ok(status) if status.code() == Some(EXIT_DISCARDED) => (
+            Ending::Discarded,
+            "its last turn's changes were discarded".to_owned(),
+        ),
         Ok(status) => (Ending::Died, format!("its sidecar ended with {status}")),
         Err(error) => (Ending::Died, format!("its sidecar was lost: {error}")),
     }
@@ -165,8 +184,12 @@ async fn hear(
     let mut since = ground.now();
     let mut last = None;
     loop {
-        let token =
-            ground.signer.caller_token(Caller::Controller, &assigned.learner, assigned.epoch, ground.now());
+        let token = ground.signer.caller_token(
+            Caller::Controller,
+            &assigned.learner,
+            assigned.epoch,
+            ground.now(),
+        );
         let unless = heard.as_ref().map(|hello| hello.phase.to_string());
         let answer = match token {
             Ok(token) => sidecar.hello(&token, unless.as_deref()).await,

@@ -30,9 +30,7 @@ const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
 impl Registry {
     fn add(&mut self, kind: &'static str, bytes: Vec<u8>) -> (String, usize) {
-        let hash = Sha256::digest(&bytes);
-        let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-        let digest = format!("sha256:{hash}");
+        let digest = format!("sha256:{}", hex::encode(Sha256::digest(&bytes)));
         let size = bytes.len();
         self.blobs.insert(digest.clone(), (kind, bytes));
         (digest, size)

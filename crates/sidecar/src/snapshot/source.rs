@@ -96,11 +96,7 @@ fn node(entry: &Entry) -> Node {
     let (node_type, mode, size) = match &entry.content {
         Content::Folder => (NodeType::Dir, permissions | GO_DIRECTORY, 0),
         Content::File => (NodeType::File, permissions, metadata.size()),
-        Content::Link(target) => (
-            NodeType::from_link(target),
-            permissions | GO_SYMLINK,
-            metadata.size(),
-        ),
+        Content::Link(target) => (NodeType::from_link(target), permissions | GO_SYMLINK, 0),
     };
     let mtime = time(metadata.mtime(), metadata.mtime_nsec());
     let name = entry.path.file_name().unwrap_or_default();

@@ -1,0 +1,108 @@
+//! An object store that fails on demand, and counts.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Fault {
+    None,
+    /// Reading gives an input/output error.
+    Read,
+    /// There is no room.
+    Full,
+}
+
+#[derive(Debug)]
+pub(crate) struct Faulty<T> {
+    pub(crate) inner: T,
+    pub(crate) switch: Arc<Switch>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Switch {
+    fault: AtomicU8,
+    /// Places written, each with whether it was create-only, in the order in which writing ended.
+    pub(crate) written: Mutex<Vec<(String, bool)>>,
+}
+
+impl Switch {
+    pub(crate) fn set(&self, fault: Fault) {
+        self.fault.store(fault as u8, Ordering::SeqCst);
+    }
+
+    fn fails(&self, fault: Fault, kind: std::io::ErrorKind) -> Result<()> {
+        if self.fault.load(Ordering::SeqCst) == fault as u8 {
+            return Err(object_store::Error::Generic {
+                store: "faulty",
+                source: Box::new(std::io::Error::from(kind)),
+            });
+        }
+        Ok(())
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for Faulty<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+#[async_trait]
+impl<T: ObjectStore> ObjectStore for Faulty<T> {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
+        self.switch
+            .fails(Fault::Full, std::io::ErrorKind::StorageFull)?;
+        let create = options.mode == PutMode::Create;
+        let result = self.inner.put_opts(location, payload, options).await?;
+        let mut written = self.switch.written.lock().expect("not poisoned");
+        written.push((location.to_string(), create));
+        Ok(result)
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(location, options).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.switch.fails(Fault::Read, std::io::ErrorKind::Other)?;
+        self.inner.get_opts(location, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}

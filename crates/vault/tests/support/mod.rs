@@ -1,0 +1,255 @@
+//! A vault on a Unix socket with a store in SQLite, and a sidecar's part played by hand.
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+pub(crate) mod faults;
+pub(crate) mod tree;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use carrel_core::{Epoch, Generation, LearnerId, PodUid, SnapshotId};
+use carrel_protocol::Endpoint;
+use carrel_protocol::token::{Signer, Verifier};
+use carrel_protocol::vault::{CommitAnswer, CommitRequest, DataKey, Head};
+use carrel_sidecar::snapshot::{BackupOutcome, Limits, Repository, Snapshots};
+use carrel_store::learners::NewLearner;
+use carrel_store::{Learners, SharedStore};
+use carrel_store_sqlite::SqliteStore;
+use carrel_vault::{Keyring, Objects, Options, Vault, router};
+use jiff::Timestamp;
+use tempfile::TempDir;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+pub(crate) struct Desk {
+    pub(crate) folder: TempDir,
+    pub(crate) store: SharedStore,
+    pub(crate) vault: Vault,
+    pub(crate) signer: Signer,
+    pub(crate) client: reqwest::Client,
+    socket: PathBuf,
+    _stop: DropGuard,
+}
+
+pub(crate) fn now() -> Timestamp {
+    Timestamp::try_from(std::time::UNIX_EPOCH + elapsed()).expect("a time of today")
+}
+
+fn elapsed() -> Duration {
+    // The one place where the tests look at the clock.
+    static START: std::sync::OnceLock<(Instant, Duration)> = std::sync::OnceLock::new();
+    let (start, then) = START.get_or_init(|| {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let made = file.as_file().metadata().and_then(|m| m.modified());
+        let since = made.expect("a time").duration_since(std::time::UNIX_EPOCH);
+        (Instant::now(), since.expect("after 1970"))
+    });
+    *then + start.elapsed()
+}
+
+impl Desk {
+    pub(crate) async fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let objects = Objects::local(folder.path().join("objects")).expect("objects");
+        Self::with(folder, objects).await
+    }
+
+    pub(crate) async fn with(folder: TempDir, objects: Objects) -> Self {
+        let path = folder.path();
+        let store = SqliteStore::open(&path.join("store.db")).await.expect("a store");
+        let store: SharedStore = Arc::new(store);
+        let signer = Signer::from_pem(&Signer::generate_pem().expect("randomness")).expect("a key");
+        let vault = Vault::new(Options {
+            store: Arc::clone(&store),
+            objects,
+            keyring: Keyring::read_or_create(&path.join("kek")).expect("a key"),
+            verifier: Verifier::new(&[signer.public_key().clone()]).expect("a key"),
+            password_folder: path.join("restic"),
+            clock: Arc::new(now),
+        });
+        let socket = path.join("vault.sock");
+        let listener = tokio::net::UnixListener::bind(&socket).expect("a socket");
+        let cancel = CancellationToken::new();
+        let service = axum::serve(listener, router(vault.clone()))
+            .with_graceful_shutdown(cancel.clone().cancelled_owned());
+        TaskTracker::new().spawn(async move { service.await.expect("served") });
+        let client = reqwest::Client::builder()
+            .unix_socket(socket.as_path())
+            .build()
+            .expect("a client");
+        Self {
+            folder,
+            store,
+            vault,
+            signer,
+            client,
+            socket,
+            _stop: cancel.drop_guard(),
+        }
+    }
+
+    pub(crate) async fn learner(&self, name: &str) -> LearnerId {
+        let id: LearnerId = name.parse().expect("a label");
+        let new = NewLearner {
+            id: id.clone(),
+            class: "default".parse().expect("a label"),
+            aliases: Vec::new(),
+        };
+        Learners::create_learner(&*self.store, &new, now())
+            .await
+            .expect("made");
+        id
+    }
+
+    pub(crate) fn token(&self, learner: &LearnerId, epoch: u64) -> String {
+        let pod = PodUid(Uuid::from_u128(u128::from(epoch) + 100));
+        self.signer
+            .learner_token(learner, Epoch(epoch), pod, now())
+            .expect("signed")
+    }
+
+    /// An incarnation's first contact.
+    pub(crate) async fn pod(&self, learner: &LearnerId, epoch: u64) -> Pod<'_> {
+        let mut pod = Pod {
+            desk: self,
+            learner: learner.clone(),
+            epoch,
+            head: Head {
+                generation: Generation(0),
+                snapshot_id: None,
+                repository: carrel_core::RepositoryId(Uuid::nil()),
+            },
+            key: None,
+        };
+        pod.head = pod.get("head").await.expect("a head");
+        pod.key = Some(pod.get("key").await.expect("a key"));
+        pod
+    }
+
+    pub(crate) fn repository(&self, head: &Head) -> PathBuf {
+        let objects = self.folder.path().join("objects");
+        objects.join(head.repository.to_string())
+    }
+}
+
+pub(crate) struct Pod<'a> {
+    pub(crate) desk: &'a Desk,
+    pub(crate) learner: LearnerId,
+    pub(crate) epoch: u64,
+    pub(crate) head: Head,
+    pub(crate) key: Option<DataKey>,
+}
+
+/// A refusal: status and code.
+pub(crate) type Refused = (u16, String);
+
+impl Pod<'_> {
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://vault/v1/learners/{}/{path}", self.learner)
+    }
+
+    pub(crate) fn token(&self) -> String {
+        self.desk.token(&self.learner, self.epoch)
+    }
+
+    pub(crate) async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, Refused> {
+        let request = self.desk.client.get(self.url(path)).bearer_auth(self.token());
+        answer(request).await
+    }
+
+    pub(crate) fn limits() -> Limits {
+        Limits {
+            max_bytes: 64 << 20,
+            max_files: 10_000,
+            max_path_bytes: 1024,
+            exclude: vec!["node_modules".to_owned(), ".cache".to_owned()],
+        }
+    }
+
+    pub(crate) fn snapshots(&self) -> Snapshots {
+        Snapshots {
+            program: worker(),
+            arguments: Vec::new(),
+            repository: Repository {
+                endpoint: Endpoint::Unix(self.desk.socket.clone()),
+                learner: self.learner.clone(),
+                token: self.token(),
+                key: self.key.clone().expect("the key was fetched"),
+            },
+            limits: Self::limits(),
+            timeout: Duration::from_mins(1),
+        }
+    }
+
+    pub(crate) async fn backup(&self, workspace: &Path) -> BackupOutcome {
+        self.snapshots()
+            .backup(workspace, self.head.snapshot_id.as_ref())
+            .await
+            .expect("a snapshot")
+    }
+
+    pub(crate) fn request(&self, snapshot: &SnapshotId) -> CommitRequest {
+        CommitRequest {
+            epoch: Epoch(self.epoch),
+            generation: self.head.generation.next(),
+            parent_snapshot_id: self.head.snapshot_id.clone(),
+            snapshot_id: snapshot.clone(),
+            turn_id: None,
+            result: None,
+        }
+    }
+
+    pub(crate) async fn put_head(&self, request: &CommitRequest) -> Result<CommitAnswer, Refused> {
+        let call = self.desk.client.put(self.url("head"));
+        answer(call.bearer_auth(self.token()).json(request)).await
+    }
+
+    /// Snapshots and commits; what a turn's end is.
+    pub(crate) async fn save(&mut self, workspace: &Path) -> BackupOutcome {
+        let outcome = self.backup(workspace).await;
+        let request = self.request(&outcome.snapshot_id);
+        let answer = self.put_head(&request).await.expect("committed");
+        self.head.generation = answer.generation;
+        self.head.snapshot_id = Some(answer.snapshot_id);
+        outcome
+    }
+
+    pub(crate) async fn restore(&self) -> TempDir {
+        let fresh = tempfile::tempdir().expect("a folder");
+        let snapshot = self.head.snapshot_id.as_ref().expect("a snapshot");
+        self.snapshots()
+            .restore(snapshot, fresh.path())
+            .await
+            .expect("restored");
+        fresh
+    }
+
+    pub(crate) async fn report_damage(&self) -> Result<Head, Refused> {
+        let body = serde_json::json!({"generation": self.head.generation, "detail": "a test"});
+        let call = self.desk.client.post(self.url("damage"));
+        answer(call.bearer_auth(self.token()).json(&body)).await
+    }
+}
+
+pub(crate) async fn answer<T: serde::de::DeserializeOwned>(
+    request: reqwest::RequestBuilder,
+) -> Result<T, Refused> {
+    let answer = request.send().await.expect("an answer");
+    let status = answer.status().as_u16();
+    if status == 200 {
+        return Ok(answer.json().await.expect("of the right shape"));
+    }
+    let problem: serde_json::Value = answer.json().await.unwrap_or_default();
+    let code = problem["code"].as_str().unwrap_or_default().to_owned();
+    Err((status, code))
+}
+
+pub(crate) fn worker() -> PathBuf {
+    let tests = std::env::current_exe().expect("this program's path");
+    let target = tests.parent().and_then(Path::parent).expect("two folders up");
+    let worker = target.join("examples/snapshot-worker");
+    assert!(worker.exists(), "run 'cargo build -p carrel-vault --example snapshot-worker' before single tests");
+    worker
+}

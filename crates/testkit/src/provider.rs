@@ -75,6 +75,7 @@ pub enum Step {
 pub struct Scene {
     status: u16,
     headers: Vec<(String, String)>,
+    gate: Option<Gate>,
     steps: Vec<Step>,
 }
 
@@ -102,6 +103,7 @@ impl Scene {
         Self {
             status,
             headers: vec![("content-type".to_owned(), content_type.to_owned())],
+            gate: None,
             steps,
         }
     }
@@ -110,6 +112,13 @@ impl Scene {
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Answers nothing at all before the gate opens.
+    #[must_use]
+    pub fn after(mut self, gate: Gate) -> Self {
+        self.gate = Some(gate);
         self
     }
 
@@ -227,6 +236,9 @@ async fn play(State(stage): State<Arc<Stage>>, request: Request) -> Response<Bod
         .push(recorded);
     let scene =
         scene.unwrap_or_else(|| Scene::json(599, &json!({"error": "the script is at its end"})));
+    if let Some(gate) = &scene.gate {
+        gate.pass().await;
+    }
     let mut response = Response::builder().status(scene.status);
     for (name, value) in &scene.headers {
         response = response.header(name, value);

@@ -143,24 +143,20 @@ impl Rendered<'_> {
         let mut left = self.max_tokens;
         let mut words = Vec::new();
         for word in self.reply.text.split_inclusive(' ') {
-            let tokens = text_tokens(word) * 2 / 3;
-            if tokens > left {
+            let Some(rest) = left.checked_sub(tokens(word)) else {
                 return (words, true);
-            }
-            left -= tokens;
+            };
+            left = rest;
             words.push(word);
         }
         (words, false)
     }
 
     fn usage(&self, words: &[&str]) -> Value {
-        let call = self
-            .reply
-            .call
-            .as_ref()
-            .map_or(0, |call| text_tokens(&call.input.to_string()));
-        let text: u64 = words.iter().map(|word| text_tokens(word)).sum();
-        let output = ((text + call) * 2 / 3).max(1);
+        let arguments = self.reply.call.as_ref().map(|call| call.input.to_string());
+        let spoken: u64 = words.iter().map(|word| tokens(word)).sum();
+        let called = arguments.map_or(0, |arguments| tokens(&arguments));
+        let output = (spoken + called).clamp(1, self.max_tokens);
         match self.dialect {
             Dialect::Anthropic => {
                 json!({"input_tokens": self.input_tokens, "output_tokens": output})
@@ -211,4 +207,9 @@ impl Rendered<'_> {
             Dialect::OpenAiChat => self.id("call"),
         }
     }
+}
+
+/// The estimate without its margin.
+fn tokens(text: &str) -> u64 {
+    (text_tokens(text) * 2).div_ceil(3)
 }

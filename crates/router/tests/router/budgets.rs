@@ -1,0 +1,252 @@
+//! Budgets at their edge: lowered, degraded, refused, never over.
+
+use carrel_core::NanoUsd;
+use carrel_core::class::{Budget, OnExhausted};
+use carrel_testkit::provider::{
+    Provider, Recorded, Scene, Used, anthropic_stream, anthropic_whole, openai_stream,
+};
+use futures::future::join_all;
+use serde_json::{Value, json};
+
+use crate::stage::{MODEL, Stage, budget, chat, header, messages, options};
+
+/// A provider that always uses every token of output that it is allowed, and bills as much input as it is sent bytes
+/// of text at most.
+fn greedy(recorded: &Recorded) -> Option<Scene> {
+    let body = &recorded.body;
+    let limit = body["max_tokens"]
+        .as_u64()
+        .or_else(|| body["max_completion_tokens"].as_u64())?;
+    let used = Used {
+        input: 24,
+        output: limit,
+    };
+    Some(match (recorded.path.as_str(), body["stream"] == true) {
+        ("/v1/messages", true) => Scene::events(anthropic_stream("ok", used)).in_pieces_of(99),
+        ("/v1/messages", false) => Scene::json(200, &anthropic_whole("ok", used)),
+        _ => Scene::events(openai_stream("ok", used)),
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_learners_at_their_budgets_edge_from_fifty_connections_are_never_over() {
+    let provider = Provider::answering(greedy).await.unwrap();
+    let stage = Stage::set(options(provider.url())).await;
+    let limits = [("ada", 31_000_000), ("bob", 47_000_000)];
+    for (name, limit) in limits {
+        stage
+            .enrol(name, budget(limit, OnExhausted::Refuse), &[])
+            .await;
+    }
+    let calls = (0..50).map(|connection| {
+        let stage = &stage;
+        async move {
+            let mut outcomes = Vec::new();
+            for round in 0..3 {
+                let name = if connection % 2 == 0 { "ada" } else { "bob" };
+                let response = if connection % 3 == 0 {
+                    stage
+                        .call(name, "/v1/chat/completions", &chat("default", true))
+                        .await
+                } else {
+                    stage
+                        .call(
+                            name,
+                            "/v1/messages",
+                            &messages("default", 4_000, (connection + round) % 2 == 0),
+                        )
+                        .await
+                };
+                outcomes.push(response.status().as_u16());
+                response.bytes().await.unwrap();
+            }
+            outcomes
+        }
+    });
+    let outcomes = join_all(calls).await.concat();
+    let answered = outcomes.iter().filter(|status| **status == 200).count();
+    let refused = outcomes.iter().filter(|status| **status == 429).count();
+    assert_eq!(answered + refused, 150, "{outcomes:?}");
+    assert!(
+        answered >= 10 && refused >= 10,
+        "{answered} answered, {refused} refused"
+    );
+    let mut answers = 0;
+    for (name, limit) in limits {
+        let spent = stage.spent(name).await;
+        assert!(
+            spent.cost_nano_usd <= NanoUsd(limit),
+            "{spent:?} is over {limit}"
+        );
+        assert!(
+            spent.cost_nano_usd.0 > limit / 2,
+            "{spent:?} is far under {limit}"
+        );
+        answers += spent.calls;
+    }
+    assert_eq!(answers, u64::try_from(answered).unwrap());
+    let billed: u64 = provider
+        .recorded()
+        .iter()
+        .map(|call| {
+            let body = &call.body;
+            24 * 10
+                + 1000
+                    * body["max_tokens"]
+                        .as_u64()
+                        .or_else(|| body["max_completion_tokens"].as_u64())
+                        .unwrap()
+        })
+        .sum();
+    let total = stage
+        .spent("ada")
+        .await
+        .cost_nano_usd
+        .plus(stage.spent("bob").await.cost_nano_usd);
+    assert_eq!(
+        total.0,
+        i64::try_from(billed).unwrap(),
+        "what the provider bills is what was charged"
+    );
+}
+
+#[tokio::test]
+async fn near_its_end_a_budget_lowers_the_output_and_then_refuses_in_the_one_shape() {
+    let provider = Provider::answering(greedy).await.unwrap();
+    let stage = Stage::set(options(provider.url())).await;
+    stage
+        .enrol("cy", budget(5_000_000, OnExhausted::Refuse), &[])
+        .await;
+    let first = stage
+        .call("cy", "/v1/messages", &messages("default", 3_000, false))
+        .await;
+    assert_eq!(
+        (
+            first.status().as_u16(),
+            header(&first, "carrel-max-tokens").as_str()
+        ),
+        (200, "")
+    );
+    let lowered = stage
+        .call("cy", "/v1/messages", &messages("default", 3_000, false))
+        .await;
+    let limit: u64 = header(&lowered, "carrel-max-tokens").parse().unwrap();
+    assert!((1_024..2_000).contains(&limit), "{limit}");
+    assert_eq!(
+        header(&lowered, "anthropic-ratelimit-unified-status"),
+        "allowed_warning"
+    );
+    assert_eq!(provider.recorded()[1].body["max_tokens"], limit);
+    let refused = stage
+        .call("cy", "/v1/messages", &messages("default", 3_000, true))
+        .await;
+    assert_eq!(refused.status(), 429);
+    // From 12:30 to midnight.
+    assert_eq!(header(&refused, "retry-after"), "41400");
+    assert_eq!(header(&refused, "x-should-retry"), "false");
+    assert_eq!(
+        header(&refused, "anthropic-ratelimit-unified-status"),
+        "rejected"
+    );
+    assert_eq!(
+        header(&refused, "anthropic-ratelimit-unified-overage-period"),
+        "daily"
+    );
+    assert_eq!(
+        refused.json::<Value>().await.unwrap()["error"]["type"],
+        "billing_error"
+    );
+    let refused = stage
+        .call("cy", "/v1/chat/completions", &chat("default", false))
+        .await;
+    assert_eq!(
+        refused.json::<Value>().await.unwrap()["error"]["code"],
+        "insufficient_quota"
+    );
+    assert_eq!(provider.recorded().len(), 2, "what is refused is not sent");
+}
+
+#[tokio::test]
+async fn output_is_not_lowered_under_a_thinking_budget() {
+    let provider = Provider::answering(greedy).await.unwrap();
+    let stage = Stage::set(options(provider.url())).await;
+    stage
+        .enrol("di", budget(3_000_000, OnExhausted::Refuse), &[])
+        .await;
+    let mut body = messages("default", 5_000, false);
+    body["thinking"] = json!({"type": "enabled", "budget_tokens": 2_000});
+    let lowered = stage.call("di", "/v1/messages", &body).await;
+    assert!(
+        header(&lowered, "carrel-max-tokens")
+            .parse::<u64>()
+            .unwrap()
+            > 2_000
+    );
+    let refused = stage.call("di", "/v1/messages", &body).await;
+    assert_eq!(refused.status(), 429);
+}
+
+#[tokio::test]
+async fn a_class_that_degrades_goes_to_its_background_route_and_one_that_refuses_does_not() {
+    let provider = Provider::answering(greedy).await.unwrap();
+    let stage = Stage::set(options(provider.url())).await;
+    stage
+        .enrol("eva", budget(500_000, OnExhausted::Degrade), &[])
+        .await;
+    stage
+        .enrol("fin", budget(500_000, OnExhausted::Refuse), &[])
+        .await;
+    let body = messages("default", 3_000, false);
+    let degraded = stage.call("eva", "/v1/messages", &body).await;
+    assert_eq!(
+        (
+            degraded.status().as_u16(),
+            header(&degraded, "carrel-model").as_str()
+        ),
+        (200, "demo/tutor")
+    );
+    assert_eq!(stage.call("fin", "/v1/messages", &body).await.status(), 429);
+    assert_eq!(provider.recorded().len(), 0);
+}
+
+#[tokio::test]
+async fn a_model_without_a_price_is_not_for_callers_with_a_budget() {
+    let used = Used {
+        input: 3,
+        output: 4,
+    };
+    let scene = Scene::json(200, &anthropic_whole("hi", used));
+    let provider = Provider::playing([scene]).await.unwrap();
+    let stage = Stage::set(options(provider.url())).await;
+    stage
+        .enrol("gil", budget(500_000, OnExhausted::Refuse), &["house/*"])
+        .await;
+    stage.enrol("hana", Budget::default(), &["house/*"]).await;
+    let body = messages("house/brand-new", 50, false);
+    let refused = stage.call("gil", "/v1/messages", &body).await;
+    assert_eq!(refused.status(), 404);
+    assert!(refused.text().await.unwrap().contains("no price is known"));
+    assert_eq!(
+        stage.call("hana", "/v1/messages", &body).await.status(),
+        200
+    );
+    assert_eq!(stage.spent("hana").await.input_tokens, 3);
+}
+
+#[tokio::test]
+async fn fields_that_multiply_the_price_do_not_pass_for_a_caller_with_a_budget() {
+    let provider = Provider::answering(greedy).await.unwrap();
+    let stage = Stage::set(options(provider.url())).await;
+    stage
+        .enrol("ida", budget(90_000_000, OnExhausted::Refuse), &[])
+        .await;
+    let mut body = messages(MODEL, 2_000, false);
+    body["service_tier"] = json!("priority");
+    body["top_k"] = json!(3);
+    assert_eq!(stage.call("ida", "/v1/messages", &body).await.status(), 200);
+    let sent = &provider.recorded()[0].body;
+    assert_eq!(
+        (sent.get("service_tier"), &sent["top_k"]),
+        (None, &json!(3))
+    );
+}

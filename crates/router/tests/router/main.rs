@@ -1,0 +1,13 @@
+//! The router on real connections: scripted providers on loopback, the SQLite store, signed tokens.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
+
+mod budgets;
+mod callers;
+mod providers;
+mod stage;
+mod streams;
+mod tutor;

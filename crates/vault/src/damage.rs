@@ -132,7 +132,9 @@ impl Vault {
     /// line with what is there.
     async fn put_aside(&self, keyed: &Keyed, found: &Inspection) -> Result<(), Error> {
         let repository = keyed.repository;
-        for wrong in &found.wrong {
+        // Also those that this snapshot does not need: making indexes anew stumbles over them.
+        let packs = self.wrong_packs(repository).await?;
+        for wrong in packs.union(&found.wrong) {
             self.objects()
                 .put_aside(repository, FileKind::from(wrong.kind), &wrong.name)
                 .await

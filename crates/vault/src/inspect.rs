@@ -125,6 +125,24 @@ pub(crate) fn inspect(
     Ok(found)
 }
 
+/// Reads every pack of a repository and gives the wrong ones, needed or not. Blocking.
+pub(crate) fn wrong_packs(
+    objects: &Objects,
+    repository: RepositoryId,
+    runtime: &Handle,
+) -> Result<BTreeSet<Wrong>, Error> {
+    let reader = Reader {
+        objects,
+        repository,
+        runtime,
+    };
+    let mut wrong = BTreeSet::new();
+    for (name, _) in reader.list(FileKind::Data)? {
+        wrong.extend(reader.check(Kind::Pack, &name)?.err());
+    }
+    Ok(wrong)
+}
+
 /// Follows all folders of a snapshot and reads every pack that holds anything of it, once.
 fn walk(
     backend: &Backend,

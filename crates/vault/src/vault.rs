@@ -1,6 +1,6 @@
 //! The vault's handle: what it needs, and how its parts find a learner's repository and do blocking work on it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,7 +15,7 @@ use tokio::sync::{OwnedMutexGuard, Semaphore};
 use tokio::task::spawn_blocking;
 
 use crate::backend::Backend;
-use crate::inspect::{Inspection, inspect};
+use crate::inspect::{Inspection, Wrong, inspect, wrong_packs};
 use crate::objects::FileKind;
 use crate::{Error, Keyring, Objects, repository};
 
@@ -172,6 +172,15 @@ impl Vault {
             )
         })
         .await
+    }
+
+    pub(crate) async fn wrong_packs(
+        &self,
+        repository: RepositoryId,
+    ) -> Result<BTreeSet<Wrong>, Error> {
+        let (objects, runtime) = (self.objects().clone(), Handle::current());
+        self.blocking(move || wrong_packs(&objects, repository, &runtime))
+            .await
     }
 
     /// Does blocking work on a repository, a few at once. `rustic_core` may panic over bad data: that is an error here.

@@ -42,12 +42,24 @@ fn flip(path: &Path, random: &mut StdRng) {
 
 async fn fell_back(desk: &Desk) -> Vec<(u64, u64, usize)> {
     let ada = "ada".parse().unwrap();
-    let events = desk.store.events(&ada, carrel_core::EventVersion(0), 1000).await.unwrap();
+    let events = desk
+        .store
+        .events(&ada, carrel_core::EventVersion(0), 1000)
+        .await
+        .unwrap();
     let fallen = |body| match body {
-        EventBody::FellBack { from, to, lost_turns, .. } => Some((from.0, to.0, lost_turns.len())),
+        EventBody::FellBack {
+            from,
+            to,
+            lost_turns,
+            ..
+        } => Some((from.0, to.0, lost_turns.len())),
         _ => None,
     };
-    events.into_iter().filter_map(|event| fallen(event.body)).collect()
+    events
+        .into_iter()
+        .filter_map(|event| fallen(event.body))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,16 +70,25 @@ async fn a_lost_pack_falls_back_to_the_newest_intact_generation() {
     let known = packs(&desk, &pod.head);
     fs::write(workspace.path().join("turn-4"), [4; 30_000]).unwrap();
     pod.save(workspace.path()).await;
-    let of_turn_4 = packs(&desk, &pod.head).into_iter().filter(|pack| !known.contains(pack));
+    let of_turn_4 = packs(&desk, &pod.head)
+        .into_iter()
+        .filter(|pack| !known.contains(pack));
     for pack in of_turn_4 {
         fs::remove_file(pack).unwrap();
     }
     let target = tempfile::tempdir().unwrap();
     let snapshot = pod.head.snapshot_id.clone().unwrap();
-    let error = pod.snapshots().restore(&snapshot, target.path()).await.unwrap_err();
+    let error = pod
+        .snapshots()
+        .restore(&snapshot, target.path())
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
     let verified = desk.vault.verify(&pod.learner, None).await.unwrap();
-    assert!(!verified.intact && !verified.wrong.is_empty(), "{verified:?}");
+    assert!(
+        !verified.intact && !verified.wrong.is_empty(),
+        "{verified:?}"
+    );
 
     pod.head = pod.report_damage().await.unwrap();
     assert_eq!(pod.head.generation, Generation(5));
@@ -78,10 +99,17 @@ async fn a_lost_pack_falls_back_to_the_newest_intact_generation() {
 
     // The same content again is stored again: nothing builds on what is lost.
     pod.save(workspace.path()).await;
-    assert_eq!(tree::tree(pod.restore().await.path()), tree::tree(workspace.path()));
+    assert_eq!(
+        tree::tree(pod.restore().await.path()),
+        tree::tree(workspace.path())
+    );
     assert!(desk.vault.verify(&pod.learner, None).await.unwrap().intact);
     let listed = desk.vault.list(&pod.learner).await.unwrap();
-    let damaged: Vec<_> = listed.iter().filter(|row| row.damaged).map(|row| row.generation.0).collect();
+    let damaged: Vec<_> = listed
+        .iter()
+        .filter(|row| row.damaged)
+        .map(|row| row.generation.0)
+        .collect();
     assert_eq!(damaged, [4]);
 }
 
@@ -94,12 +122,21 @@ async fn when_nothing_is_intact_the_learner_starts_empty_and_it_is_said() {
         fs::write(pack, "nothing of it").unwrap();
     }
     pod.head = pod.report_damage().await.unwrap();
-    assert_eq!((pod.head.generation, &pod.head.snapshot_id), (Generation(4), &None));
+    assert_eq!(
+        (pod.head.generation, &pod.head.snapshot_id),
+        (Generation(4), &None)
+    );
     assert_eq!(fell_back(&desk).await, [(3, 0, 0)]);
     let aside = fs::read_dir(desk.repository(&pod.head).join("damaged")).unwrap();
-    assert!(aside.count() >= 2, "what is damaged is kept for the operator");
+    assert!(
+        aside.count() >= 2,
+        "what is damaged is kept for the operator"
+    );
     pod.save(workspace.path()).await;
-    assert_eq!(tree::tree(pod.restore().await.path()), tree::tree(workspace.path()));
+    assert_eq!(
+        tree::tree(pod.restore().await.path()),
+        tree::tree(workspace.path())
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,7 +150,9 @@ async fn lost_indexes_and_configs_are_made_anew_and_nothing_is_lost() {
         let indexes = tree::files(&repository.join("index"));
         match damage {
             0 => flip(&indexes[0], &mut random),
-            1 => indexes.iter().for_each(|index| fs::remove_file(index).unwrap()),
+            1 => indexes
+                .iter()
+                .for_each(|index| fs::remove_file(index).unwrap()),
             2 => flip(&repository.join("config"), &mut random),
             3 => {
                 flip(&repository.join("config"), &mut random);
@@ -123,10 +162,16 @@ async fn lost_indexes_and_configs_are_made_anew_and_nothing_is_lost() {
         }
         let head = pod.report_damage().await;
         assert_eq!(head.as_ref(), Ok(&pod.head), "damage {damage}");
-        assert_eq!(tree::tree(pod.restore().await.path()), tree::tree(workspace.path()));
+        assert_eq!(
+            tree::tree(pod.restore().await.path()),
+            tree::tree(workspace.path())
+        );
         fs::write(workspace.path().join(format!("after-{damage}")), "more").unwrap();
         pod.save(workspace.path()).await;
-        assert_eq!(tree::tree(pod.restore().await.path()), tree::tree(workspace.path()));
+        assert_eq!(
+            tree::tree(pod.restore().await.path()),
+            tree::tree(workspace.path())
+        );
     }
     assert_eq!(fell_back(&desk).await, []);
 }
@@ -148,17 +193,29 @@ async fn a_storage_error_and_a_false_report_change_nothing() {
     assert_eq!(pod.report_damage().await, unavailable, "nothing is damaged");
 
     switch.set(Fault::Read);
-    assert_eq!(pod.report_damage().await, unavailable, "nothing can be read");
+    assert_eq!(
+        pod.report_damage().await,
+        unavailable,
+        "nothing can be read"
+    );
     let commit = pod.request(pod.head.snapshot_id.as_ref().unwrap());
     assert_eq!(pod.put_head(&commit).await.unwrap_err().0, 503);
     let target = tempfile::tempdir().unwrap();
     let snapshot = pod.head.snapshot_id.as_ref().unwrap();
-    let error = pod.snapshots().restore(snapshot, target.path()).await.unwrap_err();
+    let error = pod
+        .snapshots()
+        .restore(snapshot, target.path())
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Storage, "{error}");
 
     switch.set(Fault::Full);
     fs::write(workspace.path().join("more"), "more").unwrap();
-    let error = pod.snapshots().backup(workspace.path(), Some(snapshot)).await.unwrap_err();
+    let error = pod
+        .snapshots()
+        .backup(workspace.path(), Some(snapshot))
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::StorageFull), "{error}");
 
     switch.set(Fault::None);
@@ -166,7 +223,10 @@ async fn a_storage_error_and_a_false_report_change_nothing() {
     assert_eq!(tree::tree(&desk.repository(&pod.head)), before);
     assert_eq!(fell_back(&desk).await, []);
     let written = switch.written.lock().unwrap();
-    assert!(written.iter().all(|(_, create_only)| *create_only), "{written:?}");
+    assert!(
+        written.iter().all(|(_, create_only)| *create_only),
+        "{written:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -187,12 +247,18 @@ async fn a_flipped_bit_anywhere_is_never_restored_as_if_it_were_right() {
         let target = tempfile::tempdir().unwrap();
         let outcome = match pod.snapshots().restore(&snapshot, target.path()).await {
             Ok(_) => {
-                assert_eq!(tree::tree(target.path()), expected, "silently wrong: {victim:?}");
+                assert_eq!(
+                    tree::tree(target.path()),
+                    expected,
+                    "silently wrong: {victim:?}"
+                );
                 "right all the same"
             }
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::Damaged, "{victim:?}: {error}");
-                let names = fs::read_dir(target.path()).unwrap().map(|entry| entry.unwrap().file_name());
+                let names = fs::read_dir(target.path())
+                    .unwrap()
+                    .map(|entry| entry.unwrap().file_name());
                 assert!(names.into_iter().all(|name| name == ".carrel-restore"));
                 "refused"
             }

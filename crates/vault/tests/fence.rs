@@ -27,7 +27,10 @@ async fn a_fenced_pod_reads_writes_and_commits_nothing() {
     let new = desk.pod(&ada, 2).await;
     assert_eq!(new.head, old.head);
     assert_eq!(old.get::<Head>("head").await, Err(conflict("stale_epoch")));
-    assert_eq!(old.get::<DataKey>("key").await.err(), Some(conflict("stale_epoch")));
+    assert_eq!(
+        old.get::<DataKey>("key").await.err(),
+        Some(conflict("stale_epoch"))
+    );
     let refused = old.put_head(&old.request(&late.snapshot_id)).await;
     assert_eq!(refused, Err(conflict("stale_epoch")));
     let refused = old.report_damage().await;
@@ -35,7 +38,10 @@ async fn a_fenced_pod_reads_writes_and_commits_nothing() {
     let backup = old.snapshots().backup(workspace.path(), None).await;
     let error = backup.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Fenced);
-    assert!(matches!(error, Error::Fenced(Some(fence)) if fence.0 == 2), "{error}");
+    assert!(
+        matches!(error, Error::Fenced(Some(fence)) if fence.0 == 2),
+        "{error}"
+    );
     assert_eq!(new.get::<Head>("head").await.unwrap(), new.head);
 }
 
@@ -59,7 +65,10 @@ async fn a_commit_repeated_is_answered_alike_and_one_that_comes_late_is_refused(
     other_epoch.epoch = carrel_core::Epoch(9);
     assert_eq!(pod.put_head(&other_epoch).await.unwrap_err().0, 400);
     let head: Head = pod.get("head").await.unwrap();
-    assert_eq!((head.generation, head.snapshot_id), (Generation(1), Some(snapshots.remove(0))));
+    assert_eq!(
+        (head.generation, head.snapshot_id),
+        (Generation(1), Some(snapshots.remove(0)))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,7 +89,10 @@ async fn a_head_never_moves_to_a_snapshot_that_cannot_be_read() {
     let before = packs();
     fs::write(workspace.path().join("a note"), vec![3; 100_000]).unwrap();
     let snapshot = pod.backup(workspace.path()).await.snapshot_id;
-    let new: Vec<_> = packs().into_iter().filter(|pack| !before.contains(pack)).collect();
+    let new: Vec<_> = packs()
+        .into_iter()
+        .filter(|pack| !before.contains(pack))
+        .collect();
     assert_eq!(new.len(), 2, "a pack of chunks and one of folders");
     for pack in new {
         let content = fs::read(&pack).unwrap();
@@ -90,7 +102,10 @@ async fn a_head_never_moves_to_a_snapshot_that_cannot_be_read() {
         fs::write(&pack, content).unwrap();
     }
     let commit = pod.request(&snapshot);
-    assert_eq!(pod.put_head(&commit).await.unwrap().generation, Generation(2));
+    assert_eq!(
+        pod.put_head(&commit).await.unwrap().generation,
+        Generation(2)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,11 +119,16 @@ async fn a_pod_only_appends_and_only_to_its_own_repository() {
     let spy = desk.pod(&eve, 1).await;
     let before = support::tree::tree(&desk.repository(&pod.head));
 
-    let name = |bytes: &[u8]| hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes));
+    let name =
+        |bytes: &[u8]| hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes));
     let call = async |method: &str, path: &str, token: &str, body: &'static [u8]| {
         let method = method.parse().unwrap();
         let url = format!("http://vault{path}");
-        let request = desk.client.request(method, url).bearer_auth(token).body(body);
+        let request = desk
+            .client
+            .request(method, url)
+            .bearer_auth(token)
+            .body(body);
         request.send().await.unwrap().status().as_u16()
     };
     let (own, foreign) = (pod.token(), spy.token());
@@ -125,7 +145,12 @@ async fn a_pod_only_appends_and_only_to_its_own_repository() {
         ("DELETE", &file, &own, 403),
         ("DELETE", "/restic/ada/config", &own, 403),
         ("POST", "/restic/ada/config", &own, 403),
-        ("POST", &format!("/restic/ada/keys/{}", name(b"new")), &own, 403),
+        (
+            "POST",
+            &format!("/restic/ada/keys/{}", name(b"new")),
+            &own,
+            403,
+        ),
         ("POST", &file, &own, 400),
         ("GET", "/restic/ada/data/..%2f..%2fstore.db", &own, 400),
         ("GET", "/restic/ada/snapshots/..%2f..%2fconfig", &own, 400),
@@ -136,7 +161,11 @@ async fn a_pod_only_appends_and_only_to_its_own_repository() {
         ("HEAD", &file, &own, 200),
         ("HEAD", "/restic/ada/config", &own, 200),
     ] {
-        assert_eq!(call(method, path, token, b"new").await, status, "{method} {path}");
+        assert_eq!(
+            call(method, path, token, b"new").await,
+            status,
+            "{method} {path}"
+        );
     }
     assert_eq!(support::tree::tree(&desk.repository(&pod.head)), before);
 
@@ -165,13 +194,19 @@ async fn ranges_and_both_kinds_of_lists_are_as_the_protocol_says() {
         ("bytes=10-12", 416, ""),
         ("bytes=5-3", 416, ""),
     ] {
-        let get = desk.client.get(&url).bearer_auth(pod.token()).header("range", range);
+        let get = desk
+            .client
+            .get(&url)
+            .bearer_auth(pod.token())
+            .header("range", range);
         let answer = get.send().await.unwrap();
         assert_eq!(answer.status(), status, "{range}");
         assert_eq!(answer.text().await.unwrap(), content, "{range}");
     }
     let list = "http://vault/restic/ada/data/";
-    let names: Vec<String> = answer(desk.client.get(list).bearer_auth(pod.token())).await.unwrap();
+    let names: Vec<String> = answer(desk.client.get(list).bearer_auth(pod.token()))
+        .await
+        .unwrap();
     assert_eq!(names, [name.as_str()]);
     let v2 = desk.client.get(list).bearer_auth(pod.token());
     let v2 = v2.header("accept", "application/vnd.x.restic.rest.v2");
@@ -191,7 +226,12 @@ async fn an_erased_learner_is_gone_with_its_key_and_every_object() {
     let commit = pod.request(pod.head.snapshot_id.as_ref().unwrap());
     assert!(access.repository.join("config").exists() && access.password_file.exists());
 
-    assert!(desk.store.close_learner(&ada, support::now()).await.unwrap());
+    assert!(
+        desk.store
+            .close_learner(&ada, support::now())
+            .await
+            .unwrap()
+    );
     assert_eq!(pod.get::<Head>("head").await.unwrap_err().0, 403);
     for _ in 0..2 {
         desk.vault.erase(&ada).await.unwrap();
@@ -208,6 +248,9 @@ async fn an_erased_learner_is_gone_with_its_key_and_every_object() {
     desk.learner("ada").await;
     assert_eq!(pod.get::<Head>("head").await, Err(conflict("stale_epoch")));
     let fresh = desk.pod(&ada, 1000).await;
-    assert_eq!((fresh.head.generation, &fresh.head.snapshot_id), (Generation(0), &None));
+    assert_eq!(
+        (fresh.head.generation, &fresh.head.snapshot_id),
+        (Generation(0), &None)
+    );
     assert_ne!(fresh.head.repository, pod.head.repository);
 }

@@ -45,7 +45,10 @@ async fn a_workspace_comes_back_as_it_was() {
         let mut expected = tree::tree(root);
         // Folders come back writable by their owner, so that they can be moved and removed.
         let folder = expected.get_mut(Path::new("deep/er")).unwrap();
-        assert_eq!(std::mem::replace(folder, "folder 700".to_owned()), "folder 500");
+        assert_eq!(
+            std::mem::replace(folder, "folder 700".to_owned()),
+            "folder 500"
+        );
         assert_eq!(tree::tree(restored.path()), expected, "round {round}");
     }
     chmod(&root.join("deep/er"), 0o700);
@@ -67,11 +70,22 @@ async fn special_files_setuid_excluded_names_and_our_own_folder_are_left_out() {
     let workspace = tempfile::tempdir().unwrap();
     let root = workspace.path();
     let _socket = UnixListener::bind(root.join("socket")).unwrap();
-    assert!(Command::new("mkfifo").arg(root.join("pipe")).status().unwrap().success());
+    assert!(
+        Command::new("mkfifo")
+            .arg(root.join("pipe"))
+            .status()
+            .unwrap()
+            .success()
+    );
     fs::write(root.join("kept"), "k").unwrap();
     fs::write(root.join("setuid"), "s").unwrap();
     chmod(&root.join("setuid"), 0o6755);
-    for left_out in ["node_modules", "a/node_modules", ".cache", ".carrel-restore"] {
+    for left_out in [
+        "node_modules",
+        "a/node_modules",
+        ".cache",
+        ".carrel-restore",
+    ] {
         fs::create_dir_all(root.join(left_out)).unwrap();
         fs::write(root.join(left_out).join("x"), "x").unwrap();
     }
@@ -93,7 +107,10 @@ async fn a_workspace_over_its_limits_is_refused_and_the_last_snapshot_stays() {
     fs::write(root.join("good"), "good").unwrap();
     pod.save(root).await;
 
-    let refuse = async |what: &str, wanted: LimitKind, limit_of: fn(&mut carrel_sidecar::snapshot::Limits) -> &mut u64, limit: u64| {
+    let refuse = async |what: &str,
+                        wanted: LimitKind,
+                        limit_of: fn(&mut carrel_sidecar::snapshot::Limits) -> &mut u64,
+                        limit: u64| {
         let mut snapshots = pod.snapshots();
         *limit_of(&mut snapshots.limits) = limit;
         let error = snapshots.backup(root, None).await.expect_err(what);
@@ -106,17 +123,38 @@ async fn a_workspace_over_its_limits_is_refused_and_the_last_snapshot_stays() {
     // A sparse file counts by its length.
     let sparse = fs::File::create(root.join("sparse")).unwrap();
     sparse.set_len(1 << 40).unwrap();
-    refuse("bytes", LimitKind::Bytes, |limits| &mut limits.max_bytes, 1 << 30).await;
+    refuse(
+        "bytes",
+        LimitKind::Bytes,
+        |limits| &mut limits.max_bytes,
+        1 << 30,
+    )
+    .await;
     fs::remove_file(root.join("sparse")).unwrap();
     for file in 0..50 {
         fs::write(root.join(format!("many-{file}")), "").unwrap();
     }
-    refuse("files", LimitKind::Files, |limits| &mut limits.max_files, 50).await;
+    refuse(
+        "files",
+        LimitKind::Files,
+        |limits| &mut limits.max_files,
+        50,
+    )
+    .await;
     fs::create_dir_all(root.join("long/".repeat(40))).unwrap();
-    refuse("path", LimitKind::Path, |limits| &mut limits.max_path_bytes, 190).await;
+    refuse(
+        "path",
+        LimitKind::Path,
+        |limits| &mut limits.max_path_bytes,
+        190,
+    )
+    .await;
 
     let restored = pod.restore().await;
-    assert_eq!(fs::read_to_string(restored.path().join("good")).unwrap(), "good");
+    assert_eq!(
+        fs::read_to_string(restored.path().join("good")).unwrap(),
+        "good"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,13 +163,28 @@ async fn a_folder_too_deep_to_name_is_refused() {
     let pod = desk.pod(&desk.learner("ada").await, 1).await;
     let workspace = tempfile::tempdir().unwrap();
     let made = Command::new("sh")
-        .args(["-c", "n=0; while [ $n -lt 3000 ]; do mkdir dd && cd dd || exit 0; n=$((n+1)); done"])
+        .args([
+            "-c",
+            "n=0; while [ $n -lt 3000 ]; do mkdir dd && cd dd || exit 0; n=$((n+1)); done",
+        ])
         .current_dir(workspace.path())
         .status();
     assert!(made.unwrap().success());
     let refused = pod.snapshots().backup(workspace.path(), None).await;
-    assert!(matches!(refused, Err(Error::Limit { what: LimitKind::Path, .. })), "{refused:?}");
-    let removed = Command::new("rm").arg("-rf").arg(workspace.path().join("dd")).status();
+    assert!(
+        matches!(
+            refused,
+            Err(Error::Limit {
+                what: LimitKind::Path,
+                ..
+            })
+        ),
+        "{refused:?}"
+    );
+    let removed = Command::new("rm")
+        .arg("-rf")
+        .arg(workspace.path().join("dd"))
+        .status();
     assert!(removed.unwrap().success());
 }
 
@@ -145,7 +198,10 @@ async fn a_restore_goes_only_into_an_empty_workspace_and_clears_what_an_earlier_
 
     let target = tempfile::tempdir().unwrap();
     fs::create_dir_all(target.path().join(".carrel-restore/half")).unwrap();
-    pod.snapshots().restore(&snapshot, target.path()).await.unwrap();
+    pod.snapshots()
+        .restore(&snapshot, target.path())
+        .await
+        .unwrap();
     assert_eq!(tree::tree(target.path()), tree::tree(workspace.path()));
     let again = pod.snapshots().restore(&snapshot, target.path()).await;
     assert!(matches!(again, Err(Error::NotEmpty)), "{again:?}");

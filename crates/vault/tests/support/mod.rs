@@ -58,7 +58,9 @@ impl Desk {
 
     pub(crate) async fn with(folder: TempDir, objects: Objects) -> Self {
         let path = folder.path();
-        let store = SqliteStore::open(&path.join("store.db")).await.expect("a store");
+        let store = SqliteStore::open(&path.join("store.db"))
+            .await
+            .expect("a store");
         let store: SharedStore = Arc::new(store);
         let signer = Signer::from_pem(&Signer::generate_pem().expect("randomness")).expect("a key");
         let vault = Vault::new(Options {
@@ -154,8 +156,15 @@ impl Pod<'_> {
         self.desk.token(&self.learner, self.epoch)
     }
 
-    pub(crate) async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, Refused> {
-        let request = self.desk.client.get(self.url(path)).bearer_auth(self.token());
+    pub(crate) async fn get<T: serde::de::DeserializeOwned>(
+        &self,
+        path: &str,
+    ) -> Result<T, Refused> {
+        let request = self
+            .desk
+            .client
+            .get(self.url(path))
+            .bearer_auth(self.token());
         answer(request).await
     }
 
@@ -248,8 +257,14 @@ pub(crate) async fn answer<T: serde::de::DeserializeOwned>(
 
 pub(crate) fn worker() -> PathBuf {
     let tests = std::env::current_exe().expect("this program's path");
-    let target = tests.parent().and_then(Path::parent).expect("two folders up");
+    let target = tests
+        .parent()
+        .and_then(Path::parent)
+        .expect("two folders up");
     let worker = target.join("examples/snapshot-worker");
-    assert!(worker.exists(), "run 'cargo build -p carrel-vault --example snapshot-worker' before single tests");
+    assert!(
+        worker.exists(),
+        "run 'cargo build -p carrel-vault --example snapshot-worker' before single tests"
+    );
     worker
 }

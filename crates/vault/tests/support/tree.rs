@@ -45,8 +45,11 @@ pub(crate) fn ten_megabytes(root: &Path, seed: u64) {
         fs::create_dir_all(&folder).expect("a folder");
         for file in 0..16 {
             let length = random.random_range(500..40_000);
-            fs::write(folder.join(format!("note-{file}.md")), words(&mut random, length))
-                .expect("written");
+            fs::write(
+                folder.join(format!("note-{file}.md")),
+                words(&mut random, length),
+            )
+            .expect("written");
         }
     }
     fs::write(root.join("memory.db"), noise(&mut random, 4 << 20)).expect("written");
@@ -70,7 +73,9 @@ pub(crate) fn noise(random: &mut StdRng, length: usize) -> Vec<u8> {
 }
 
 fn words(random: &mut StdRng, length: usize) -> Vec<u8> {
-    const WORDS: [&str; 8] = ["add", "seven", "learn", "why", "because", "nine", "river", "sum"];
+    const WORDS: [&str; 8] = [
+        "add", "seven", "learn", "why", "because", "nine", "river", "sum",
+    ];
     let mut text = String::new();
     while text.len() < length {
         text.push_str(WORDS[random.random_range(0..WORDS.len())]);

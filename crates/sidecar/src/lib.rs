@@ -1,0 +1,28 @@
+#![doc = include_str!("../README.md")]
+
+mod agent_log;
+mod attempt;
+mod awake;
+mod clock;
+mod egress;
+mod environment;
+pub mod exit;
+mod fingerprint;
+mod life;
+mod link;
+mod models;
+mod options;
+mod pod;
+mod run;
+mod serve;
+mod shim;
+pub mod snapshot;
+mod turn;
+mod upstream;
+mod vault;
+mod wake;
+
+pub use exit::Exit;
+pub use options::{Listen, ParseError, SidecarOptions};
+pub use run::sidecar_main;
+pub use shim::{ShimOptions, shim_main};

@@ -1,0 +1,234 @@
+//! The sidecar's end of its connection with the shim.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use tokio::io::Interest;
+use tokio::net::{TcpStream, UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::shim::protocol::{self, End, Order, Report, Wanted};
+
+/// Why an order was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The connection has closed: shim and agent are gone.
+    #[error("the agent's container has ended")]
+    Lost,
+    /// The shim could not do it.
+    #[error("{0}")]
+    Refused(String),
+    /// What came with the answer is of no use.
+    #[error("using what the shim sent")]
+    Socket(#[source] io::Error),
+}
+
+type Answer = (Report, Vec<OwnedFd>);
+
+struct Asked {
+    order: Order,
+    answer: oneshot::Sender<Result<Answer, Error>>,
+}
+
+/// Gives orders to the shim. Cheap to clone; when the last is gone, the connection closes and all agents end.
+#[derive(Debug, Clone)]
+pub(crate) struct Link {
+    orders: mpsc::Sender<Asked>,
+    ends: watch::Receiver<Option<(i32, End)>>,
+    lost: CancellationToken,
+}
+
+/// What the shim prepared.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) models: std::net::TcpListener,
+    pub(crate) egress: std::net::TcpListener,
+    pub(crate) ports: Ports,
+}
+
+/// Ports on the agent's loopback.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ports {
+    pub(crate) models: u16,
+    pub(crate) egress: u16,
+    pub(crate) agent: u16,
+    /// The agent has a pid namespace that ends with the shim.
+    pub(crate) alone: bool,
+}
+
+/// Where the shim will connect.
+#[derive(Debug)]
+pub(crate) struct ShimListener(UnixListener);
+
+impl ShimListener {
+    /// Listens for one connection.
+    pub(crate) fn bind(path: &Path) -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+        rustix::net::listen(&socket, 1)?;
+        // Accepting is the same for packets as for streams.
+        UnixListener::from_std(socket.into()).map(Self)
+    }
+
+    /// Takes the first connection and removes the path: there is no second.
+    pub(crate) async fn accept(self, path: &Path) -> io::Result<UnixStream> {
+        let (connection, _) = self.0.accept().await?;
+        fs::remove_file(path)?;
+        Ok(connection)
+    }
+}
+
+impl Link {
+    /// The link, and the work of it, to be spawned.
+    pub(crate) fn over(connection: UnixStream) -> (Self, impl Future<Output = ()> + Send) {
+        let (orders, asked) = mpsc::channel(16);
+        let (ended, ends) = watch::channel(None);
+        let lost = CancellationToken::new();
+        let link = Self { orders, ends, lost: lost.clone() };
+        let work = async move {
+            let _lost = lost.drop_guard();
+            if let Err(error) = carry(&connection, asked, &ended).await {
+                tracing::warn!(%error, "the connection with the shim broke");
+            }
+        };
+        (link, work)
+    }
+
+    /// Waits until the connection has closed.
+    pub(crate) async fn lost(&self) {
+        self.lost.cancelled().await;
+    }
+
+    /// Waits until this agent has ended; never returns when the shim goes first.
+    pub(crate) async fn ended(&self, pid: i32) -> End {
+        let mut ends = self.ends.clone();
+        let found = ends.wait_for(|end| end.is_some_and(|(ended, _)| ended == pid)).await;
+        match found.ok().and_then(|end| *end) {
+            Some((_, end)) => end,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Opens the listeners and settles the ports.
+    pub(crate) async fn prepare(&self, agent_port: u16) -> Result<Prepared, Error> {
+        match self.ask(Order::Prepare { agent_port }).await? {
+            (Report::Prepared { model_port, egress_port, agent_port, alone }, sockets) => {
+                let [models, egress] = descriptors(sockets)?;
+                let ports =
+                    Ports { models: model_port, egress: egress_port, agent: agent_port, alone };
+                Ok(Prepared { models: models.into(), egress: egress.into(), ports })
+            }
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    /// Starts an agent; its process id and `N` pipes.
+    pub(crate) async fn start<const N: usize>(
+        &self,
+        wanted: Wanted,
+    ) -> Result<(i32, [OwnedFd; N]), Error> {
+        match self.ask(Order::Start(wanted)).await? {
+            (Report::Started { pid }, pipes) => Ok((pid, descriptors(pipes)?)),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    /// Connects to a port on the agent's loopback.
+    pub(crate) async fn dial(&self, port: u16) -> Result<TcpStream, Error> {
+        let (_, sockets) = self.ask(Order::Dial { port }).await?;
+        let [socket] = descriptors(sockets)?;
+        let stream = TcpStream::from_std(socket.into()).map_err(Error::Socket)?;
+        stream.writable().await.map_err(Error::Socket)?;
+        match stream.take_error() {
+            Ok(None) => Ok(stream),
+            Ok(Some(error)) | Err(error) => Err(Error::Socket(error)),
+        }
+    }
+
+    /// Stops every process of the agent.
+    pub(crate) async fn freeze(&self) -> Result<(), Error> {
+        self.ask(Order::Freeze).await.map(drop)
+    }
+
+    /// Lets them go on.
+    pub(crate) async fn thaw(&self) -> Result<(), Error> {
+        self.ask(Order::Thaw).await.map(drop)
+    }
+
+    /// Ends every process of the agent.
+    pub(crate) async fn kill_all(&self) -> Result<(), Error> {
+        self.ask(Order::KillAll).await.map(drop)
+    }
+
+    /// Asks the agent to end.
+    pub(crate) async fn terminate(&self) -> Result<(), Error> {
+        self.ask(Order::Terminate).await.map(drop)
+    }
+
+    async fn ask(&self, order: Order) -> Result<Answer, Error> {
+        let (answer, answered) = oneshot::channel();
+        self.orders.send(Asked { order, answer }).await.map_err(|_| Error::Lost)?;
+        match answered.await.map_err(|_| Error::Lost)?? {
+            (Report::Refused { reason }, _) => Err(Error::Refused(reason)),
+            answer => Ok(answer),
+        }
+    }
+}
+
+fn descriptors<const N: usize>(sent: Vec<OwnedFd>) -> Result<[OwnedFd; N], Error> {
+    sent.try_into().map_err(|_| Error::Refused("the shim sent too few descriptors".to_owned()))
+}
+
+fn unexpected(report: &Report) -> Error {
+    Error::Refused(format!("the shim answered {report:?}"))
+}
+
+/// Orders out, reports in, until either side is gone.
+async fn carry(
+    connection: &UnixStream,
+    mut asked: mpsc::Receiver<Asked>,
+    ended: &watch::Sender<Option<(i32, End)>>,
+) -> io::Result<()> {
+    let mut waiting: VecDeque<oneshot::Sender<Result<Answer, Error>>> = VecDeque::new();
+    loop {
+        tokio::select! {
+            next = asked.recv() => {
+                let Some(Asked { order, answer }) = next else { return Ok(()) };
+                send(connection, &order).await?;
+                waiting.push_back(answer);
+            }
+            readable = connection.readable() => {
+                readable?;
+                let read = || protocol::receive::<Report>(connection.as_fd());
+                let received = match connection.try_io(Interest::READABLE, read) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                    received => received,
+                };
+                match received? {
+                    None => return Ok(()),
+                    Some((Report::Exited { pid, end }, _)) => {
+                        ended.send_replace(Some((pid, end)));
+                    }
+                    Some(answer) => {
+                        if let Some(waiter) = waiting.pop_front() {
+                            // Who asked may have given up.
+                            let _ = waiter.send(Ok(answer));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn send(connection: &UnixStream, order: &Order) -> io::Result<()> {
+    let write = || protocol::send(connection.as_fd(), order, &[]);
+    connection.async_io(Interest::WRITABLE, write).await
+}

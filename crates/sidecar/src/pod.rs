@@ -1,0 +1,266 @@
+//! What the parts of a sidecar share: whose it is, how far it is, what it takes on.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use carrel_core::TurnId;
+use carrel_protocol::sidecar::{Assignment, Hello, Phase, TurnOrder};
+use carrel_protocol::token::{self, Verifier};
+use carrel_protocol::{Code, Problem};
+use jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::attempt::Attempt;
+use crate::clock::now;
+use crate::link::{Link, Ports};
+use crate::options::SidecarOptions;
+
+/// What the parts of a sidecar share.
+#[derive(Debug)]
+pub(crate) struct Pod {
+    pub(crate) options: SidecarOptions,
+    /// Everything that is spawned.
+    pub(crate) tasks: TaskTracker,
+    /// Cancelled when the pod shall sleep after its running turn.
+    pub(crate) sleep: CancellationToken,
+    /// Cancelled when the server shall end.
+    pub(crate) end: CancellationToken,
+    fleet: Verifier,
+    hello: watch::Sender<Hello>,
+    identity: OnceLock<Identity>,
+    reach: OnceLock<Reach>,
+    intake: Mutex<Intake>,
+    turns: mpsc::Sender<Arc<Attempt>>,
+}
+
+/// Whose pod it is.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) assignment: Arc<Assignment>,
+    pub(crate) callers: Verifier,
+}
+
+/// How the agent's own HTTP server is reached.
+#[derive(Debug, Clone)]
+pub(crate) struct Reach {
+    pub(crate) link: Link,
+    pub(crate) ports: Ports,
+}
+
+#[derive(Debug, Default)]
+struct Intake {
+    is_open: bool,
+    latest: Option<Arc<Attempt>>,
+    /// Requests to the agent that run now.
+    requests: usize,
+}
+
+impl Pod {
+    /// A blank pod, and where its turns come out.
+    pub(crate) fn blank(
+        options: SidecarOptions,
+        fleet: Verifier,
+    ) -> (Arc<Self>, mpsc::Receiver<Arc<Attempt>>) {
+        let (turns, taken) = mpsc::channel(1);
+        let hello = Hello {
+            pod: options.pod,
+            learner: None,
+            epoch: None,
+            phase: Phase::Blank,
+            detail: String::new(),
+            agent_connected: false,
+            restore_ms: None,
+            quiet_since: None,
+            committed: false,
+        };
+        let pod = Self {
+            options,
+            tasks: TaskTracker::new(),
+            sleep: CancellationToken::new(),
+            end: CancellationToken::new(),
+            fleet,
+            hello: watch::Sender::new(hello),
+            identity: OnceLock::new(),
+            reach: OnceLock::new(),
+            intake: Mutex::default(),
+            turns,
+        };
+        (Arc::new(pod), taken)
+    }
+
+    /// Takes the first assignment that is meant for this pod; the same again changes nothing.
+    pub(crate) fn assign(&self, signed: &str, time: Timestamp) -> Result<(), Problem> {
+        let refuse = |error: token::Error| Problem::new(Code::Unauthenticated, error.to_string());
+        let assignment = self.fleet.assignment(signed, time).map_err(refuse)?;
+        if assignment.pod != self.options.pod {
+            return Err(Problem::new(Code::Conflict, "the assignment is for another pod"));
+        }
+        let callers = Verifier::new(&assignment.callers).map_err(refuse)?;
+        let (learner, epoch) = (assignment.learner.clone(), assignment.epoch);
+        let _one_at_a_time = self.intake();
+        if let Some(Identity { assignment: taken, .. }) = self.identity.get() {
+            return if (&taken.learner, taken.epoch) == (&learner, epoch) {
+                Ok(())
+            } else {
+                Err(Problem::new(Code::Conflict, "the pod is assigned already"))
+            };
+        }
+        let identity = Identity { assignment: Arc::new(assignment), callers };
+        if self.identity.set(identity).is_ok() {
+            self.hello.send_modify(|hello| {
+                hello.learner = Some(learner);
+                hello.epoch = Some(epoch);
+                hello.phase = Phase::Restoring;
+            });
+        }
+        Ok(())
+    }
+
+    /// Whose it is, once assigned.
+    pub(crate) fn identity(&self) -> Option<&Identity> {
+        self.identity.get()
+    }
+
+    /// Waits for the assignment.
+    pub(crate) async fn assigned(&self) -> &Identity {
+        let mut hello = self.hello.subscribe();
+        loop {
+            if let Some(identity) = self.identity.get() {
+                return identity;
+            }
+            if hello.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Who may call, by what is known now.
+    pub(crate) fn callers(&self) -> &Verifier {
+        self.identity.get().map_or(&self.fleet, |identity| &identity.callers)
+    }
+
+    /// How far it is.
+    pub(crate) fn hello(&self) -> Hello {
+        self.hello.borrow().clone()
+    }
+
+    /// How far it is, when that changes.
+    pub(crate) fn watch(&self) -> watch::Receiver<Hello> {
+        self.hello.subscribe()
+    }
+
+    /// Changes how far it is.
+    pub(crate) fn note(&self, change: impl FnOnce(&mut Hello)) {
+        self.hello.send_modify(change);
+    }
+
+    /// Enters a phase.
+    pub(crate) fn enter(&self, phase: Phase, detail: impl Into<String>) {
+        let detail = detail.into();
+        tracing::debug!(%phase, detail, "phase");
+        self.note(|hello| {
+            hello.phase = phase;
+            hello.detail = detail;
+        });
+    }
+
+    /// From now on the agent can be reached.
+    pub(crate) fn set_reach(&self, reach: Reach) {
+        // Set once, while waking.
+        let _ = self.reach.set(reach);
+    }
+
+    /// Takes turns and requests from now on.
+    pub(crate) fn open(&self) {
+        self.intake().is_open = true;
+        self.note(|hello| hello.quiet_since = Some(now()));
+        self.enter(Phase::Ready, "");
+    }
+
+    /// Takes no more of either. A turn that was taken before still comes out.
+    pub(crate) fn close(&self) {
+        self.intake().is_open = false;
+    }
+
+    /// A turn: a new one, or the one that runs or ran last.
+    pub(crate) fn take_turn(&self, order: TurnOrder) -> Result<Arc<Attempt>, Problem> {
+        let mut intake = self.intake();
+        if let Some(latest) = intake.latest.as_ref().filter(|a| a.turn == order.turn_id) {
+            return Ok(Arc::clone(latest));
+        }
+        self.check_open(&intake)?;
+        if intake.latest.as_ref().is_some_and(|attempt| !attempt.has_ended()) {
+            return Err(Problem::new(Code::Conflict, "another turn runs"));
+        }
+        let attempt = Arc::new(Attempt::new(order));
+        if self.turns.try_send(Arc::clone(&attempt)).is_err() {
+            return Err(Problem::new(Code::Draining, ""));
+        }
+        intake.latest = Some(Arc::clone(&attempt));
+        drop(intake);
+        self.note(|hello| hello.quiet_since = None);
+        self.enter(Phase::Busy, "");
+        Ok(attempt)
+    }
+
+    /// The turn that runs or ran last, if it is this one.
+    pub(crate) fn find_turn(&self, turn: TurnId) -> Option<Arc<Attempt>> {
+        self.intake().latest.clone().filter(|attempt| attempt.turn == turn)
+    }
+
+    /// After a turn.
+    pub(crate) fn turn_ended(&self) {
+        self.enter(Phase::Ready, "");
+        self.calm(&self.intake());
+    }
+
+    /// A request to the agent; it counts as activity while the guard lives.
+    pub(crate) fn take_request(self: &Arc<Self>) -> Result<(Request, Reach), Problem> {
+        let mut intake = self.intake();
+        self.check_open(&intake)?;
+        let away = || Problem::new(Code::AgentUnavailable, "the agent is not there");
+        let reach = self.reach.get().cloned().ok_or_else(away)?;
+        intake.requests += 1;
+        self.note(|hello| hello.quiet_since = None);
+        Ok((Request(Arc::clone(self)), reach))
+    }
+
+    fn check_open(&self, intake: &Intake) -> Result<(), Problem> {
+        if intake.is_open {
+            return Ok(());
+        }
+        match self.hello.borrow().phase {
+            Phase::Blank => Err(Problem::new(Code::Misdirected, "the pod is blank")),
+            Phase::Restoring => {
+                Err(Problem::new(Code::Unavailable, "the workspace is being restored"))
+            }
+            Phase::Ready | Phase::Busy | Phase::Draining | Phase::Snapshotting | Phase::Ending => {
+                Err(Problem::new(Code::Draining, "wake the learner again"))
+            }
+        }
+    }
+
+    fn calm(&self, intake: &Intake) {
+        let runs = intake.latest.as_ref().is_some_and(|attempt| !attempt.has_ended());
+        if !runs && intake.requests == 0 {
+            self.note(|hello| hello.quiet_since = Some(now()));
+        }
+    }
+
+    fn intake(&self) -> MutexGuard<'_, Intake> {
+        self.intake.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request to the agent that runs.
+#[derive(Debug)]
+pub(crate) struct Request(Arc<Pod>);
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        let mut intake = self.0.intake();
+        intake.requests -= 1;
+        self.0.calm(&intake);
+    }
+}

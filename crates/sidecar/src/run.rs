@@ -1,0 +1,124 @@
+//! Starts a sidecar's parts and ends them in order.
+
+use std::io;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use carrel_protocol::sidecar::Phase;
+use rustix::process::{
+    DumpableBehavior, Pid, Signal, getppid, set_dumpable_behavior, set_parent_process_death_signal,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::exit::Exit;
+use crate::life::live;
+use crate::link::{Link, ShimListener};
+use crate::options::SidecarOptions;
+use crate::pod::Pod;
+use crate::serve::{Listener, serve};
+use crate::upstream::chain;
+
+/// How long a pod that is told to end may take; a little less than what fleets give.
+const GRACE: Duration = Duration::from_secs(25);
+/// How long the last answers may take to reach whoever asked.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Runs a sidecar until its pod has ended.
+pub fn sidecar_main(options: SidecarOptions) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(2)
+        .thread_keep_alive(Duration::from_millis(100))
+        .thread_stack_size(512 * 1024)
+        .build();
+    let ended = runtime.and_then(|runtime| {
+        bind_to_parent(options.parent)?;
+        let ended = runtime.block_on(run(options));
+        runtime.shutdown_background();
+        ended
+    });
+    match ended {
+        Ok(exit) => {
+            tracing::info!(%exit, "the sidecar ends");
+            exit.into()
+        }
+        Err(error) => {
+            tracing::error!(error = chain(&error), "the sidecar could not start");
+            Exit::Internal.into()
+        }
+    }
+}
+
+/// Ends with the parent; leaves no core file and no door for a tracer of the same user: tokens and keys are in memory.
+fn bind_to_parent(parent: Option<u32>) -> io::Result<()> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    let Some(parent) = parent else { return Ok(()) };
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    let parent = i32::try_from(parent).ok().and_then(Pid::from_raw);
+    // It may have ended before we asked.
+    if getppid() == parent { Ok(()) } else { Err(io::Error::other("the parent is gone")) }
+}
+
+async fn run(options: SidecarOptions) -> io::Result<Exit> {
+    let shim = ShimListener::bind(&options.shim_socket)?;
+    let listener = Listener::bind(&options.listen).await?;
+    let fleet = options.verifier()?;
+    let (pod, turns) = Pod::blank(options, fleet);
+    let (linked, link) = watch::channel(None);
+    let server = pod.tasks.spawn(serve(listener, Arc::clone(&pod)));
+    let accepting = Arc::clone(&pod);
+    pod.tasks.spawn(async move {
+        let ended = accepting.end.clone();
+        let accept = accept_shim(&accepting, shim, &linked);
+        if let Some(Err(error)) = ended.run_until_cancelled(accept).await {
+            tracing::error!(%error, "the shim cannot connect");
+        }
+        ended.cancelled().await;
+    });
+    let abort = watch_signals(&pod)?;
+    let exit = tokio::select! {
+        exit = live(&pod, turns, link) => exit,
+        () = abort.cancelled() => Exit::Interrupted,
+    };
+    pod.note(|hello| hello.phase = Phase::Ending);
+    pod.end.cancel();
+    let _ = tokio::time::timeout(FAREWELL, server).await;
+    Ok(exit)
+}
+
+async fn accept_shim(
+    pod: &Pod,
+    shim: ShimListener,
+    linked: &watch::Sender<Option<Link>>,
+) -> io::Result<()> {
+    let connection = shim.accept(&pod.options.shim_socket).await?;
+    let (link, work) = Link::over(connection);
+    pod.tasks.spawn(work);
+    pod.note(|hello| hello.agent_connected = true);
+    linked.send_replace(Some(link));
+    Ok(())
+}
+
+/// The first SIGTERM or SIGINT asks for sleep; when the grace is over, the returned token is cancelled.
+fn watch_signals(pod: &Arc<Pod>) -> io::Result<CancellationToken> {
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let abort = CancellationToken::new();
+    let (watcher, expired) = (Arc::clone(pod), abort.clone());
+    pod.tasks.spawn(async move {
+        let wait = async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            watcher.sleep.cancel();
+            tokio::time::sleep(GRACE).await;
+            expired.cancel();
+        };
+        watcher.end.run_until_cancelled(wait).await;
+    });
+    Ok(abort)
+}

@@ -1,0 +1,148 @@
+//! The sidecar's HTTP interface, for gateway and fleet alone.
+
+mod agent;
+mod caller;
+mod turns;
+
+use std::fs;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use carrel_protocol::sidecar::{AssignRequest, Hello, Phase};
+use carrel_protocol::{Code, Problem};
+use tokio::net::{TcpListener, UnixListener};
+
+use crate::clock::now;
+use crate::options::Listen;
+use crate::pod::Pod;
+
+/// How long `ready` waits.
+const READY_WITHIN: Duration = Duration::from_secs(25);
+/// The most bytes of a body: a message with its attachments.
+const BODY_BYTES: usize = 64 << 20;
+
+/// A problem as an answer.
+pub(crate) struct Refusal(pub(crate) Problem);
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self(problem)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::BAD_REQUEST);
+        let kind = [(header::CONTENT_TYPE, "application/problem+json")];
+        (status, kind, Json(self.0)).into_response()
+    }
+}
+
+/// A place to listen at, taken.
+pub(crate) enum Listener {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+impl Listener {
+    /// Takes it; a socket that a dead sidecar left is replaced.
+    pub(crate) async fn bind(listen: &Listen) -> io::Result<Self> {
+        match listen {
+            Listen::Unix(path) => {
+                match fs::remove_file(path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+                UnixListener::bind(path).map(Self::Unix)
+            }
+            Listen::Tcp(address) => TcpListener::bind(address).await.map(Self::Tcp),
+        }
+    }
+}
+
+/// Serves until the pod ends; running answers are finished.
+pub(crate) async fn serve(listener: Listener, pod: Arc<Pod>) -> io::Result<()> {
+    let end = pod.end.clone();
+    let app = router(pod);
+    let ended = async move { end.cancelled().await };
+    match listener {
+        Listener::Unix(listener) => {
+            axum::serve(listener, app).with_graceful_shutdown(ended).await
+        }
+        Listener::Tcp(listener) => {
+            axum::serve(listener, app).with_graceful_shutdown(ended).await
+        }
+    }
+}
+
+fn router(pod: Arc<Pod>) -> Router {
+    Router::new()
+        .route("/v1/assign", post(assign))
+        .route("/v1/hello", get(hello))
+        .route("/v1/ready", get(ready))
+        .route("/v1/turns", post(turns::start))
+        .route("/v1/turns/{turn}/stop", post(turns::stop))
+        .route("/v1/sleep", post(sleep))
+        .route("/agent", any(agent::forward))
+        .route("/agent/", any(agent::forward))
+        .route("/agent/{*path}", any(agent::forward))
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .with_state(pod)
+}
+
+async fn assign(
+    State(pod): State<Arc<Pod>>,
+    body: Result<Json<AssignRequest>, axum::extract::rejection::JsonRejection>,
+) -> Result<Json<Hello>, Refusal> {
+    let Json(request) =
+        body.map_err(|error| Problem::new(Code::InvalidBody, error.body_text()))?;
+    pod.assign(&request.assignment, now())?;
+    Ok(Json(pod.hello()))
+}
+
+/// What a caller knows already.
+#[derive(serde::Deserialize)]
+struct Known {
+    unless: Option<Phase>,
+}
+
+/// Answers at once, or with `?unless=PHASE` as soon as the phase is another.
+async fn hello(
+    State(pod): State<Arc<Pod>>,
+    Query(known): Query<Known>,
+    headers: HeaderMap,
+) -> Result<Json<Hello>, Refusal> {
+    caller::check(&pod, &headers)?;
+    if let Some(unless) = known.unless {
+        let mut hello = pod.watch();
+        let _ = tokio::time::timeout(READY_WITHIN, hello.wait_for(|h| h.phase != unless)).await;
+    }
+    Ok(Json(pod.hello()))
+}
+
+/// Waits until the pod takes turns or never will. A gateway may be here before the assignment: it waits for it first.
+async fn ready(State(pod): State<Arc<Pod>>, headers: HeaderMap) -> Result<Json<Hello>, Refusal> {
+    let bearer = caller::bearer(&headers)?;
+    let mut hello = pod.watch();
+    let settled = hello.wait_for(|hello| match hello.phase {
+        Phase::Blank | Phase::Restoring => false,
+        Phase::Ready | Phase::Busy | Phase::Draining | Phase::Snapshotting | Phase::Ending => true,
+    });
+    // Out of time is an answer too: it says how far the pod is.
+    let _ = tokio::time::timeout(READY_WITHIN, settled).await;
+    caller::check_bearer(&pod, bearer)?;
+    Ok(Json(pod.hello()))
+}
+
+async fn sleep(State(pod): State<Arc<Pod>>, headers: HeaderMap) -> Result<StatusCode, Refusal> {
+    caller::check(&pod, &headers)?;
+    pod.sleep.cancel();
+    Ok(StatusCode::ACCEPTED)
+}

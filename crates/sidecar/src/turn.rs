@@ -1,0 +1,159 @@
+//! One turn: the message to the agent, what it says to whoever listens, then the commit.
+
+mod command;
+mod commit;
+mod http;
+mod inbox;
+mod outcome;
+mod reply;
+mod room;
+
+use std::time::Duration;
+
+use carrel_core::class::Adapter;
+use carrel_core::event::Reply;
+use carrel_core::turn::FailureCode;
+use carrel_protocol::sidecar::{Frame, PodTiming};
+use carrel_protocol::vault::TurnResult;
+use tokio::time::{Instant, timeout};
+
+use crate::attempt::Attempt;
+use crate::awake::Awake;
+use crate::exit::Exit;
+
+pub(crate) use commit::{Uncommitted, commit, take_fingerprint};
+use outcome::{Outcome, ReplyPath};
+
+/// How a turn went; all but the first end the incarnation.
+pub(crate) enum Verdict {
+    /// Committed: the incarnation goes on.
+    Committed(Frame),
+    /// Nothing is committed.
+    Over(Frame, Exit),
+}
+
+/// Runs a turn. Its last frame is in the verdict: the caller says it when it is ready for what follows.
+pub(crate) async fn run(awake: &mut Awake, attempt: &Attempt) -> Verdict {
+    let began = Instant::now();
+    awake.note_message(began);
+    let kills = room::memory_kills(awake);
+    let outcome = talk(awake, attempt).await;
+    let kills = room::memory_kills(awake).saturating_sub(kills);
+    let mut timing = PodTiming { agent: milliseconds(began), snapshot: 0 };
+    let (stopped, paths) = match outcome {
+        Outcome::Ended(ended) => {
+            if kills > 0 {
+                tracing::warn!(kills, "processes of the agent were killed for want of memory");
+            }
+            (ended.stopped, ended.files)
+        }
+        Outcome::Failed { code, detail, retryable, mut reason } => {
+            if kills > 0 {
+                reason = format!("{reason}; {kills} of its processes ran out of memory");
+            }
+            return failed(awake, code, detail, retryable, reason, timing).await;
+        }
+        Outcome::Died { by_agent, reason } => {
+            let _ = awake.link.kill_all().await;
+            let exit = if by_agent { Exit::AgentDied } else { Exit::ShimLost };
+            return Verdict::Over(Frame::Died { by_agent, reason }, exit);
+        }
+    };
+    let ended = Instant::now();
+    // Nobody has to hear it.
+    let _ = attempt.mark(Frame::Snapshotting);
+    let result = conclude(awake, attempt, stopped, &paths, timing, ended).await;
+    timing.snapshot = milliseconds(ended);
+    match result {
+        Ok((answer, reply)) => Verdict::Committed(Frame::Committed {
+            version: answer.version,
+            generation: answer.generation,
+            snapshot_id: answer.snapshot_id,
+            stopped,
+            reply,
+            usage: answer.usage,
+            timing,
+        }),
+        Err(Uncommitted::Refused { code, detail, retryable, reason }) => {
+            failed(awake, code, detail, retryable, reason, timing).await
+        }
+        Err(Uncommitted::Over(reason)) => {
+            Verdict::Over(Frame::Died { by_agent: false, reason }, Exit::Fenced)
+        }
+        Err(Uncommitted::Away(reason)) => {
+            Verdict::Over(Frame::Died { by_agent: false, reason }, Exit::VaultAway)
+        }
+        Err(Uncommitted::Lost(reason)) => {
+            Verdict::Over(Frame::Died { by_agent: false, reason }, Exit::ShimLost)
+        }
+    }
+}
+
+async fn talk(awake: &mut Awake, attempt: &Attempt) -> Outcome {
+    let Some(order) = attempt.take_order() else {
+        return Outcome::Died { by_agent: false, reason: "the turn was lost".to_owned() };
+    };
+    let request = match inbox::deliver(&awake.pod.options.workspace, order) {
+        Ok(request) => request,
+        Err(error) => return Outcome::fault("the attachments cannot be written", &error),
+    };
+    let within = Duration::from_secs(awake.assignment.class.turn.timeout_seconds.into());
+    let awake = &*awake;
+    let answer = async {
+        match awake.assignment.class.agent.adapter {
+            Adapter::Http => http::run(awake, attempt, &request).await,
+            Adapter::Command => command::run(awake, attempt, &request).await,
+        }
+    };
+    tokio::select! {
+        answered = timeout(within, answer) => answered.unwrap_or_else(|_| Outcome::Failed {
+            code: FailureCode::Timeout,
+            detail: "The answer took too long.".to_owned(),
+            retryable: true,
+            reason: format!("the agent had not ended after {} s", within.as_secs()),
+        }),
+        outcome = room::watch(awake) => outcome,
+        () = awake.link.lost() => Outcome::Died {
+            by_agent: false,
+            reason: "the agent's container has ended".to_owned(),
+        },
+    }
+}
+
+/// Freezes, reads the reply's files, snapshots, commits, thaws.
+async fn conclude(
+    awake: &mut Awake,
+    attempt: &Attempt,
+    stopped: bool,
+    paths: &[ReplyPath],
+    mut timing: PodTiming,
+    ended: Instant,
+) -> Result<(carrel_protocol::vault::CommitAnswer, Reply), Uncommitted> {
+    awake.link.freeze().await?;
+    let (files, data) = reply::read(&awake.pod.options, paths)?;
+    let reply = Reply { text: attempt.text(), files };
+    timing.snapshot = milliseconds(ended);
+    let result = TurnResult { stopped, reply: reply.clone(), files: data, timing };
+    let answer = commit(awake, Some((attempt.turn, result))).await?;
+    awake.link.thaw().await?;
+    Ok((answer, reply))
+}
+
+async fn failed(
+    awake: &Awake,
+    code: FailureCode,
+    detail: String,
+    retryable: bool,
+    operator_reason: String,
+    timing: PodTiming,
+) -> Verdict {
+    tracing::info!(%code, operator_reason, "the turn failed");
+    // Nothing more may be done or spent in its name.
+    let _ = awake.link.kill_all().await;
+    let frame = Frame::Failed { code, detail, retryable, operator_reason, timing };
+    Verdict::Over(frame, Exit::TurnFailed)
+}
+
+fn milliseconds(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

@@ -2,8 +2,9 @@
 
 import { element } from "./dom.js";
 
-// A sentence ends with its mark and white space after it, or with a line.
-const SENTENCE = /[^\n]*?(?:[.!?…:](?=\s)|\n)\s*/y;
+// A sentence ends with its mark and white space after it, or with a line; "2." at the beginning of
+// a line is a list's number.
+const SENTENCE = /[^\n]*?(?:(?<!^\s*\d{1,3})[.!?…:](?=\s)|\n)\s*/my;
 const KEPT = 12;
 
 export class Announcer {

@@ -389,4 +389,7 @@ async function start() {
   await patiently(() => chat.open());
 }
 
-start();
+start().catch((problem) => {
+  shut("ended");
+  throw problem;
+});

@@ -1,5 +1,5 @@
-// A little Markdown, as elements and text nodes: paragraphs, code, lists, bold, headings as bold
-// lines. What it does not know stays as it was written.
+// A little Markdown, as elements and text nodes: paragraphs, code, lists, bold, emphasis,
+// headings as bold lines. What it does not know stays as it was written.
 
 import { element } from "./dom.js";
 
@@ -94,16 +94,18 @@ function list(lines) {
   return made;
 }
 
-/** Code and bold within a line. Italics are left alone: a lone star is often a multiplication. */
+// A star with white space or a letter on the wrong side is a multiplication, not emphasis.
+const PART = /(`[^`\n]+`|\*\*[^*\n]+\*\*|__[^_\n]+__|(?<![\w*])\*(?=\S)[^*\n]+(?<=\S)\*(?![\w*]))/;
+
+/** Code, bold and emphasis within a line. */
 function inline(text) {
   return text
-    .split(/(`[^`\n]+`|\*\*[^*\n]+\*\*|__[^_\n]+__)/)
-    .filter((part) => part !== "")
-    .map((part) => {
-      if (part.length > 2 && part.startsWith("`") && part.endsWith("`")) return element("code", {}, part.slice(1, -1));
-      if (part.length > 4 && /^(\*\*|__)/.test(part) && part.endsWith(part.slice(0, 2))) {
-        return element("strong", {}, part.slice(2, -2));
-      }
-      return document.createTextNode(part);
+    .split(PART)
+    .map((part, index) => {
+      // With one group, every second part is a match.
+      if (index % 2 === 0) return document.createTextNode(part);
+      if (part.startsWith("`")) return element("code", {}, part.slice(1, -1));
+      if (/^(\*\*|__)/.test(part)) return element("strong", {}, part.slice(2, -2));
+      return element("em", {}, part.slice(1, -1));
     });
 }

@@ -102,8 +102,9 @@ export class TurnView {
     if (this.#text !== reply.text) {
       for (const piece of this.#pieces) piece.into.remove();
       this.#pieces = [];
-      this.#text = reply.text;
+      this.#text = "";
       this.#begin();
+      this.#text = reply.text;
     }
     this.#draw();
     if (reply.files?.length) {

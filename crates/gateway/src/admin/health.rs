@@ -1,0 +1,40 @@
+//! `/healthz`, `/readyz` and `/metrics` beside the API, with what has to be read from the store when it is asked for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use http::StatusCode;
+
+use crate::gateway::Shared;
+
+/// The health paths; the backlog is read when somebody looks, never by a timer.
+pub(crate) fn measured(shared: &Shared, health: Router) -> Router {
+    health.layer(from_fn_with_state(Arc::clone(shared), measure))
+}
+
+async fn measure(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    if path != "/metrics" && path != "/readyz" {
+        return next.run(request).await;
+    }
+    if path == "/readyz" && shared.draining.is_cancelled() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "gateway: stopping\n").into_response();
+    }
+    match shared.options.store.backlog().await {
+        Ok((waiting, oldest)) => {
+            let age = oldest.map(|oldest| shared.now().duration_since(oldest));
+            let age = age.and_then(|age| Duration::try_from(age).ok());
+            shared.options.metrics.backlog(waiting, age.unwrap_or_default());
+            next.run(request).await
+        }
+        Err(error) if path == "/readyz" => {
+            tracing::warn!(%error, "not ready");
+            (StatusCode::SERVICE_UNAVAILABLE, "store: it cannot be reached\n").into_response()
+        }
+        Err(_) => next.run(request).await,
+    }
+}

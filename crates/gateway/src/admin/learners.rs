@@ -1,0 +1,177 @@
+//! Learners: made, listed, shown, changed.
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use carrel_core::class::DEFAULT_CLASS;
+use carrel_core::{ClassName, LearnerId};
+use carrel_protocol::Code;
+use carrel_protocol::gateway::{
+    AliasBody, CreateLearner, Learner, LearnerList, PatchLearner, SnapshotSummary,
+};
+use carrel_store::learners::{self, Alias, Created, NewLearner};
+use http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+
+use super::query::Asked;
+use crate::auth::{Managed, Operator};
+use crate::body::{ORDINARY_BYTES, json};
+use crate::gateway::{Gateway, Shared};
+use crate::refusal::{Refusal, Result};
+
+const LIST_DEFAULT: u32 = 100;
+const LIST_MOST: u32 = 1000;
+const ALIAS_BYTES: usize = 256;
+const MOST_ALIASES: usize = 64;
+
+pub(super) async fn create(
+    State(shared): State<Shared>,
+    _: Operator,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<(StatusCode, Json<Learner>)> {
+    let asked: CreateLearner = json(&headers, body, ORDINARY_BYTES).await?;
+    let class = asked.class.as_deref().unwrap_or(DEFAULT_CLASS);
+    let new = NewLearner {
+        id: asked.id.clone(),
+        class: known_class(&shared, class).await?,
+        aliases: aliases(&asked.aliases)?,
+    };
+    let created = shared.options.store.create_learner(&new, shared.now()).await?;
+    // The answer to a repeat is the answer to the first.
+    accepted(created)?;
+    Ok((StatusCode::OK, Json(find(&shared, &asked.id).await?)))
+}
+
+fn accepted(created: Created) -> Result<()> {
+    let conflict = |detail: String| Err(Refusal::new(Code::Conflict, detail));
+    match created {
+        Created::New | Created::Same => Ok(()),
+        Created::Differs => conflict(
+            "there is a learner of this id with another class or other aliases".to_owned(),
+        ),
+        Created::AliasTaken(alias) => conflict(format!(
+            "an alias on channel '{}' belongs to another learner",
+            alias.channel
+        )),
+        Created::StillErasing => {
+            conflict("a learner of this id is still being erased; try again shortly".to_owned())
+        }
+    }
+}
+
+async fn known_class(gateway: &Gateway, name: &str) -> Result<ClassName> {
+    let class: ClassName = name
+        .parse()
+        .map_err(|error: carrel_core::id::Error| Refusal::new(Code::InvalidBody, error.to_string()))?;
+    let known = name == DEFAULT_CLASS || gateway.options.store.class(&class).await?.is_some();
+    if known {
+        return Ok(class);
+    }
+    let detail = format!("there is no class '{class}'; see /admin/v1/classes");
+    Err(Refusal::new(Code::InvalidBody, detail))
+}
+
+fn aliases(bodies: &[AliasBody]) -> Result<Vec<Alias>> {
+    let plain = |text: &str| {
+        (1..=ALIAS_BYTES).contains(&text.len()) && !text.contains(char::is_control)
+    };
+    if bodies.len() > MOST_ALIASES
+        || !bodies.iter().all(|alias| plain(&alias.channel) && plain(&alias.external_id))
+    {
+        let detail = "an alias is a channel and an external_id of 1 to 256 bytes, 64 at most";
+        return Err(Refusal::new(Code::InvalidBody, detail));
+    }
+    let alias = |body: &AliasBody| Alias {
+        channel: body.channel.clone(),
+        external_id: body.external_id.clone(),
+    };
+    Ok(bodies.iter().map(alias).collect())
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Page {
+    after: Option<LearnerId>,
+    limit: Option<u32>,
+}
+
+pub(super) async fn list(
+    State(shared): State<Shared>,
+    _: Operator,
+    Asked(page): Asked<Page>,
+) -> Result<Json<LearnerList>> {
+    let limit = page.limit.unwrap_or(LIST_DEFAULT).clamp(1, LIST_MOST);
+    let store = &shared.options.store;
+    let rows = store.learners(page.after.as_ref(), limit, shared.now()).await?;
+    let next = (rows.len() == limit as usize)
+        .then(|| rows.last().map(|row| row.id.clone()))
+        .flatten();
+    let open = rows.into_iter().filter(|row| !row.desired.deleting);
+    let learners = open.map(|row| view(&shared, row)).collect();
+    Ok(Json(LearnerList { learners, next }))
+}
+
+pub(super) async fn show(
+    State(shared): State<Shared>,
+    Managed(learner): Managed,
+) -> Result<Json<Learner>> {
+    find(&shared, &learner).await.map(Json)
+}
+
+pub(super) async fn change(
+    State(shared): State<Shared>,
+    Managed(learner): Managed,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Learner>> {
+    let patch: PatchLearner = json(&headers, body, ORDINARY_BYTES).await?;
+    find(&shared, &learner).await?;
+    let class = match &patch.class {
+        Some(name) => Some(known_class(&shared, name).await?),
+        None => None,
+    };
+    let aliases = patch.aliases.as_deref().map(aliases).transpose()?;
+    let store = &shared.options.store;
+    let changed = store
+        .change_learner(&learner, class.as_ref(), aliases.as_deref())
+        .await?;
+    accepted(changed.ok_or_else(Refusal::no_learner)?)?;
+    find(&shared, &learner).await.map(Json)
+}
+
+/// The learner's document; one that is being erased is gone for everybody.
+pub(super) async fn find(gateway: &Gateway, learner: &LearnerId) -> Result<Learner> {
+    let row = gateway.options.store.learner(learner, gateway.now()).await?;
+    let row = row.filter(|row| !row.desired.deleting);
+    row.map(|row| view(gateway, row)).ok_or_else(Refusal::no_learner)
+}
+
+fn view(gateway: &Gateway, row: learners::Learner) -> Learner {
+    let isolation = gateway.options.fleet.isolation();
+    let aliases = row.aliases.into_iter().map(|alias| AliasBody {
+        channel: alias.channel,
+        external_id: alias.external_id,
+    });
+    Learner {
+        id: row.id,
+        class: row.class.into(),
+        aliases: aliases.collect(),
+        state: row.status.state,
+        state_detail: row.status.detail,
+        epoch: row.status.epoch,
+        created_time: row.created_time,
+        last_activity_time: row.last_activity_time,
+        newest_snapshot: row.newest_snapshot.map(|(snapshot_id, time)| SnapshotSummary {
+            snapshot_id: Some(snapshot_id),
+            generation: None,
+            time,
+            turn_id: None,
+            damaged: false,
+        }),
+        cost_today_nano_usd: row.cost_today,
+        isolation: isolation.isolation,
+        limits_missing: isolation.limits_missing,
+        pod: row.status.pod.map(|pod| pod.name),
+    }
+}

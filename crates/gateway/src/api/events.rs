@@ -1,0 +1,59 @@
+//! `GET /v1/learners/{id}/events`, and the stream of one turn.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use carrel_core::event::EventBody;
+use carrel_core::{LearnerId, TurnId};
+use http::HeaderMap;
+
+use crate::auth::Own;
+use crate::gateway::{Gateway, Shared};
+use crate::refusal::{Refusal, Result};
+use crate::stream::{From, Place, Subscriber, respond, turn_log};
+
+const LAST_EVENT_ID: &str = "last-event-id";
+
+/// Everything for this learner, from the beginning or after `Last-Event-ID`.
+pub(super) async fn events(
+    State(shared): State<Shared>,
+    Own(learner): Own,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let place = match headers.get(LAST_EVENT_ID) {
+        None => Place::default(),
+        Some(id) => {
+            let place = id.to_str().ok().and_then(|id| id.parse().ok());
+            let detail = "'Last-Event-ID' must be the id of an event, as in '12.3'";
+            place.ok_or_else(|| Refusal::invalid(detail))?
+        }
+    };
+    let store = &shared.options.store;
+    let row = store.learner(&learner, shared.now()).await?;
+    if row.is_none_or(|row| row.desired.deleting) {
+        return Err(Refusal::no_learner());
+    }
+    let hub = shared.hubs.open(&learner, store).await?;
+    let subscriber = Subscriber::new(hub, Arc::clone(store), From::After(place));
+    Ok(respond(subscriber, shared.cancel.clone()))
+}
+
+/// One turn's events from its beginning to its outcome.
+pub(super) async fn of_turn(
+    shared: &Gateway,
+    learner: &LearnerId,
+    turn_id: TurnId,
+) -> Result<Response> {
+    let store = &shared.options.store;
+    let hub = shared.hubs.open(learner, store).await?;
+    let turn = store.turn(learner, turn_id).await?;
+    let turn = turn.ok_or_else(Refusal::no_learner)?;
+    let log = turn_log(store, learner, turn_id, turn.version).await?;
+    let queued = log.iter().find(|event| {
+        matches!(event.body, EventBody::Queued { turn_id: id, .. } if id == turn_id)
+    });
+    let queued = queued.map_or(turn.version, |event| event.version);
+    let subscriber = Subscriber::new(hub, Arc::clone(store), From::Turn(turn_id, queued));
+    Ok(respond(subscriber, shared.cancel.clone()))
+}

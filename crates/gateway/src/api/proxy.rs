@@ -1,0 +1,142 @@
+//! `ANY /l/{id}/{path}`: HTTP and WebSocket to the learner's agent, which is woken for it.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use carrel_protocol::Code;
+use http::header::{CONNECTION, HOST, ORIGIN, UPGRADE};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+
+use super::proxy_headers::{agent_path, to_agent, to_browser};
+use crate::auth::Itself;
+use crate::dispatch::{Incarnation, NotAwake, Waker};
+use crate::envelope::PassedOn;
+use crate::gateway::{Gateway, Shared};
+use crate::refusal::{Refusal, Result};
+
+/// A request waits this long for its learner to wake.
+const WAKE_WITHIN: Duration = Duration::from_secs(60);
+const WEBSOCKET: &str = "websocket";
+
+/// An agent's pages are a folder: their relative links need the slash.
+pub(super) async fn to_folder(Itself(learner): Itself) -> Redirect {
+    Redirect::permanent(&format!("/l/{learner}/"))
+}
+
+pub(super) async fn proxy(
+    State(shared): State<Shared>,
+    Itself(learner): Itself,
+    request: Request,
+) -> Result<Response> {
+    let upgrade = is_websocket(request.headers());
+    if upgrade {
+        check_origin(request.headers())?;
+    }
+    let uri = agent_uri(request.uri())?;
+    let hub = shared.hubs.open(&learner, &shared.options.store).await?;
+    let mut waker = Waker::new(hub);
+    let waking = tokio::time::timeout(WAKE_WITHIN, waker.wake(&shared, &|_, _| {}));
+    let incarnation = waking.await.map_err(|_| asleep("it did not wake in time"))?;
+    let incarnation = incarnation.map_err(|why| match why {
+        NotAwake::NoLearner => Refusal::no_learner(),
+        NotAwake::Died { .. } => asleep("it could not be woken; try again shortly"),
+    })?;
+    forward(&shared, &incarnation, request, uri, upgrade).await
+}
+
+fn asleep(detail: &str) -> Refusal {
+    Refusal::new(Code::AgentUnavailable, detail).retry_after(5)
+}
+
+fn agent_uri(uri: &Uri) -> Result<Uri> {
+    let path = agent_path(uri.path());
+    let path = path.ok_or_else(|| Refusal::invalid("the path may not step out of its folder"))?;
+    let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));
+    format!("/agent{path}{query}")
+        .parse()
+        .map_err(|_| Refusal::invalid("the path makes no sense"))
+}
+
+fn is_websocket(headers: &HeaderMap) -> bool {
+    let upgrade = headers.get(UPGRADE).and_then(|value| value.to_str().ok());
+    upgrade.is_some_and(|value| value.eq_ignore_ascii_case(WEBSOCKET))
+}
+
+/// A WebSocket is not bound to its page's origin by browsers: a page elsewhere must not open one here.
+fn check_origin(headers: &HeaderMap) -> Result<()> {
+    let Some(origin) = headers.get(ORIGIN).and_then(|origin| origin.to_str().ok()) else {
+        return Ok(());
+    };
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let from = origin.split_once("://").map(|(_, authority)| authority);
+    if from.is_some() && from == host {
+        return Ok(());
+    }
+    let detail = "a WebSocket may be opened by pages of this server only";
+    Err(Refusal::new(Code::Forbidden, detail))
+}
+
+async fn forward(
+    gateway: &Gateway,
+    incarnation: &Incarnation,
+    mut request: Request,
+    uri: Uri,
+    upgrade: bool,
+) -> Result<Response> {
+    let browser = hyper::upgrade::on(&mut request);
+    let (mut parts, body) = request.into_parts();
+    parts.uri = uri;
+    parts.extensions.clear();
+    to_agent(&mut parts.headers);
+    if upgrade {
+        ask_for_websocket(&mut parts.headers);
+    }
+    let request = http::Request::from_parts(parts, body);
+    let sent = incarnation.sidecar.send(request).await;
+    let mut response = sent.map_err(|error| {
+        tracing::info!(learner.id = %incarnation.sidecar.learner, %error, "a proxied request failed");
+        asleep("it did not answer; try again shortly")
+    })?;
+    let switched = upgrade && response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if switched {
+        let agent = hyper::upgrade::on(&mut response);
+        let cancel = gateway.cancel.clone();
+        gateway.tracker.spawn(async move {
+            let both = async {
+                let (browser, agent) = tokio::try_join!(browser, agent)?;
+                splice(browser, agent).await
+            };
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                ended = both => if let Err(error) = ended {
+                    tracing::debug!(%error, "a WebSocket ended");
+                }
+            }
+        });
+    }
+    let (mut parts, body) = response.into_parts();
+    to_browser(&mut parts.headers);
+    if switched {
+        ask_for_websocket(&mut parts.headers);
+    }
+    parts.extensions.clear();
+    parts.extensions.insert(PassedOn);
+    Ok(Response::from_parts(parts, Body::new(body)).into_response())
+}
+
+fn ask_for_websocket(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static(WEBSOCKET));
+}
+
+async fn splice(
+    browser: hyper::upgrade::Upgraded,
+    agent: hyper::upgrade::Upgraded,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let (mut browser, mut agent) = (TokioIo::new(browser), TokioIo::new(agent));
+    tokio::io::copy_bidirectional(&mut browser, &mut agent).await?;
+    Ok(())
+}

@@ -1,0 +1,182 @@
+//! Who asks: by bearer token, or by a browser's session cookie.
+
+use std::collections::HashMap;
+
+use axum::extract::{FromRequestParts, Path};
+use carrel_core::LearnerId;
+use carrel_protocol::Code;
+use carrel_store::access::{SecretKind, Subject};
+use http::request::Parts;
+use http::{HeaderMap, Method, header};
+
+use crate::cookie::{self, LEARNER, OPERATOR};
+use crate::gateway::{Gateway, Shared};
+use crate::refusal::{Refusal, Result};
+use crate::secret;
+
+/// Says that a request with a cookie was made by our own page's script.
+const BY_SCRIPT: &str = "x-carrel-request";
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Caller {
+    /// As this learner.
+    pub(crate) learner: Option<LearnerId>,
+    /// As the operator.
+    pub(crate) operator: bool,
+}
+
+/// Finds out who asks; nobody is an answer too.
+///
+/// # Errors
+/// When a token is not valid, or a request that changes something came by cookie without our header.
+pub(crate) async fn caller(
+    gateway: &Gateway,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Caller> {
+    if let Some(value) = headers.get(header::AUTHORIZATION) {
+        return by_token(gateway, value.to_str().unwrap_or_default()).await;
+    }
+    let caller = by_cookie(gateway, headers).await?;
+    let known = caller != Caller::default();
+    if known && !method.is_safe() && !headers.contains_key(BY_SCRIPT) {
+        let detail = "a request by cookie that changes something needs the header 'X-Carrel-Request: 1'";
+        return Err(Refusal::new(Code::Forbidden, detail));
+    }
+    Ok(caller)
+}
+
+async fn by_token(gateway: &Gateway, value: &str) -> Result<Caller> {
+    let token = value
+        .split_once(' ')
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim());
+    let invalid = || Refusal::new(Code::Unauthenticated, "the token is not valid or has expired");
+    let token = token.ok_or_else(invalid)?;
+    if secret::matches(token, &gateway.options.admin_token_hash) {
+        return Ok(Caller {
+            learner: None,
+            operator: true,
+        });
+    }
+    let hash = secret::hash_of(token);
+    let store = &gateway.options.store;
+    match store.subject(hash, SecretKind::Token, gateway.now()).await? {
+        Some(Subject::Learner(learner)) => Ok(Caller {
+            learner: Some(learner),
+            operator: false,
+        }),
+        Some(Subject::Operator) => Ok(Caller {
+            learner: None,
+            operator: true,
+        }),
+        None => Err(invalid()),
+    }
+}
+
+async fn by_cookie(gateway: &Gateway, headers: &HeaderMap) -> Result<Caller> {
+    let mut caller = Caller::default();
+    for name in [LEARNER, OPERATOR] {
+        let Some(value) = cookie::find(headers, name) else {
+            continue;
+        };
+        let hash = secret::hash_of(value);
+        let store = &gateway.options.store;
+        match store.subject(hash, SecretKind::Session, gateway.now()).await? {
+            Some(Subject::Learner(learner)) if name == LEARNER => caller.learner = Some(learner),
+            Some(Subject::Operator) if name == OPERATOR => caller.operator = true,
+            Some(_) | None => {}
+        }
+    }
+    Ok(caller)
+}
+
+pub(crate) fn unauthenticated() -> Refusal {
+    let detail = "send 'Authorization: Bearer …' or sign in with a link";
+    Refusal::new(Code::Unauthenticated, detail)
+}
+
+async fn learner_in_path(parts: &mut Parts) -> Option<LearnerId> {
+    let path: Path<HashMap<String, String>> =
+        Path::from_request_parts(parts, &()).await.ok()?;
+    path.get("id")?.parse().ok()
+}
+
+/// The learner that the path names, asked for by itself or by the operator.
+#[derive(Debug)]
+pub(crate) struct Own(pub(crate) LearnerId);
+
+impl FromRequestParts<Shared> for Own {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self> {
+        let caller = caller(shared, &parts.method, &parts.headers).await?;
+        if caller == Caller::default() {
+            return Err(unauthenticated());
+        }
+        let learner = learner_in_path(parts).await.ok_or_else(Refusal::no_learner)?;
+        if caller.operator || caller.learner.as_ref() == Some(&learner) {
+            Ok(Self(learner))
+        } else {
+            Err(Refusal::no_learner())
+        }
+    }
+}
+
+/// The learner that the path names, asked for by itself only: the operator's session never reaches an agent.
+#[derive(Debug)]
+pub(crate) struct Itself(pub(crate) LearnerId);
+
+impl FromRequestParts<Shared> for Itself {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self> {
+        let caller = caller(shared, &parts.method, &parts.headers).await?;
+        let Some(itself) = caller.learner else {
+            let detail = "an agent's pages are for its learner: use a token of the learner";
+            return Err(match caller.operator {
+                true => Refusal::new(Code::Forbidden, detail),
+                false => unauthenticated(),
+            });
+        };
+        let learner = learner_in_path(parts).await;
+        learner
+            .filter(|learner| *learner == itself)
+            .map(Self)
+            .ok_or_else(Refusal::no_learner)
+    }
+}
+
+/// The operator.
+#[derive(Debug)]
+pub(crate) struct Operator;
+
+impl FromRequestParts<Shared> for Operator {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self> {
+        let caller = caller(shared, &parts.method, &parts.headers).await?;
+        match caller {
+            Caller { operator: true, .. } => Ok(Self),
+            Caller { learner: Some(_), .. } => {
+                Err(Refusal::new(Code::Forbidden, "this is for the operator"))
+            }
+            Caller { .. } => Err(unauthenticated()),
+        }
+    }
+}
+
+/// The operator, and the learner that the path names.
+#[derive(Debug)]
+pub(crate) struct Managed(pub(crate) LearnerId);
+
+impl FromRequestParts<Shared> for Managed {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self> {
+        Operator::from_request_parts(parts, shared).await?;
+        let learner = learner_in_path(parts).await;
+        learner.map(Self).ok_or_else(Refusal::no_learner)
+    }
+}

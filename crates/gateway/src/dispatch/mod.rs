@@ -1,0 +1,117 @@
+//! Finds turns that wait and runs each learner's, one at a time, in a task of that learner.
+
+mod lease;
+mod relay;
+mod roster;
+mod turn;
+mod wake;
+
+pub(crate) use lease::renew;
+pub(crate) use roster::Roster;
+pub(crate) use wake::{Incarnation, NotAwake, Waker};
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use carrel_core::LearnerId;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::gateway::Shared;
+use roster::Entry;
+
+/// How often the store is asked without a hint: finds turns whose owner died.
+const POLL_EVERY: Duration = Duration::from_secs(5);
+/// Hints that come within this are answered by one look.
+const HINTS_GATHER: Duration = Duration::from_millis(20);
+/// The most learners found by one look.
+const FOUND_AT_ONCE: u32 = 4096;
+
+/// Runs until the process ends.
+pub(crate) async fn run(shared: Shared) {
+    let store = &shared.options.store;
+    let mut changes = store.changes();
+    if shared.options.alone {
+        // Their owners are gone; without this the turns would wait until the leases end.
+        if let Err(error) = store.release_leases_except(shared.owner).await {
+            tracing::warn!(%error, "leases of an earlier process stay until they end");
+        }
+    }
+    let mut poll = interval(POLL_EVERY);
+    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shared.draining.cancelled() => return,
+            _ = poll.tick() => {
+                if let Err(error) = shared.hubs.catch_up_all(store).await {
+                    tracing::warn!(%error, "streams are behind");
+                }
+            }
+            changed = changes.recv() => match changed {
+                Ok(learner) if shared.roster.has(&learner) => continue,
+                Ok(_) | Err(RecvError::Lagged(_)) => {
+                    tokio::time::sleep(HINTS_GATHER).await;
+                    changes = changes.resubscribe();
+                }
+                Err(RecvError::Closed) => return,
+            },
+        }
+        match store.waiting(shared.now(), FOUND_AT_ONCE).await {
+            Ok(found) => found.iter().for_each(|learner| kick(&shared, learner)),
+            Err(error) => tracing::warn!(%error, "turns that wait cannot be listed"),
+        }
+    }
+}
+
+/// A turn of this learner may wait: sees to it now, unless that is being done.
+pub(crate) fn kick(shared: &Shared, learner: &LearnerId) {
+    if shared.draining.is_cancelled() {
+        return;
+    }
+    if let Some(entry) = shared.roster.enter(learner) {
+        let shared = Arc::clone(shared);
+        shared.tracker.clone().spawn(async move {
+            let all = run_all(&shared, &entry);
+            tokio::select! {
+                () = shared.cancel.cancelled() => {}
+                () = all => {}
+            }
+            shared.roster.leave_for_good(&entry);
+        });
+    }
+}
+
+/// Runs the learner's turns until none waits.
+async fn run_all(shared: &Shared, entry: &Arc<Entry>) {
+    loop {
+        while !shared.draining.is_cancelled() {
+            let now = shared.now();
+            let until = now + lease::LASTS;
+            let claimed = shared
+                .options
+                .store
+                .claim(entry.learner(), shared.owner, now, until)
+                .await;
+            match claimed {
+                Ok(Some(claimed)) => {
+                    let lost = entry.own(claimed.turn.turn_id, claimed.lease);
+                    let run = turn::run(shared, entry.learner(), claimed, lost);
+                    let ended = Box::pin(run).await;
+                    entry.disown();
+                    if !ended {
+                        // Let go: found again when its lease ends.
+                        break;
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::warn!(learner.id = %entry.learner(), %error, "a turn cannot be claimed");
+                    break;
+                }
+            }
+        }
+        if shared.roster.leave(entry) {
+            return;
+        }
+    }
+}

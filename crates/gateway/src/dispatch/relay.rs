@@ -1,0 +1,300 @@
+//! Hands a turn to a sidecar and passes on what comes back, until the turn or the incarnation ends.
+
+use std::time::Duration;
+
+use carrel_core::TurnId;
+use carrel_core::event::ToolStatus;
+use carrel_core::turn::Death;
+use carrel_protocol::gateway::{StreamEvent, TurnStep};
+use carrel_protocol::sidecar::{Frame, TurnOrder};
+use carrel_store::turns::{Failure, OwnerWrite, Timing, ToolUse};
+use tokio::sync::watch;
+
+use super::turn::Run;
+use super::wake::Incarnation;
+use crate::sidecar::{Error, Frames};
+
+/// Between tries to attach again to a sidecar that the fleet believes alive.
+const ATTACH_AGAIN: Duration = Duration::from_millis(100);
+/// The stop wish is read this often without a hint.
+const READ_WISH_EVERY: Duration = Duration::from_secs(5);
+
+/// What came of an attempt.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// The turn has its outcome in the store.
+    Ended,
+    /// Somebody else owns the turn.
+    LetGo,
+    /// The attempt died.
+    Died(Death, String),
+}
+
+/// What one attempt has said so far; a second delivery repeats it from the start.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// Bytes of text that were published.
+    text: usize,
+    /// Tool uses that are in the store.
+    tools: Vec<(String, ToolStatus)>,
+}
+
+impl Told {
+    /// An attempt of which an earlier owner kept these tool uses.
+    pub(super) fn before(tools: Vec<(String, ToolStatus)>) -> Self {
+        Self { text: 0, tools }
+    }
+}
+
+/// Where one delivery of the attempt is.
+#[derive(Debug, Default)]
+struct Delivery {
+    text: usize,
+}
+
+impl Delivery {
+    /// What of a piece of text was not published by an earlier delivery.
+    fn news<'a>(&mut self, told: &mut Told, text: &'a str) -> &'a str {
+        let start = self.text;
+        self.text += text.len();
+        let known = told.text.saturating_sub(start).min(text.len());
+        told.text = told.text.max(self.text);
+        text.get(known..).unwrap_or_default()
+    }
+}
+
+impl Run<'_> {
+    /// Runs the attempt to its end, attaching again when the connection is lost.
+    pub(super) async fn relay(
+        &self,
+        incarnation: &Incarnation,
+        order: &TurnOrder,
+        mut told: Told,
+    ) -> After {
+        loop {
+            let why = match incarnation.sidecar.turn(order).await {
+                Ok(frames) => match self.follow(incarnation, frames, &mut told).await {
+                    Ok(after) => return after,
+                    Err(error) => error,
+                },
+                Err(Error::Refused(problem)) => {
+                    return After::Died(Death::Infrastructure, problem.to_string());
+                }
+                Err(error) => error,
+            };
+            tracing::info!(turn.id = %order.turn_id, %why, "the connection to the sidecar is lost");
+            if let Some(reason) = self.has_died(incarnation).await {
+                return After::Died(Death::Infrastructure, reason);
+            }
+            tokio::time::sleep(ATTACH_AGAIN).await;
+        }
+    }
+
+    async fn follow(
+        &self,
+        incarnation: &Incarnation,
+        mut frames: Frames,
+        told: &mut Told,
+    ) -> Result<After, Error> {
+        let mut delivery = Delivery::default();
+        let mut wish = Wish::new(self.hub.hints());
+        loop {
+            let frame = tokio::select! {
+                biased;
+                frame = frames.next() => frame?,
+                () = wish.due() => {
+                    if self.is_stop_wanted().await {
+                        incarnation.sidecar.stop(self.turn_id()).await?;
+                        wish.done = true;
+                    }
+                    continue;
+                }
+            };
+            if let Some(after) = self.take(frame, &mut delivery, told, incarnation).await {
+                return Ok(after);
+            }
+        }
+    }
+
+    async fn is_stop_wanted(&self) -> bool {
+        let row = self.store().turn(self.learner, self.turn_id()).await;
+        row.is_ok_and(|row| row.is_some_and(|row| row.stop_requested))
+    }
+
+    async fn take(
+        &self,
+        frame: Frame,
+        delivery: &mut Delivery,
+        told: &mut Told,
+        incarnation: &Incarnation,
+    ) -> Option<After> {
+        let turn_id = self.turn_id();
+        match frame {
+            Frame::Text { text } => {
+                let text = delivery.news(told, &text);
+                if !text.is_empty() {
+                    let text = text.to_owned();
+                    self.hub.live(StreamEvent::Delta { turn_id, text });
+                }
+                None
+            }
+            Frame::Tool {
+                id,
+                name,
+                status,
+                summary,
+            } => {
+                let tool = ToolUse {
+                    tool_id: id,
+                    name,
+                    status,
+                    summary,
+                };
+                self.keep_tool(tool, told).await
+            }
+            Frame::Status { text } => {
+                self.say(TurnStep::Running, &text);
+                None
+            }
+            Frame::Snapshotting => {
+                self.say(TurnStep::Snapshotting, "");
+                None
+            }
+            // The vault wrote it; the row and the event are there.
+            Frame::Committed { .. } => Some(After::Ended),
+            Frame::Failed {
+                code,
+                detail,
+                retryable,
+                operator_reason,
+                timing,
+            } => {
+                let failure = Failure {
+                    code,
+                    detail,
+                    retryable,
+                    partial_text: self.hub.said(),
+                    operator_reason,
+                };
+                let timing = Timing {
+                    restore: incarnation.restore_ms,
+                    agent: timing.agent,
+                    snapshot: timing.snapshot,
+                    ..Timing::default()
+                };
+                Some(self.fail(&failure, timing).await)
+            }
+            Frame::Died { by_agent, reason } => {
+                let death = if by_agent {
+                    Death::Agent
+                } else {
+                    Death::Infrastructure
+                };
+                Some(After::Died(death, reason))
+            }
+        }
+    }
+
+    async fn keep_tool(&self, tool: ToolUse, told: &mut Told) -> Option<After> {
+        let use_of = (tool.tool_id.clone(), tool.status);
+        if told.tools.contains(&use_of) {
+            return None;
+        }
+        let written = self
+            .persist("keeping a tool use", || {
+                self.store().tool(self.turn_id(), self.lease(), &tool, self.now())
+            })
+            .await;
+        match written {
+            Some(OwnerWrite::Written(_)) => {
+                told.tools.push(use_of);
+                self.catch_up().await;
+                None
+            }
+            Some(OwnerWrite::Ended) => Some(After::Ended),
+            Some(OwnerWrite::StaleEpoch { .. } | OwnerWrite::NotOwner) | None => Some(After::LetGo),
+        }
+    }
+
+    async fn fail(&self, failure: &Failure, timing: Timing) -> After {
+        let written = self
+            .persist("failing a turn", || {
+                let (turn, lease) = (self.turn_id(), self.lease());
+                self.store().fail(turn, lease, failure, timing, self.now())
+            })
+            .await;
+        match written {
+            Some(OwnerWrite::Written(_) | OwnerWrite::Ended) => After::Ended,
+            Some(OwnerWrite::StaleEpoch { .. } | OwnerWrite::NotOwner) | None => After::LetGo,
+        }
+    }
+
+    /// Whether the fleet says that the incarnation has ended; `None` while it may live.
+    async fn has_died(&self, incarnation: &Incarnation) -> Option<String> {
+        let fleet = &self.shared.options.fleet;
+        match fleet.status(self.learner).await {
+            Ok(status) if status.epoch == incarnation.epoch && status.pod.is_some() => None,
+            Ok(status) if status.detail.is_empty() => Some("its pod ended".to_owned()),
+            Ok(status) => Some(status.detail),
+            Err(carrel_protocol::fleet::Error::NoLearner(_)) => Some("the learner is gone".to_owned()),
+            Err(error) => {
+                tracing::warn!(learner.id = %self.learner, %error, "the fleet does not answer");
+                None
+            }
+        }
+    }
+
+    pub(super) fn turn_id(&self) -> TurnId {
+        self.claimed.turn.turn_id
+    }
+}
+
+/// When to look for the wish to stop.
+#[derive(Debug)]
+struct Wish {
+    hints: watch::Receiver<()>,
+    first: bool,
+    done: bool,
+}
+
+impl Wish {
+    fn new(hints: watch::Receiver<()>) -> Self {
+        Self {
+            hints,
+            first: true,
+            done: false,
+        }
+    }
+
+    async fn due(&mut self) {
+        if self.done {
+            return std::future::pending().await;
+        }
+        if std::mem::take(&mut self.first) {
+            return;
+        }
+        tokio::select! {
+            _ = self.hints.changed() => {}
+            () = tokio::time::sleep(READ_WISH_EVERY) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_delivery_tells_only_what_the_first_did_not() {
+        let mut told = Told::default();
+        let mut first = Delivery::default();
+        assert_eq!(first.news(&mut told, "two plus "), "two plus ");
+        assert_eq!(first.news(&mut told, "two"), "two");
+        let mut second = Delivery::default();
+        assert_eq!(second.news(&mut told, "two plus two is "), " is ");
+        assert_eq!(second.news(&mut told, "four"), "four");
+        let mut third = Delivery::default();
+        assert_eq!(third.news(&mut told, "two"), "");
+        assert_eq!(third.news(&mut told, " plus two is four!"), "!");
+    }
+}

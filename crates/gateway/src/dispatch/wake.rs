@@ -1,0 +1,265 @@
+//! Gets a learner's incarnation that takes turns: asks the fleet, waits for a pod, waits at its sidecar.
+//!
+//! Used by turns and by the proxy. Many may ask for the same learner: the wish is the same epoch and costs nothing twice.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use carrel_core::learner::{LearnerState, PodRef, StartKind, Status};
+use carrel_core::{Epoch, LearnerId};
+use carrel_protocol::fleet;
+use carrel_protocol::gateway::TurnStep;
+use carrel_protocol::sidecar::{Hello, Phase};
+
+use crate::gateway::Gateway;
+use crate::sidecar::{Error, Sidecar};
+use crate::stream::Hub;
+
+/// Waits no longer for a hint than this.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// A sidecar that was just started may not listen yet.
+const CONNECT_AGAIN: Duration = Duration::from_millis(20);
+/// What a learner is told while it wakes.
+pub(super) const FETCHING: &str = "Fetching your notes…";
+
+/// An incarnation that takes turns.
+#[derive(Debug, Clone)]
+pub(crate) struct Incarnation {
+    pub(crate) epoch: Epoch,
+    pub(crate) sidecar: Sidecar,
+    pub(crate) start_kind: StartKind,
+    pub(crate) restore_ms: u64,
+}
+
+/// Why there is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NotAwake {
+    /// One that was started for this ended before it was ready.
+    Died {
+        /// Which.
+        epoch: Epoch,
+        /// What was seen.
+        reason: String,
+    },
+    /// No such learner, or it is being erased.
+    NoLearner,
+}
+
+/// What follows from what is seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Look {
+    /// A pod to wait at.
+    Try(PodRef),
+    /// A new incarnation after this epoch is wanted.
+    Ask(Epoch),
+    /// The one that was waited for has ended.
+    Ended(Epoch),
+    /// Nothing will come.
+    Gone,
+}
+
+/// Gets incarnations of one learner, for one turn or request.
+#[derive(Debug)]
+pub(crate) struct Waker {
+    learner: LearnerId,
+    hub: Arc<Hub>,
+    /// The newest epoch when this began; its end is not ours to mourn.
+    present: Option<Epoch>,
+    was_awake: bool,
+    /// Incarnations up to this take no turn.
+    beyond: Option<Epoch>,
+    asked: Option<Epoch>,
+    tried: Option<Epoch>,
+}
+
+impl Waker {
+    pub(crate) fn new(hub: Arc<Hub>) -> Self {
+        Self {
+            learner: hub.learner().clone(),
+            hub,
+            present: None,
+            was_awake: false,
+            beyond: None,
+            asked: None,
+            tried: None,
+        }
+    }
+
+    /// Incarnations up to this take no turn any more.
+    pub(super) fn dismiss(&mut self, epoch: Epoch) {
+        self.beyond = self.beyond.max(Some(epoch));
+        self.tried = None;
+    }
+
+    /// Waits for an incarnation that takes turns, saying what it waits for.
+    ///
+    /// # Cancel safety
+    /// Safe: the next call goes on where this one was.
+    pub(crate) async fn wake(
+        &mut self,
+        gateway: &Gateway,
+        say: &(dyn Fn(TurnStep, &str) + Sync),
+    ) -> Result<Incarnation, NotAwake> {
+        let mut hints = self.hub.hints();
+        let mut fleet_changes = gateway.options.fleet.changes();
+        loop {
+            hints.mark_unchanged();
+            let mut pause = LOOK_AGAIN;
+            match gateway.options.fleet.status(&self.learner).await {
+                Ok(status) => {
+                    self.first(&status);
+                    match self.look(&status) {
+                        Look::Gone => return Err(NotAwake::NoLearner),
+                        Look::Ended(epoch) => {
+                            self.dismiss(epoch);
+                            if self.present < Some(epoch) {
+                                let reason = ended(&status);
+                                return Err(NotAwake::Died { epoch, reason });
+                            }
+                            continue;
+                        }
+                        Look::Ask(after) => {
+                            let detail = if status.detail.is_empty() { FETCHING } else { &status.detail };
+                            say(TurnStep::Waking, detail);
+                            self.ask(gateway, after).await?;
+                        }
+                        Look::Try(pod) => {
+                            self.tried = Some(status.epoch);
+                            if !is_up(status.state) {
+                                say(TurnStep::Restoring, FETCHING);
+                            }
+                            match self.wait_at(gateway, &pod, &status).await? {
+                                Some(incarnation) => return Ok(incarnation),
+                                None => pause = CONNECT_AGAIN,
+                            }
+                        }
+                    }
+                }
+                Err(fleet::Error::NoLearner(_)) => return Err(NotAwake::NoLearner),
+                Err(error) => tracing::warn!(learner.id = %self.learner, %error, "the fleet does not answer"),
+            }
+            let changed = async {
+                // A missed change is as good as one.
+                while fleet_changes.recv().await.is_ok_and(|who| who != self.learner) {}
+            };
+            tokio::select! {
+                () = changed => {}
+                _ = hints.changed() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    fn first(&mut self, status: &Status) {
+        if self.present.is_none() {
+            self.present = Some(status.epoch);
+            self.was_awake = is_up(status.state);
+        }
+    }
+
+    fn look(&self, status: &Status) -> Look {
+        let takes_turns = match status.state {
+            LearnerState::Deleting => return Look::Gone,
+            LearnerState::Waking
+            | LearnerState::Restoring
+            | LearnerState::Ready
+            | LearnerState::Busy => true,
+            LearnerState::Asleep
+            | LearnerState::Draining
+            | LearnerState::Snapshotting
+            | LearnerState::Failed => false,
+        };
+        let pod = status.pod.clone().filter(|_| takes_turns);
+        if let Some(tried) = self.tried
+            && (status.epoch > tried || pod.is_none())
+        {
+            return Look::Ended(tried);
+        }
+        match pod {
+            Some(pod) if Some(status.epoch) > self.beyond => Look::Try(pod),
+            _ => Look::Ask(self.beyond.unwrap_or_default().max(status.epoch)),
+        }
+    }
+
+    async fn ask(&mut self, gateway: &Gateway, after: Epoch) -> Result<(), NotAwake> {
+        if self.asked == Some(after) {
+            return Ok(());
+        }
+        match gateway.options.fleet.wake(&self.learner, after).await {
+            Ok(()) => self.asked = Some(after),
+            Err(fleet::Error::NoLearner(_)) => return Err(NotAwake::NoLearner),
+            Err(error) => {
+                tracing::warn!(learner.id = %self.learner, %error, "the fleet cannot be asked");
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits at a pod's sidecar. `None`: look again.
+    async fn wait_at(
+        &mut self,
+        gateway: &Gateway,
+        pod: &PodRef,
+        status: &Status,
+    ) -> Result<Option<Incarnation>, NotAwake> {
+        let epoch = status.epoch;
+        let Ok(endpoint) = pod.address.parse() else {
+            tracing::error!(learner.id = %self.learner, address = pod.address, "a pod's address makes no sense");
+            return Ok(None);
+        };
+        let sidecar = gateway.sidecar(&self.learner, epoch, endpoint);
+        let hello = match sidecar.ready().await {
+            Ok(hello) => hello,
+            Err(Error::Lost(why)) => {
+                tracing::debug!(learner.id = %self.learner, why, "the sidecar is not there");
+                return Ok(None);
+            }
+            Err(error) => {
+                tracing::warn!(learner.id = %self.learner, %error, "the sidecar cannot be used");
+                return Ok(None);
+            }
+        };
+        match hello.phase {
+            Phase::Ready | Phase::Busy => Ok(Some(self.incarnation(sidecar, status, &hello))),
+            Phase::Blank | Phase::Restoring => Ok(None),
+            Phase::Draining | Phase::Snapshotting => {
+                self.dismiss(epoch);
+                Ok(None)
+            }
+            Phase::Ending => {
+                self.dismiss(epoch);
+                if self.present < Some(epoch) {
+                    let reason = hello.detail;
+                    return Err(NotAwake::Died { epoch, reason });
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    fn incarnation(&self, sidecar: Sidecar, status: &Status, hello: &Hello) -> Incarnation {
+        let live = self.was_awake && self.present == Some(status.epoch);
+        Incarnation {
+            epoch: status.epoch,
+            sidecar,
+            start_kind: if live {
+                StartKind::Live
+            } else {
+                status.start_kind.unwrap_or(StartKind::Cold)
+            },
+            restore_ms: hello.restore_ms.filter(|_| !live).unwrap_or_default(),
+        }
+    }
+}
+
+fn is_up(state: LearnerState) -> bool {
+    matches!(state, LearnerState::Ready | LearnerState::Busy)
+}
+
+fn ended(status: &Status) -> String {
+    if status.detail.is_empty() {
+        "its pod ended before it was ready".to_owned()
+    } else {
+        status.detail.clone()
+    }
+}

@@ -1,0 +1,113 @@
+//! The component: its parts, its start and its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use carrel_core::learner::LearnerState;
+use carrel_core::{MessageId, OwnerId};
+use moka::future::Cache;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::admin::erase;
+use crate::dispatch::{self, Roster};
+use crate::options::Options;
+use crate::rate::RateLimit;
+use crate::sidecar::Sidecar;
+use crate::stream::Hubs;
+
+/// Repeats of a message within this time get the same answer to the letter.
+const ANSWERED_FOR: Duration = Duration::from_secs(600);
+const ANSWERS_KEPT: u64 = 10_000;
+
+/// What all requests and turns share.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    pub(crate) options: Options,
+    pub(crate) hubs: Arc<Hubs>,
+    pub(crate) roster: Roster,
+    pub(crate) rate: RateLimit,
+    /// Where learners were when their messages were first answered.
+    pub(crate) answered: Cache<MessageId, LearnerState>,
+    pub(crate) owner: OwnerId,
+    pub(crate) tracker: TaskTracker,
+    /// Ends everything.
+    pub(crate) cancel: CancellationToken,
+    /// Closes the intake; running turns finish.
+    pub(crate) draining: CancellationToken,
+}
+
+/// The part of the gateway that requests and turns hold.
+pub(crate) type Shared = Arc<Gateway>;
+
+impl Gateway {
+    pub(crate) fn now(&self) -> jiff::Timestamp {
+        self.options.clock.now()
+    }
+
+    pub(crate) fn sidecar(
+        &self,
+        learner: &carrel_core::LearnerId,
+        epoch: carrel_core::Epoch,
+        endpoint: carrel_protocol::Endpoint,
+    ) -> Sidecar {
+        Sidecar {
+            learner: learner.clone(),
+            epoch,
+            endpoint,
+            signer: self.options.signer.clone(),
+            clock: self.options.clock.clone(),
+            tracker: self.tracker.clone(),
+        }
+    }
+}
+
+/// A running gateway. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Handle(Shared);
+
+/// Starts the dispatcher and what keeps streams up to date; they end with `cancel`, and `tracker` waits for them.
+pub fn start(options: Options, tracker: TaskTracker, cancel: CancellationToken) -> Handle {
+    let shared = Arc::new(Gateway {
+        hubs: Arc::new(Hubs::default()),
+        roster: Roster::default(),
+        rate: RateLimit::new(options.limits.messages_per_minute),
+        answered: Cache::builder()
+            .max_capacity(ANSWERS_KEPT)
+            .time_to_live(ANSWERED_FOR)
+            .build(),
+        owner: OwnerId(Uuid::now_v7()),
+        draining: cancel.child_token(),
+        options,
+        tracker,
+        cancel,
+    });
+    let tracker = &shared.tracker;
+    tracker.spawn(Arc::clone(&shared.hubs).follow(
+        Arc::clone(&shared.options.store),
+        tracker.clone(),
+        shared.cancel.clone(),
+    ));
+    tracker.spawn(dispatch::run(Arc::clone(&shared)));
+    tracker.spawn(dispatch::renew(Arc::clone(&shared)));
+    tracker.spawn(erase::resume(Arc::clone(&shared)));
+    Handle(shared)
+}
+
+impl Handle {
+    /// All paths: API, admin API, pages, health.
+    pub fn router(&self) -> axum::Router {
+        crate::api::router(&self.0)
+    }
+
+    /// Closes the intake: new messages get 503, turns that wait are left to the next process, running ones finish.
+    /// Returns when none runs here.
+    ///
+    /// # Cancel safety
+    /// The intake stays closed when the caller stops waiting.
+    pub async fn drain(&self) {
+        self.0.draining.cancel();
+        self.0.roster.emptied().await;
+    }
+}

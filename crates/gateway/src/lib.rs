@@ -1,0 +1,27 @@
+#![doc = include_str!("../README.md")]
+
+mod admin;
+mod api;
+mod auth;
+mod body;
+mod cookie;
+mod dispatch;
+mod envelope;
+mod gateway;
+mod metrics;
+mod options;
+mod rate;
+mod refusal;
+mod secret;
+mod serve;
+mod sidecar;
+mod stream;
+pub mod vault_admin;
+
+pub use admin::{EventPage, SnapshotCheck, UsageReport};
+pub use gateway::{Handle, start};
+pub use metrics::Metrics;
+pub use options::{Clock, Limits, Options};
+pub use secret::hash_of;
+pub use serve::serve;
+pub use vault_admin::VaultAdmin;

@@ -1,0 +1,140 @@
+//! What the gateway measures.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use carrel_core::learner::StartKind;
+use carrel_core::turn::TurnState;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// From a live start to a slow restore.
+const WAKE_SECONDS: [f64; 12] = [
+    0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.7, 1.5, 3.0, 10.0, 30.0, 120.0,
+];
+const TURN_SECONDS: [f64; 11] = [
+    0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 1200.0,
+];
+
+/// A closed enum as a label's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Word(&'static str);
+
+impl EncodeLabelValue for Word {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        EncodeLabelValue::encode(&self.0, encoder)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WakeLabels {
+    start_kind: Word,
+    result: Word,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StageLabels {
+    start_kind: Word,
+    stage: Word,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    result: Word,
+}
+
+/// A part of a wake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub(crate) enum Stage {
+    Queue,
+    Schedule,
+    Restore,
+}
+
+/// What came of a wake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub(crate) enum WakeResult {
+    Ready,
+    Died,
+}
+
+/// What the gateway measures. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    wakes: Family<WakeLabels, Counter>,
+    wake_duration: Family<StageLabels, Histogram>,
+    turn_duration: Family<ResultLabels, Histogram>,
+    waiting: Gauge,
+    oldest: Gauge<f64, AtomicU64>,
+}
+
+impl Metrics {
+    /// Registers what the gateway measures, in a registry whose names begin with `carrel_`.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            wakes: Family::default(),
+            wake_duration: Family::new_with_constructor(|| Histogram::new(WAKE_SECONDS)),
+            turn_duration: Family::new_with_constructor(|| Histogram::new(TURN_SECONDS)),
+            waiting: Gauge::default(),
+            oldest: Gauge::default(),
+        };
+        registry.register("wakes", "Incarnations that turns waited for", metrics.wakes.clone());
+        registry.register(
+            "wake_duration_seconds",
+            "How long turns waited for an incarnation, by stage",
+            metrics.wake_duration.clone(),
+        );
+        registry.register(
+            "turn_duration_seconds",
+            "From a message's acceptance to its outcome",
+            metrics.turn_duration.clone(),
+        );
+        registry.register(
+            "turns_waiting",
+            "Turns that wait or run",
+            metrics.waiting.clone(),
+        );
+        registry.register(
+            "oldest_message_age_seconds",
+            "Age of the oldest message without an outcome",
+            metrics.oldest.clone(),
+        );
+        metrics
+    }
+
+    pub(crate) fn woke(&self, start_kind: StartKind, result: WakeResult) {
+        let labels = WakeLabels {
+            start_kind: Word(start_kind.into()),
+            result: Word(result.into()),
+        };
+        self.wakes.get_or_create(&labels).inc();
+    }
+
+    pub(crate) fn wake_took(&self, start_kind: StartKind, stage: Stage, took: Duration) {
+        let labels = StageLabels {
+            start_kind: Word(start_kind.into()),
+            stage: Word(stage.into()),
+        };
+        let histogram = self.wake_duration.get_or_create(&labels);
+        histogram.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn turn_took(&self, state: TurnState, took: Duration) {
+        let labels = ResultLabels {
+            result: Word(state.into()),
+        };
+        let histogram = self.turn_duration.get_or_create(&labels);
+        histogram.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn backlog(&self, waiting: u64, oldest: Duration) {
+        self.waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        self.oldest.set(oldest.as_secs_f64());
+    }
+}

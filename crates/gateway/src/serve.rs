@@ -1,0 +1,70 @@
+//! Serves the router on a listener: HTTP/1.1 with bounded headers and patience.
+
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// A client must have sent its headers by then.
+const HEADERS_WITHIN: Duration = Duration::from_secs(10);
+/// The most bytes of a request's line and headers.
+const HEADER_BYTES: usize = 64 * 1024;
+/// The most headers of a request.
+const HEADERS: usize = 100;
+/// After a failed accept (as when no file descriptor is free).
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+
+/// Accepts connections until `cancel`; requests under way may finish then. `tracker` waits for the connections.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    tracker: TaskTracker,
+    cancel: CancellationToken,
+) {
+    loop {
+        let accepted = tokio::select! {
+            () = cancel.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                tracker.spawn(connection(stream, router.clone(), cancel.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, router: Router, cancel: CancellationToken) {
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(HEADERS_WITHIN)
+        .max_buf_size(HEADER_BYTES)
+        .max_headers(HEADERS);
+    let service = TowerToHyperService::new(router);
+    let connection = http
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = cancel.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended");
+    }
+}

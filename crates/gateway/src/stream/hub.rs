@@ -1,0 +1,164 @@
+//! One learner's stream while it matters: its log, and who is to be told of changes.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+
+use carrel_core::event::Event;
+use carrel_core::{EventVersion, LearnerId, LeaseGeneration, TurnId};
+use carrel_protocol::gateway::StreamEvent;
+use carrel_store::{Result, SharedStore};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::hubs::Hubs;
+use super::log::{Log, Read};
+use super::{Place, turn_log::PAGE};
+
+/// One learner's stream. Lives while a turn runs or a client listens.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    learner: LearnerId,
+    log: Mutex<Log>,
+    /// The log has grown.
+    grown: watch::Sender<()>,
+    /// Something about the learner changed in store or fleet.
+    hints: watch::Sender<()>,
+    /// Somebody is about to read the store.
+    looking: AtomicBool,
+    closed: CancellationToken,
+    hubs: Weak<Hubs>,
+}
+
+impl Hub {
+    pub(super) fn new(learner: LearnerId, version: EventVersion, hubs: Weak<Hubs>) -> Self {
+        Self {
+            learner,
+            log: Mutex::new(Log::new(version)),
+            grown: watch::Sender::new(()),
+            hints: watch::Sender::new(()),
+            looking: AtomicBool::new(false),
+            closed: CancellationToken::new(),
+            hubs,
+        }
+    }
+
+    pub(crate) fn learner(&self) -> &LearnerId {
+        &self.learner
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells of changes to the log.
+    pub(super) fn grown(&self) -> watch::Receiver<()> {
+        self.grown.subscribe()
+    }
+
+    /// Tells that something about the learner may have changed.
+    pub(crate) fn hints(&self) -> watch::Receiver<()> {
+        self.hints.subscribe()
+    }
+
+    pub(crate) fn hint(&self) {
+        self.hints.send_replace(());
+    }
+
+    /// Ends when the learner is erased.
+    pub(crate) fn closed(&self) -> &CancellationToken {
+        &self.closed
+    }
+
+    pub(super) fn version(&self) -> EventVersion {
+        self.lock().version()
+    }
+
+    pub(super) fn after(&self, place: Place) -> Read {
+        self.lock().after(place)
+    }
+
+    /// The text so far for a reader at `version`, with the place it stands at then; `None` when durable events came meanwhile.
+    pub(super) fn text_so_far(
+        &self,
+        version: EventVersion,
+        fresh: bool,
+    ) -> Option<(Vec<(Place, StreamEvent)>, Place)> {
+        let mut log = self.lock();
+        if log.version() != version {
+            return None;
+        }
+        let events = log.text_so_far(fresh);
+        Some((events, log.last()))
+    }
+
+    /// Reads what is new in the store into the log.
+    pub(crate) async fn catch_up(&self, store: &SharedStore) -> Result<()> {
+        loop {
+            self.looking.store(false, Ordering::SeqCst);
+            let after = self.version();
+            let events = store.events(&self.learner, after, PAGE).await?;
+            if !self.append(&events) || events.len() < PAGE as usize {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether the caller should read the store: not when somebody else is about to.
+    pub(super) fn should_look(&self) -> bool {
+        !self.looking.swap(true, Ordering::SeqCst)
+    }
+
+    fn append(&self, events: &[Event]) -> bool {
+        let whole = self.lock().append(events);
+        if !events.is_empty() {
+            self.grown.send_replace(());
+        }
+        whole
+    }
+
+    /// Publishes a live event of the turn that is run here.
+    pub(crate) fn live(&self, event: StreamEvent) {
+        self.lock().live(event);
+        self.grown.send_replace(());
+    }
+
+    /// From now on live events are those of this lease.
+    pub(crate) fn lease(&self, lease: LeaseGeneration) {
+        self.lock().lease(lease);
+    }
+
+    /// The outcome of `turn` waits until the guard is gone, so that it comes after the last live text.
+    pub(crate) fn relay(&self, turn: TurnId) -> Relaying<'_> {
+        self.lock().relay(Some(turn));
+        Relaying(self)
+    }
+
+    /// What clients were told of the running attempt.
+    pub(crate) fn said(&self) -> String {
+        self.lock().said().to_owned()
+    }
+
+    /// Whether the turn's outcome was published.
+    pub(crate) fn has_ended(&self, turn: TurnId) -> bool {
+        self.lock().has_ended(turn)
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        if let Some(hubs) = self.hubs.upgrade() {
+            hubs.forget(&self.learner);
+        }
+    }
+}
+
+/// While it is there, a turn's outcome waits for its live text.
+#[derive(Debug)]
+pub(crate) struct Relaying<'a>(&'a Hub);
+
+impl Drop for Relaying<'_> {
+    fn drop(&mut self) {
+        self.0.lock().relay(None);
+        self.0.hint();
+    }
+}

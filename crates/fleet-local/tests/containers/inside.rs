@@ -25,6 +25,7 @@ pub(crate) fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         ["eat-in-child"] => eat_in_child(),
         ["fork"] => fork_without_end(),
         ["fill", folder] => fill(folder),
+        ["chatter", lines] => (0..lines.parse().unwrap_or(1)).for_each(|line| say("line", line)),
         ["wait"] => wait(),
         _ => return ExitCode::from(2),
     }
@@ -54,12 +55,10 @@ fn who_am_i() {
     say("gid", rustix::process::getgid().as_raw());
     say("pid", std::process::id());
     say("cwd", std::env::current_dir().unwrap().display());
-    say(
-        "env",
-        std::env::vars()
-            .map(|(key, value)| format!("{key}:{value}"))
-            .collect::<String>(),
-    );
+    let variables: Vec<_> = std::env::vars()
+        .map(|(key, value)| key + ":" + &value)
+        .collect();
+    say("env", variables.join(","));
     say(
         "hostname",
         fs::read_to_string("/proc/sys/kernel/hostname")

@@ -1,6 +1,13 @@
 //! Real containers, and real attempts to break out of them: as root if the test is, and as an ordinary
 //! user. The executable starts itself again, as the runtime's maker and as the agent inside.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test, which has its own main and so is not known as one"
+)]
+
 mod fixture;
 mod images;
 mod inside;

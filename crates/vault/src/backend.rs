@@ -49,7 +49,7 @@ impl Backend {
                 source,
             }),
             (None, Ok(value)) => Ok(value),
-            (None, Err(error)) => Err(Error::Unreadable(error.display_log().to_string())),
+            (None, Err(error)) => Err(Error::Unreadable(error.display_log().clone())),
         }
     }
 

@@ -269,15 +269,14 @@ impl Reader<'_> {
         };
         let mut all = true;
         for pack in holders {
-            let right = match packs.get(pack) {
-                Some(right) => *right,
-                None => {
-                    let checked = self.check(Kind::Pack, pack.to_hex().as_str())?;
-                    let right = checked.is_ok();
-                    found.wrong.extend(checked.err());
-                    packs.insert(*pack, right);
-                    right
-                }
+            let right = if let Some(right) = packs.get(pack) {
+                *right
+            } else {
+                let checked = self.check(Kind::Pack, pack.to_hex().as_str())?;
+                let right = checked.is_ok();
+                found.wrong.extend(checked.err());
+                packs.insert(*pack, right);
+                right
             };
             all &= right;
         }

@@ -21,6 +21,8 @@ use crate::{Error, Vault, repository};
 
 /// More indexes than this are merged.
 const MANY_INDEXES: usize = 32;
+/// A prune for fewer removed snapshots is not worth its reading.
+const MANY_REMOVED: usize = 8;
 /// A snapshot that was never committed is removed when it is older: longer than any token lives.
 const UNCOMMITTED_GRACE: SignedDuration = SignedDuration::from_hours(25);
 /// Objects of an erased learner are removed again after this: longer than any upload takes.
@@ -79,7 +81,7 @@ impl Vault {
             .map_err(Error::storage("listing indexes"))?;
         // What is damaged is kept for the operator, and prune would stumble over it.
         let damaged = history.iter().any(|row| row.damaged && !row.expired);
-        let pruned = !damaged && (removed > 0 || indexes.len() > MANY_INDEXES);
+        let pruned = !damaged && (removed >= MANY_REMOVED || indexes.len() > MANY_INDEXES);
         if pruned {
             let keyed = self.keyed(learner, row.repository).await?;
             self.prune(&keyed).await?;
@@ -105,6 +107,12 @@ impl Vault {
             .map(carrel_core::SnapshotId::as_str)
             .collect();
         let oldest = (self.now() - UNCOMMITTED_GRACE).as_second();
+        self.objects()
+            .sweep_unfinished(repository, oldest)
+            .map_err(|source| Error::File {
+                doing: removing.to_owned(),
+                source,
+            })?;
         let mut removed = 0;
         let listed = self
             .objects()

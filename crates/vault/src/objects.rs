@@ -1,6 +1,8 @@
 //! Objects of snapshot repositories in plain restic layout, a folder each: `ID/config`, `ID/data/ab/abcd…`, `ID/index/…`.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -198,6 +200,33 @@ impl Objects {
         let aside = format!("{}-{name}", <&str>::from(kind));
         let to = Self::root(repository).join("damaged").join(aside);
         absent_is_none(self.store.rename(&from, &to).await).map(|_| ())
+    }
+
+    /// Removes what uploads into a local folder left when they were killed before `oldest`, as seconds since 1970. No
+    /// listing shows these files (`NAME#1`).
+    pub(crate) fn sweep_unfinished(
+        &self,
+        repository: RepositoryId,
+        oldest: i64,
+    ) -> std::io::Result<()> {
+        let mut folders: Vec<_> = self.folder(repository).into_iter().collect();
+        while let Some(folder) = folders.pop() {
+            let entries = match fs::read_dir(folder) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                entries => entries?,
+            };
+            for entry in entries {
+                let entry = entry?;
+                let metadata = entry.metadata()?;
+                let unfinished = entry.file_name().as_bytes().contains(&b'#');
+                if metadata.is_dir() {
+                    folders.push(entry.path());
+                } else if unfinished && metadata.mtime() < oldest {
+                    fs::remove_file(entry.path())?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Removes everything of a repository.

@@ -22,8 +22,8 @@ use support::{Desk, Pod, tree};
 async fn three_turns<'a>(desk: &'a Desk, workspace: &Path) -> Pod<'a> {
     let mut pod = desk.pod(&desk.learner("ada").await, 1).await;
     for turn in 1_u8..=3 {
-        let content = [turn; 30_000];
-        fs::write(workspace.join(format!("turn-{turn}")), content).unwrap();
+        let content = vec![turn; 30_000];
+        fs::write(workspace.join(format!("turn-{turn}")), content).expect("written");
         pod.save(workspace).await;
     }
     pod
@@ -34,19 +34,19 @@ fn packs(desk: &Desk, head: &Head) -> Vec<PathBuf> {
 }
 
 fn flip(path: &Path, random: &mut StdRng) {
-    let mut content = fs::read(path).unwrap();
+    let mut content = fs::read(path).expect("a file");
     let place = random.random_range(0..content.len());
     content[place] ^= 1 << random.random_range(0..8);
-    fs::write(path, content).unwrap();
+    fs::write(path, content).expect("written");
 }
 
 async fn fell_back(desk: &Desk) -> Vec<(u64, u64, usize)> {
-    let ada = "ada".parse().unwrap();
+    let ada = "ada".parse().expect("a label");
     let events = desk
         .store
         .events(&ada, carrel_core::EventVersion(0), 1000)
         .await
-        .unwrap();
+        .expect("events");
     let fallen = |body| match body {
         EventBody::FellBack {
             from,
@@ -68,7 +68,7 @@ async fn a_lost_pack_falls_back_to_the_newest_intact_generation() {
     let workspace = tempfile::tempdir().unwrap();
     let mut pod = three_turns(&desk, workspace.path()).await;
     let known = packs(&desk, &pod.head);
-    fs::write(workspace.path().join("turn-4"), [4; 30_000]).unwrap();
+    fs::write(workspace.path().join("turn-4"), vec![4; 30_000]).unwrap();
     pod.save(workspace.path()).await;
     let of_turn_4 = packs(&desk, &pod.head)
         .into_iter()

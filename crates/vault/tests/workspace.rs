@@ -14,7 +14,7 @@ use carrel_sidecar::snapshot::{Error, ErrorKind, LimitKind};
 use support::{Desk, Pod, tree};
 
 fn chmod(path: &Path, mode: u32) {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("changed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

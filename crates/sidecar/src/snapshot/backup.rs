@@ -33,7 +33,7 @@ pub(super) fn open(
     let key: MasterKey = serde_json::from_value(key).map_err(|_| Failure::Crashed)?;
     Rustic::new(&RepositoryOptions::default().no_cache(true), &backends)
         .and_then(|repo| repo.open(&Credentials::Masterkey(key)))
-        .map_err(|error| blame(backend, &error.display_log().to_string()))
+        .map_err(|error| blame(backend, &error.display_log()))
 }
 
 /// The backend's failure if it had one; else the data do not add up.
@@ -53,7 +53,7 @@ pub(super) fn backup(
     let listing = walk::walk(workspace, limits)?;
     let backend = RestBackend::new(repository)?;
     let internal =
-        |error: Box<rustic_core::RusticError>| blame(&backend, &error.display_log().to_string());
+        |error: Box<rustic_core::RusticError>| blame(&backend, &error.display_log());
     let repo = open(repository, &backend)?
         .to_indexed_ids()
         .map_err(internal)?;

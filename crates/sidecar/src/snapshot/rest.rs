@@ -23,7 +23,7 @@ use super::error::Failure;
 use super::request::Repository;
 
 const LIST_V2: &str = "application/vnd.x.restic.rest.v2";
-const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+const CALL_TIMEOUT: Duration = Duration::from_mins(1);
 /// Waits before a call is tried again; the vault may just be restarting.
 const RETRY_AFTER: [Duration; 3] = [
     Duration::from_millis(100),

@@ -31,7 +31,7 @@ pub(super) fn restore(
 ) -> Result<RestoreOutcome, Failure> {
     let fresh = fresh_folder(workspace)?;
     let backend = RestBackend::new(repository)?;
-    let damaged = |error: Box<RusticError>| blame(&backend, &error.display_log().to_string());
+    let damaged = |error: Box<RusticError>| blame(&backend, &error.display_log());
     let repo = open(repository, &backend)?.to_indexed().map_err(damaged)?;
     let id = snapshot
         .as_str()

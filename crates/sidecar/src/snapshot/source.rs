@@ -57,7 +57,7 @@ impl ReadSource for Source {
         Entries {
             root: Arc::clone(&self.root),
             unreadable: Arc::clone(&self.unreadable),
-            entries: self.entries.clone().into_iter(),
+            left: self.entries.clone().into_iter(),
         }
     }
 }
@@ -66,14 +66,14 @@ impl ReadSource for Source {
 pub(super) struct Entries {
     root: Arc<PathBuf>,
     unreadable: Arc<Mutex<Option<String>>>,
-    entries: vec::IntoIter<Entry>,
+    left: vec::IntoIter<Entry>,
 }
 
 impl Iterator for Entries {
     type Item = RusticResult<ReadSourceEntry<Opener>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let entry = self.entries.next()?;
+        let entry = self.left.next()?;
         let open = matches!(entry.content, Content::File).then(|| Opener {
             path: self.root.join(&entry.path),
             device: entry.metadata.dev(),

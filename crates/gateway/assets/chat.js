@@ -19,6 +19,7 @@ class Chat {
   /** Turn id to its view, those that have ended too. */
   #turns = new Map();
   #oldest = null;
+  #oldestTurn = "";
   #stopFollowing = () => {};
   #wokenAt = 0;
   #announcer = new Announcer(byId("announcements"));
@@ -67,6 +68,7 @@ class Chat {
     if (first && first.textContent === lastDay) first.remove();
     log.prepend(made);
     this.#oldest = messages[0]?.message_id ?? this.#oldest;
+    this.#oldestTurn = messages[0]?.turn_id ?? this.#oldestTurn;
     byId("earlier").hidden = messages.length < PAGE;
   }
 
@@ -242,7 +244,8 @@ class Chat {
 
   /** A turn that was begun elsewhere (another tab, another channel): its message is fetched. */
   #unknown(turnId) {
-    if (!turnId) return null;
+    // Ids sort by time: what is older than the history shown is told again to a new browser.
+    if (!turnId || turnId < this.#oldestTurn) return null;
     const view = new TurnView();
     this.#turns.set(turnId, view);
     log.append(view.root);
@@ -359,13 +362,13 @@ async function signIn(code) {
       return learner;
     }
   }
-  try {
-    return (await call("GET", "/v1/session")).learner;
-  } catch (problem) {
+  const { learner } = await call("GET", "/v1/session").catch((problem) => {
     if (problem.passes) throw problem;
-    shut("none");
-    return null;
-  }
+    return { learner: null };
+  });
+  // An operator's session opens no learner's desk.
+  if (!learner) shut("none");
+  return learner;
 }
 
 /** Does it once the server is there. */

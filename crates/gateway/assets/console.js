@@ -198,5 +198,7 @@ try {
   await enter();
 } catch (problem) {
   if (!(problem instanceof Problem)) throw problem;
-  shut(problem.status === 401 ? (code ? "This link has been used. Paste the token instead." : "") : problem.message);
+  const stranger = problem.status === 401 || problem.status === 403;
+  const words = code ? "This link has been used. Paste the token instead." : "";
+  shut(stranger ? words : problem.message);
 }

@@ -138,7 +138,8 @@ impl Service {
         }
     }
 
-    async fn sweep(&self) {
+    /// Settles what routers that died have left behind, at what was reserved.
+    pub async fn sweep(&self) {
         let now = self.shared.now();
         let age = self.shared.options().timeouts.call * 2;
         let Ok(before) = now.checked_sub(age) else {

@@ -50,9 +50,13 @@ pub(crate) fn note_in(text: &str) -> Option<String> {
     if is_question {
         return None;
     }
-    let from = NOTE_MARKS
-        .iter()
-        .find_map(|mark| Some(lower.find(mark)? + mark.len()));
+    let from = NOTE_MARKS.iter().find_map(|mark| {
+        let at = lower.find(mark)?;
+        // A wish begins a sentence; "what do you remember" is none.
+        let before = lower[..at].trim_end();
+        let is_wish = before.is_empty() || before.ends_with(['.', '!', ',', ':', ';']);
+        is_wish.then_some(at + mark.len())
+    });
     if let Some(note) = from.and_then(|from| text.get(from..)) {
         return sentence(note);
     }

@@ -53,6 +53,17 @@ fn what_it_is_told_goes_through_the_tool_and_is_confirmed() {
 }
 
 #[test]
+fn a_question_about_the_memory_is_not_a_wish() {
+    for question in ["what do you remember about me", "Do you remember my name?"] {
+        let reply = to_words(question, MEMORY);
+        assert!(reply.call.is_none(), "{question}: {reply:?}");
+        assert!(reply.text.contains("Ada Lovelace"), "{question}: {reply:?}");
+    }
+    let wish = to_words("Hello! Please remember that I like tea", MEMORY);
+    assert_eq!(wish.call.unwrap().input, json!({"note": "I like tea."}));
+}
+
+#[test]
 fn a_tool_that_fails_is_said() {
     let after = to(
         &json!([

@@ -1,14 +1,18 @@
 //! Budgets at their edge: lowered, degraded, refused, never over.
 
-use carrel_core::NanoUsd;
 use carrel_core::class::{Budget, OnExhausted};
+use carrel_core::{Epoch, NanoUsd, ReservationId};
+use carrel_store::Ledger as _;
+use carrel_store::ledger::NewReservation;
 use carrel_testkit::provider::{
     Provider, Recorded, Scene, Used, anthropic_stream, anthropic_whole, openai_stream,
 };
 use futures::future::join_all;
+use jiff::SignedDuration;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
-use crate::stage::{MODEL, Stage, budget, chat, header, messages, options};
+use crate::stage::{MODEL, Stage, budget, chat, header, learner, messages, now, options};
 
 /// A provider that always uses every token of output that it is allowed, and bills as much input as it is sent bytes
 /// of text at most.
@@ -249,4 +253,30 @@ async fn fields_that_multiply_the_price_do_not_pass_for_a_caller_with_a_budget()
         (sent.get("service_tier"), &sent["top_k"]),
         (None, &json!(3))
     );
+}
+
+#[tokio::test]
+async fn what_a_router_that_died_had_reserved_is_charged_once_no_call_can_still_run() {
+    let stage = Stage::set(options("http://127.0.0.1:9")).await;
+    stage
+        .enrol("jan", budget(9_000_000, OnExhausted::Refuse), &[])
+        .await;
+    let reserve = async |minutes: i64, amount: i64| {
+        let reservation = NewReservation {
+            id: ReservationId(Uuid::from_u128(u128::from(amount.unsigned_abs()))),
+            learner: learner("jan"),
+            epoch: Some(Epoch(1)),
+            model: MODEL.to_owned(),
+            amount: NanoUsd(amount),
+            per_day: None,
+            per_month: None,
+        };
+        let then = now() - SignedDuration::from_mins(minutes);
+        stage.store.reserve(&reservation, then).await.unwrap();
+    };
+    reserve(31, 700).await;
+    reserve(29, 50).await;
+    stage.service.sweep().await;
+    stage.service.sweep().await;
+    assert_eq!(stage.spent("jan").await.cost_nano_usd, NanoUsd(700));
 }

@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use carrel_core::learner::LearnerState;
-use carrel_core::{MessageId, OwnerId};
+use carrel_core::{LearnerId, MessageId, OwnerId};
+use carrel_protocol::Problem;
+use carrel_protocol::gateway::Link;
 use moka::future::Cache;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::admin::erase;
+use crate::admin::{erase, tokens};
 use crate::dispatch::{self, Roster};
 use crate::options::Options;
 use crate::rate::RateLimit;
@@ -99,6 +101,22 @@ impl Handle {
     /// All paths: API, admin API, pages, health.
     pub fn router(&self) -> axum::Router {
         crate::api::router(&self.0)
+    }
+
+    /// A link that signs a browser in as a learner, once.
+    ///
+    /// # Errors
+    /// When the store is away, or there is no such learner.
+    pub async fn chat_link(&self, learner: LearnerId) -> Result<Link, Problem> {
+        tokens::chat_link(&self.0, learner).await.map_err(Into::into)
+    }
+
+    /// A link that signs a browser in as the operator, once.
+    ///
+    /// # Errors
+    /// When the store is away.
+    pub async fn console_link(&self) -> Result<Link, Problem> {
+        tokens::console_link(&self.0).await.map_err(Into::into)
     }
 
     /// Closes the intake: new messages get 503, turns that wait are left to the next process, running ones finish.

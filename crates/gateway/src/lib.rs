@@ -18,10 +18,10 @@ mod sidecar;
 mod stream;
 pub mod vault_admin;
 
-pub use admin::{EventPage, SnapshotCheck, UsageReport};
+pub use admin::{EventPage, ResticEnvironment, SnapshotCheck, UsageReport};
 pub use gateway::{Handle, start};
 pub use metrics::Metrics;
 pub use options::{Clock, Limits, Options};
-pub use secret::hash_of;
+pub use secret::{fresh as new_secret, hash_of};
 pub use serve::serve;
 pub use vault_admin::VaultAdmin;

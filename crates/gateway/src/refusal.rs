@@ -45,6 +45,12 @@ impl Refusal {
     }
 }
 
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        refusal.problem
+    }
+}
+
 impl From<carrel_store::Error> for Refusal {
     fn from(error: carrel_store::Error) -> Self {
         match &error {

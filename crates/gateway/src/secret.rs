@@ -6,8 +6,8 @@ use carrel_store::access::SecretHash;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-/// A fresh secret, to be shown once.
-pub(crate) fn fresh() -> String {
+/// A fresh secret, to be shown once: 256 random bits in base64url.
+pub fn fresh() -> String {
     URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())
 }
 

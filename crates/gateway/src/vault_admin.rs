@@ -32,6 +32,15 @@ pub struct Verified {
     pub damage: Vec<String>,
 }
 
+/// What stock `restic` needs to open a learner's repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResticAccess {
+    /// Where the repository is, as restic names it.
+    pub repository: String,
+    /// The file with its password.
+    pub password_file: String,
+}
+
 /// What operators ask of the vault.
 #[async_trait::async_trait]
 pub trait VaultAdmin: Send + Sync + 'static {
@@ -47,6 +56,9 @@ pub trait VaultAdmin: Send + Sync + 'static {
 
     /// Removes one snapshot that is not the newest.
     async fn remove(&self, learner: &LearnerId, snapshot: &SnapshotId) -> Result<(), Error>;
+
+    /// Lets stock `restic` open the learner's repository; makes its password when first asked for.
+    async fn restic(&self, learner: &LearnerId) -> Result<ResticAccess, Error>;
 
     /// Destroys the learner's key and removes its objects. Repeatable.
     async fn erase(&self, learner: &LearnerId) -> Result<(), Error>;

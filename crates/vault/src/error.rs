@@ -58,7 +58,7 @@ pub enum Error {
 
 impl Error {
     /// The answer for a caller; details of our own failures stay in the log.
-    pub(crate) fn problem(&self) -> Problem {
+    pub fn problem(&self) -> Problem {
         match self {
             Self::StaleEpoch(fence) => Problem::stale_epoch(*fence),
             Self::Store(_) | Self::Storage { .. } => {

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use carrel_core::event::{Cursor, Event, FeedEvent};
+use carrel_core::{EventVersion, LearnerId};
 use serde::{Deserialize, Serialize};
 
 use super::query::Asked;
@@ -35,6 +36,8 @@ pub struct Placed {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Page {
+    /// A learner's own log instead; places are then its event versions.
+    learner: Option<LearnerId>,
     after: Option<String>,
     limit: Option<u32>,
 }
@@ -44,11 +47,20 @@ pub(super) async fn events(
     _: Operator,
     Asked(page): Asked<Page>,
 ) -> Result<Json<EventPage>> {
+    let limit = page.limit.unwrap_or(LIMIT_DEFAULT).clamp(1, LIMIT_MOST);
     let after = match &page.after {
         None => Cursor::default(),
         Some(text) => read(text).ok_or_else(|| Refusal::invalid("'after' must be a cursor from an earlier page"))?,
     };
-    let limit = page.limit.unwrap_or(LIMIT_DEFAULT).clamp(1, LIMIT_MOST);
+    if let Some(learner) = &page.learner {
+        let after = EventVersion(after.sequence);
+        let events = shared.options.store.events(learner, after, limit).await?;
+        let place = |version: EventVersion| write(Cursor { transaction: 0, sequence: version.0 });
+        let next = place(events.last().map_or(after, |event| event.version));
+        let events = events.into_iter();
+        let events = events.map(|event| Placed { cursor: place(event.version), event }).collect();
+        return Ok(Json(EventPage { events, next }));
+    }
     let events = shared.options.store.feed(after, limit).await?;
     let next = write(events.last().map_or(after, |event| event.cursor));
     let events = events.into_iter().map(placed).collect();

@@ -8,11 +8,11 @@ mod learners;
 mod operations;
 mod query;
 mod snapshots;
-mod tokens;
+pub(crate) mod tokens;
 mod usage;
 
 pub use feed::EventPage;
-pub use snapshots::SnapshotCheck;
+pub use snapshots::{ResticEnvironment, SnapshotCheck};
 pub use usage::UsageReport;
 
 use axum::Router;
@@ -33,7 +33,8 @@ pub(crate) fn paths() -> Router<Shared> {
         .route("/snapshots", get(snapshots::list).post(snapshots::create))
         .route("/snapshots/{snapshot_id}", axum::routing::delete(snapshots::remove))
         .route("/snapshots/{snapshot_id}/verify", post(snapshots::verify))
-        .route("/restore", post(snapshots::restore));
+        .route("/restore", post(snapshots::restore))
+        .route("/restic", post(snapshots::restic));
     Router::new()
         .route("/admin/v1/learners", get(learners::list).post(learners::create))
         .nest("/admin/v1/learners/{id}", learner)

@@ -28,6 +28,27 @@ pub struct SnapshotCheck {
     pub damage: Vec<String>,
 }
 
+/// The answer of `POST …/restic`: what stock `restic` on the vault's machine is told by its environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResticEnvironment {
+    /// `RESTIC_REPOSITORY`.
+    pub repository: String,
+    /// `RESTIC_PASSWORD_FILE`.
+    pub password_file: String,
+}
+
+pub(super) async fn restic(
+    State(shared): State<Shared>,
+    Managed(learner): Managed,
+) -> Result<Json<ResticEnvironment>> {
+    find(&shared, &learner).await?;
+    let access = shared.options.vault.restic(&learner).await?;
+    Ok(Json(ResticEnvironment {
+        repository: access.repository,
+        password_file: access.password_file,
+    }))
+}
+
 pub(super) async fn list(
     State(shared): State<Shared>,
     Managed(learner): Managed,

@@ -34,7 +34,8 @@ pub(super) async fn create(
         let detail = format!("'ttlSeconds' must be from 1 to {LONGEST_SECONDS}");
         return Err(Refusal::new(Code::InvalidBody, detail));
     }
-    let (token, expires_time) = grant(&shared, learner, SecretKind::Token, seconds).await?;
+    let subject = Subject::Learner(learner);
+    let (token, expires_time) = grant(&shared, &subject, SecretKind::Token, seconds).await?;
     Ok(Json(Token {
         token,
         expires_time,
@@ -46,22 +47,35 @@ pub(super) async fn link(
     State(shared): State<Shared>,
     Managed(learner): Managed,
 ) -> Result<Json<Link>> {
-    let (code, expires_time) = grant(&shared, learner, SecretKind::Code, LINK_SECONDS).await?;
-    let url = format!("{}/#code={code}", shared.options.public_url);
-    Ok(Json(Link { url, expires_time }))
+    chat_link(&shared, learner).await.map(Json)
+}
+
+/// A link that signs a browser in as a learner, once.
+pub(crate) async fn chat_link(gateway: &Gateway, learner: LearnerId) -> Result<Link> {
+    let subject = Subject::Learner(learner);
+    let (code, expires_time) = grant(gateway, &subject, SecretKind::Code, LINK_SECONDS).await?;
+    let url = format!("{}/#code={code}", gateway.options.public_url);
+    Ok(Link { url, expires_time })
+}
+
+/// A link that signs a browser in as the operator, once.
+pub(crate) async fn console_link(gateway: &Gateway) -> Result<Link> {
+    let (code, expires_time) =
+        grant(gateway, &Subject::Operator, SecretKind::Code, LINK_SECONDS).await?;
+    let url = format!("{}/console#code={code}", gateway.options.public_url);
+    Ok(Link { url, expires_time })
 }
 
 async fn grant(
     gateway: &Gateway,
-    learner: LearnerId,
+    subject: &Subject,
     kind: SecretKind,
     seconds: u32,
 ) -> Result<(String, Timestamp)> {
     let (secret, now) = (secret::fresh(), gateway.now());
     let expires = now + SignedDuration::from_secs(i64::from(seconds));
-    let (hash, subject) = (secret::hash_of(&secret), Subject::Learner(learner));
-    let store = &gateway.options.store;
-    if store.grant(hash, kind, &subject, now, expires).await? {
+    let hash = secret::hash_of(&secret);
+    if gateway.options.store.grant(hash, kind, subject, now, expires).await? {
         Ok((secret, expires))
     } else {
         Err(Refusal::no_learner())

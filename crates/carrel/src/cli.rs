@@ -1,0 +1,331 @@
+//! The command line: what can be said, and nothing that is done.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::Isolation;
+
+/// A container of their own for every learner.
+#[derive(Debug, Parser)]
+#[command(name = "carrel", version, about, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run all of Carrel on this machine: gateway, web chat, console, router, vault and local containers
+    Up(Up),
+    /// Learners: make, look at, wake, put to sleep, talk to, erase
+    #[command(subcommand)]
+    Learner(LearnerCommand),
+    /// Learner classes: what the containers of a kind of learner are given
+    #[command(subcommand)]
+    Class(ClassCommand),
+    /// Snapshots of a learner's workspace
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+    /// What was spent, from the ledger
+    Usage(Usage),
+    /// Models that the router offers
+    #[command(subcommand)]
+    Model(ModelCommand),
+    /// Look for what is wrong, and say the next command
+    Doctor(Client),
+    /// The configuration as it takes effect
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Completion for a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// The version
+    Version,
+}
+
+/// Flags of `carrel up`.
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Where everything is kept
+    #[arg(long, env = "CARREL_DATA_DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Address of gateway, web chat and console; port 0 picks a free one
+    #[arg(long)]
+    pub(crate) listen: Option<String>,
+    /// Address of the model router; port 0 picks a free one
+    #[arg(long)]
+    pub(crate) model_listen: Option<String>,
+    /// How agents are kept apart
+    #[arg(long, value_enum)]
+    pub(crate) isolation: Option<Isolation>,
+    /// A file or folder of YAML: carrel.yaml, LearnerClass and Learner documents
+    #[arg(long, env = "CARREL_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// What is printed when everything is ready
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub(crate) output: UpOutput,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum UpOutput {
+    Text,
+    Json,
+}
+
+/// Where the server is, and how answers are printed.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Client {
+    /// The gateway's address; else that of the server that runs on the data folder
+    #[arg(long, env = "CARREL_SERVER", global = true)]
+    pub(crate) server: Option<String>,
+    /// A file with the admin token
+    #[arg(long, env = "CARREL_TOKEN_FILE", global = true)]
+    pub(crate) token_file: Option<PathBuf>,
+    /// The data folder of the server on this machine
+    #[arg(long, env = "CARREL_DATA_DIR", global = true)]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// How it is printed
+    #[arg(short, long, value_enum, default_value = "table", global = true)]
+    pub(crate) output: Output,
+    /// Tables without their first line
+    #[arg(long, global = true)]
+    pub(crate) no_headers: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    Table,
+    Wide,
+    Json,
+    Yaml,
+    Name,
+}
+
+/// Waiting for what takes time.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Wait {
+    /// Return when it is done, not when it is asked for
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Seconds to wait
+    #[arg(long, default_value = "60")]
+    pub(crate) timeout: u64,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LearnerCommand {
+    /// Make a learner
+    Create {
+        /// Its id: 1 to 63 of a-z, 0-9 and '-'
+        id: String,
+        /// Its class
+        #[arg(long)]
+        class: Option<String>,
+        /// Who it is elsewhere, as CHANNEL=ID; may be given several times
+        #[arg(long = "alias", value_name = "CHANNEL=ID")]
+        aliases: Vec<String>,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// List learners
+    Ls {
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Show a learner
+    Show {
+        id: String,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Wake a learner
+    Wake {
+        id: String,
+        #[command(flatten)]
+        wait: Wait,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Put a learner to sleep, after its running turn
+    Sleep {
+        id: String,
+        #[command(flatten)]
+        wait: Wait,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Talk to a learner's tutor; without a message, line by line from standard input
+    Chat {
+        id: String,
+        /// The message
+        message: Option<String>,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Show what happened to a learner
+    Logs {
+        id: String,
+        /// Go on as more happens
+        #[arg(short, long)]
+        follow: bool,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Make a bearer token for a learner
+    Token {
+        id: String,
+        /// Seconds it lives
+        #[arg(long)]
+        ttl: Option<u32>,
+        /// Revoke all of the learner's tokens instead
+        #[arg(long)]
+        revoke: bool,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Make a link that signs a browser in as a learner, once
+    Link {
+        id: String,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Erase a learner with all of its data
+    Rm {
+        id: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        wait: Wait,
+        #[command(flatten)]
+        client: Client,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClassCommand {
+    /// List classes
+    Ls {
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Show a class
+    Show {
+        name: String,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Write the classes of a YAML file; takes effect at each learner's next wake
+    Apply {
+        /// The file
+        #[arg(short = 'f', long = "filename")]
+        file: PathBuf,
+        #[command(flatten)]
+        client: Client,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotCommand {
+    /// List a learner's snapshots, newest first
+    Ls {
+        learner: String,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Put the learner to sleep with a snapshot of now
+    Create {
+        learner: String,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Take an older snapshot as the newest state
+    Restore {
+        learner: String,
+        snapshot: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Read a snapshot whole and say whether it is intact; without one, the newest
+    Verify {
+        learner: String,
+        snapshot: Option<String>,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Remove a snapshot that is not the newest
+    Rm {
+        learner: String,
+        snapshot: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Print what stock restic needs to open the learner's repository
+    Restic {
+        learner: String,
+        #[command(flatten)]
+        client: Client,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Usage {
+    /// A row for each
+    #[arg(long, value_enum, default_value = "learner")]
+    pub(crate) by: By,
+    /// From this day (UTC, YYYY-MM-DD) or time on; else the first of the month
+    #[arg(long)]
+    pub(crate) since: Option<String>,
+    /// Until this day or time
+    #[arg(long)]
+    pub(crate) until: Option<String>,
+    #[command(flatten)]
+    pub(crate) client: Client,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum By {
+    Learner,
+    Class,
+    Model,
+    Day,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelCommand {
+    /// List models and routes
+    Ls {
+        #[command(flatten)]
+        client: Client,
+    },
+    /// Ask a model or route to say a word
+    Test {
+        /// `provider/model` or a route
+        #[arg(default_value = "default")]
+        model: String,
+        #[command(flatten)]
+        client: Client,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print it, with the origin of what is not the default
+    Show {
+        /// A file or folder of YAML
+        #[arg(long, env = "CARREL_CONFIG")]
+        config: Option<PathBuf>,
+        /// The data folder whose carrel.yaml counts when no file is named
+        #[arg(long, env = "CARREL_DATA_DIR")]
+        data_dir: Option<PathBuf>,
+    },
+}

@@ -1,0 +1,148 @@
+//! The admin API as the operator's commands call it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use carrel_protocol::{Code, Problem};
+use reqwest::{Method, RequestBuilder, Response};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::cli;
+use crate::exit::{Failure, Kind};
+use crate::paths;
+use crate::run_file::RunFile;
+
+/// A server and the right to command it.
+#[derive(Debug)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    base: String,
+    token: String,
+    model_url: Option<String>,
+}
+
+impl Client {
+    /// The server that the flags name, or the one that runs on the data folder.
+    pub(crate) fn find(flags: &cli::Client) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder()
+            .connect_timeout(Duration::from_secs(5))
+            .user_agent(concat!("carrel/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        if let Some(server) = &flags.server {
+            let file = flags.token_file.as_ref().ok_or_else(|| {
+                Failure::new(Kind::Usage, "with --server, name the admin token's file by --token-file")
+            })?;
+            let base = server.trim_end_matches('/').to_owned();
+            return Ok(Self { http, base, token: read_token(file)?, model_url: None });
+        }
+        let data_dir = paths::data_dir(flags.data_dir.as_deref())?;
+        let run = RunFile::read(&data_dir)?.ok_or_else(|| {
+            let message = format!(
+                "no server runs on {}; start one with 'carrel up', or name one by --server and --token-file",
+                data_dir.display()
+            );
+            Failure::new(Kind::Failed, message)
+        })?;
+        let file = flags.token_file.clone().unwrap_or_else(|| PathBuf::from(&run.admin_token_file));
+        let token = read_token(&file)?;
+        Ok(Self { http, base: run.gateway_url, token, model_url: Some(run.model_url) })
+    }
+
+    /// The model router of the same server, with the same right.
+    pub(crate) fn of_router(self) -> anyhow::Result<Self> {
+        let base = self.model_url.ok_or_else(|| {
+            let message = "only a server on this machine says where its router is: leave out --server";
+            Failure::new(Kind::Usage, message)
+        })?;
+        Ok(Self { base, model_url: None, ..self })
+    }
+
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        self.read(self.request(Method::GET, path)).await
+    }
+
+    pub(crate) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<T> {
+        self.read(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// A call whose answer has no body that counts.
+    pub(crate) async fn order(&self, method: Method, path: &str) -> anyhow::Result<()> {
+        self.answer(self.request(method, path)).await.map(|_| ())
+    }
+
+    pub(crate) async fn put(&self, path: &str, body: &impl Serialize) -> anyhow::Result<()> {
+        self.answer(self.request(Method::PUT, path).json(body)).await.map(|_| ())
+    }
+
+    /// A request whose answer the caller reads, as a stream for instance.
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.token)
+    }
+
+    pub(crate) async fn answer(&self, request: RequestBuilder) -> anyhow::Result<Response> {
+        let response = request.send().await.map_err(|error| {
+            let message = format!("{} does not answer: {}", self.base, root_cause(&error));
+            Failure::new(Kind::Failed, message)
+        })?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status().as_u16();
+        let body = response.bytes().await.unwrap_or_default();
+        let failure = match serde_json::from_slice::<Problem>(&body) {
+            Ok(problem) => Failure::new(kind_of(problem.code), problem.to_string()),
+            Err(_) => Failure::new(Kind::Failed, format!("the server answered with status {status}")),
+        };
+        Err(failure.into())
+    }
+
+    async fn read<T: DeserializeOwned>(&self, request: RequestBuilder) -> anyhow::Result<T> {
+        let bytes = self.answer(request).await?.bytes().await.context("reading the answer")?;
+        serde_json::from_slice(&bytes).context("the server's answer cannot be understood")
+    }
+}
+
+fn read_token(path: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::new(Kind::NotAllowed, format!("{} cannot be read: {error}", path.display()))
+    })?;
+    Ok(text.trim().to_owned())
+}
+
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+fn kind_of(code: Code) -> Kind {
+    match code {
+        Code::InvalidBody | Code::InvalidRequest | Code::BodyTooLarge | Code::MethodNotAllowed => {
+            Kind::Usage
+        }
+        Code::Unauthenticated | Code::Forbidden => Kind::NotAllowed,
+        Code::NotFound => Kind::NotFound,
+        Code::Conflict
+        | Code::IdempotencyKeyReused
+        | Code::StaleEpoch
+        | Code::HeadMoved
+        | Code::TurnNotRunning
+        | Code::Draining => Kind::Conflict,
+        Code::RequestTimeout => Kind::TimedOut,
+        Code::QueueFull
+        | Code::RateLimited
+        | Code::SnapshotUnreadable
+        | Code::AgentUnavailable
+        | Code::Misdirected
+        | Code::Unavailable
+        | Code::Internal => Kind::Failed,
+    }
+}

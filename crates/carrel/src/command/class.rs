@@ -1,0 +1,76 @@
+//! `carrel class`: what the containers of a kind of learner are given.
+
+use carrel_core::class::ClassSpec;
+use serde::{Deserialize, Serialize};
+
+use super::learner::segment;
+use crate::cli::{self, ClassCommand};
+use crate::client::Client;
+use crate::config;
+use crate::exit::{Failure, Kind};
+use crate::output::{self, Rows};
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Class {
+    name: String,
+    spec: ClassSpec,
+}
+
+#[derive(Debug, Deserialize)]
+struct List {
+    classes: Vec<Class>,
+}
+
+pub(super) async fn run(command: ClassCommand) -> anyhow::Result<()> {
+    match command {
+        ClassCommand::Ls { client } => ls(&client).await,
+        ClassCommand::Show { name, client } => {
+            let class: Class =
+                Client::find(&client)?.get(&format!("/admin/v1/classes/{}", segment(&name))).await?;
+            output::one(&class, &name, &client)
+        }
+        ClassCommand::Apply { file, client } => apply(&file, &client).await,
+    }
+}
+
+async fn ls(flags: &cli::Client) -> anyhow::Result<()> {
+    let list: List = Client::find(flags)?.get("/admin/v1/classes").await?;
+    let rows = Rows {
+        items: &list.classes,
+        headers: &["NAME", "AGENT", "CPU", "MEMORY", "IDLE", "PER-DAY-USD", "IMAGE"],
+        plain: 6,
+        cells: |class: &Class| {
+            let spec = &class.spec;
+            let agent = if spec.is_built_in_agent() {
+                "built-in".to_owned()
+            } else {
+                format!("{:?}", spec.agent.adapter)
+            };
+            vec![
+                class.name.clone(),
+                agent,
+                spec.resources.cpu.to_string(),
+                spec.resources.memory.to_string(),
+                format!("{}-{}s", spec.idle.min_seconds, spec.idle.max_seconds),
+                spec.budget.per_day().map(|usd| usd.to_string()).unwrap_or_default(),
+                spec.agent.image.clone(),
+            ]
+        },
+        name: |class| class.name.clone(),
+    };
+    rows.print(flags)
+}
+
+async fn apply(file: &std::path::Path, flags: &cli::Client) -> anyhow::Result<()> {
+    let loaded = config::load(Some(file), std::iter::empty())?;
+    if loaded.classes.is_empty() {
+        let message = format!("{} has no LearnerClass document", file.display());
+        return Err(Failure::new(Kind::Usage, message).into());
+    }
+    let server = Client::find(flags)?;
+    for class in loaded.classes {
+        server.put(&format!("/admin/v1/classes/{}", class.name), &class.spec).await?;
+        output::talk(&format!("class '{}' applied; each learner takes it at its next wake", class.name));
+    }
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! `carrel doctor`: looks for what is wrong, a line a check; every failure says the next command.
+
+use std::time::Duration;
+
+use carrel_protocol::gateway::LearnerList;
+use reqwest::Method;
+
+use crate::cli;
+use crate::client::Client;
+use crate::exit::{Failure, Kind};
+use crate::output;
+use crate::paths;
+use crate::run_file::RunFile;
+
+/// What a check found.
+enum Found {
+    Good(String),
+    Notice(String),
+    Bad { what: String, next: String },
+}
+
+pub(super) async fn run(flags: &cli::Client) -> anyhow::Result<()> {
+    let mut bad = 0;
+    let mut say = |name: &str, found: Found| match found {
+        Found::Good(what) => output::line(&format!("ok    {name}: {what}")),
+        Found::Notice(what) => output::line(&format!("note  {name}: {what}")),
+        Found::Bad { what, next } => {
+            bad += 1;
+            output::line(&format!("FAIL  {name}: {what}\n      next: {next}"))
+        }
+    };
+    let data_dir = paths::data_dir(flags.data_dir.as_deref())?;
+    say("data folder", data_folder(&data_dir))?;
+    let run = RunFile::read(&data_dir)?;
+    if let Some(run) = &run {
+        say("isolation", isolation(run))?;
+        say("providers", providers(run))?;
+    }
+    match Client::find(flags) {
+        Err(error) => {
+            let next = "carrel up".to_owned();
+            say("server", Found::Bad { what: error.to_string(), next })?;
+        }
+        Ok(server) => {
+            say("server", server_answers(&server).await)?;
+            say("learners", learners(&server).await)?;
+            if let Ok(router) = server.of_router() {
+                say("router", router_answers(&router).await)?;
+            }
+        }
+    }
+    if bad > 0 {
+        return Err(Failure::new(Kind::Failed, format!("{bad} of the checks failed")).into());
+    }
+    Ok(())
+}
+
+fn data_folder(dir: &std::path::Path) -> Found {
+    match rustix::fs::statvfs(dir) {
+        Ok(disk) => {
+            let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+            if free < 1 << 30 {
+                let what = format!("{} has only {} MiB left", dir.display(), free >> 20);
+                Found::Bad { what, next: format!("df -h {}", dir.display()) }
+            } else {
+                Found::Good(format!("{} ({} GiB free)", dir.display(), free >> 30))
+            }
+        }
+        Err(error) => Found::Bad {
+            what: format!("{} cannot be looked at: {error}", dir.display()),
+            next: "carrel up".to_owned(),
+        },
+    }
+}
+
+fn isolation(run: &RunFile) -> Found {
+    if run.isolation == "process" {
+        let what = "nothing isolates learners from each other or from this machine";
+        return Found::Notice(format!("{what}; as root, or where user namespaces are allowed, containers do"));
+    }
+    if run.limits_missing.is_empty() {
+        return Found::Good(format!("{}, all limits are set", run.isolation));
+    }
+    Found::Notice(format!("{}, but not limited here: {}", run.isolation, run.limits_missing.join(", ")))
+}
+
+fn providers(run: &RunFile) -> Found {
+    if run.providers.len() > 1 {
+        return Found::Good(run.providers.join(", "));
+    }
+    Found::Notice("only the stand-in demo/tutor; set ANTHROPIC_API_KEY and start again for a real model".to_owned())
+}
+
+async fn server_answers(server: &Client) -> Found {
+    match server.answer(server.request(Method::GET, "/readyz").timeout(Duration::from_secs(5))).await {
+        Ok(_) => Found::Good("answers and is ready".to_owned()),
+        Err(error) => Found::Bad { what: error.to_string(), next: "carrel up".to_owned() },
+    }
+}
+
+async fn learners(server: &Client) -> Found {
+    match server.get::<LearnerList>("/admin/v1/learners?limit=500").await {
+        Ok(list) => {
+            let failed: Vec<_> = list
+                .learners
+                .iter()
+                .filter(|learner| learner.state == carrel_core::learner::LearnerState::Failed)
+                .map(|learner| learner.id.to_string())
+                .collect();
+            match failed.first() {
+                None => Found::Good(format!("{} looked at, none has failed", list.learners.len())),
+                Some(first) => Found::Bad {
+                    what: format!("cannot be started: {}", failed.join(", ")),
+                    next: format!("carrel learner show {first}"),
+                },
+            }
+        }
+        Err(error) => Found::Bad { what: error.to_string(), next: "carrel learner ls".to_owned() },
+    }
+}
+
+async fn router_answers(router: &Client) -> Found {
+    match router.get::<serde_json::Value>("/v1/models").await {
+        Ok(_) => Found::Good("answers".to_owned()),
+        Err(error) => Found::Bad { what: error.to_string(), next: "carrel model ls".to_owned() },
+    }
+}

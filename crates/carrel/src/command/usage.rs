@@ -1,0 +1,41 @@
+//! `carrel usage`: what was spent, from the ledger.
+
+use carrel_gateway::UsageReport;
+use carrel_store::ledger::UsageRow;
+
+use super::learner::segment;
+use crate::cli::{By, Usage};
+use crate::client::Client;
+use crate::output::Rows;
+
+pub(super) async fn run(flags: Usage) -> anyhow::Result<()> {
+    let by = match flags.by {
+        By::Learner => "learner",
+        By::Class => "class",
+        By::Model => "model",
+        By::Day => "day",
+    };
+    let mut path = format!("/admin/v1/usage?by={by}");
+    for (name, value) in [("since", &flags.since), ("until", &flags.until)] {
+        if let Some(value) = value {
+            path.push_str(&format!("&{name}={}", segment(value)));
+        }
+    }
+    let report: UsageReport = Client::find(&flags.client)?.get(&path).await?;
+    let rows = Rows {
+        items: &report.rows,
+        headers: &["KEY", "CALLS", "INPUT-TOKENS", "OUTPUT-TOKENS", "COST-USD"],
+        plain: 5,
+        cells: |row: &UsageRow| {
+            vec![
+                row.key.clone(),
+                row.calls.to_string(),
+                row.input_tokens.to_string(),
+                row.output_tokens.to_string(),
+                row.cost_nano_usd.to_string(),
+            ]
+        },
+        name: |row| row.key.clone(),
+    };
+    rows.print(&flags.client)
+}

@@ -1,0 +1,212 @@
+//! `carrel.yaml`: one file for every role. Read whole, merged with `CARREL_<PATH>` variables, checked before anything
+//! starts. Nothing else in the program reads the environment for configuration.
+
+mod documents;
+mod load;
+mod origin;
+
+use std::collections::BTreeMap;
+
+use carrel_core::class::Bytes;
+use carrel_telemetry::LogFormat;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use load::{Error, Loaded, load};
+
+/// Everything that can be set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Config {
+    pub(crate) store: Store,
+    pub(crate) objects: Objects,
+    pub(crate) keys: Keys,
+    pub(crate) gateway: Gateway,
+    pub(crate) fleet: Fleet,
+    pub(crate) router: Router,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) providers: Vec<Provider>,
+    pub(crate) routes: BTreeMap<String, Vec<RouteTarget>>,
+    pub(crate) prices: Prices,
+    pub(crate) limits: Limits,
+}
+
+/// Durable state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Store {
+    /// `sqlite:FILE`; a relative file lies in the data folder.
+    pub(crate) url: String,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { url: "sqlite:store.db".to_owned() }
+    }
+}
+
+/// Snapshots.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Objects {
+    /// `file:FOLDER`; a relative folder lies in the data folder.
+    pub(crate) url: String,
+}
+
+impl Default for Objects {
+    fn default() -> Self {
+        Self { url: "file:objects".to_owned() }
+    }
+}
+
+/// Files of keys; relative ones lie in the data folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Keys {
+    pub(crate) kek_file: String,
+    pub(crate) signing_key_file: String,
+    pub(crate) admin_token_file: String,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self {
+            kek_file: "kek".to_owned(),
+            signing_key_file: "signing.key".to_owned(),
+            admin_token_file: "admin.token".to_owned(),
+        }
+    }
+}
+
+/// The gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Gateway {
+    pub(crate) listen: String,
+    /// How people reach it, for links; empty: as it listens.
+    pub(crate) public_url: String,
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:7070".to_owned(), public_url: String::new() }
+    }
+}
+
+/// The local fleet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Fleet {
+    pub(crate) max_live: u32,
+    pub(crate) starts_per_second: u32,
+    pub(crate) isolation: Isolation,
+}
+
+impl Default for Fleet {
+    fn default() -> Self {
+        Self { max_live: 200, starts_per_second: 10, isolation: Isolation::Auto }
+    }
+}
+
+/// How agents are kept apart.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Isolation {
+    /// Containers where they work, else plain processes, said aloud.
+    #[default]
+    Auto,
+    /// Containers, or nothing starts.
+    Oci,
+    /// Plain processes: nothing isolates.
+    Process,
+}
+
+/// The router.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Router {
+    pub(crate) listen: String,
+    /// Keys of callers that are no learners: files or `env:NAME`.
+    pub(crate) keys: Vec<String>,
+    /// Whether callers on loopback need no key.
+    pub(crate) open_on_loopback: bool,
+}
+
+impl Default for Router {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:7071".to_owned(), keys: Vec::new(), open_on_loopback: false }
+    }
+}
+
+/// Logs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Telemetry {
+    pub(crate) log_format: LogFormat,
+    /// Directives as in `info,carrel_gateway=debug`.
+    pub(crate) log_filter: String,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self { log_format: LogFormat::Text, log_filter: "warn".to_owned() }
+    }
+}
+
+/// A provider of models.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Provider {
+    pub(crate) name: String,
+    pub(crate) dialect: Dialect,
+    pub(crate) base_url: String,
+    /// Files or `env:NAME`; none for a server that wants none.
+    #[serde(default)]
+    pub(crate) keys: Vec<String>,
+}
+
+/// What a provider speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Dialect {
+    /// Anthropic Messages.
+    Anthropic,
+    /// `OpenAI` Chat Completions.
+    OpenAiChat,
+}
+
+/// One of the models of a route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct RouteTarget {
+    /// `provider/model`.
+    pub(crate) model: String,
+}
+
+/// Prices of models.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Prices {
+    /// A file whose prices win over the built-in ones.
+    pub(crate) overlay_file: String,
+}
+
+/// What clients may send.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Limits {
+    pub(crate) message_bytes: Bytes,
+    pub(crate) attachment_bytes: Bytes,
+    /// Newly accepted messages of one learner.
+    pub(crate) messages_per_minute: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes: Bytes(1 << 20),
+            attachment_bytes: Bytes(8 << 20),
+            messages_per_minute: 60,
+        }
+    }
+}

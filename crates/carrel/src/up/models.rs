@@ -1,0 +1,138 @@
+//! Which providers and routes the router has: those of the file, and those whose key a variable holds.
+
+use anyhow::Context as _;
+use carrel_llm::Dialect;
+use carrel_router::{Callers, Provider, Target};
+use secrecy::SecretString;
+
+use crate::config::{self, Config};
+use crate::exit::{Failure, Kind};
+
+/// Providers that need no line in the file: name, variable, dialect, base URL, model of the route `default`. In the order
+/// in which the first that has a key becomes the default.
+const KNOWN: [(&str, &str, Dialect, &str, &str); 3] = [
+    (
+        "anthropic",
+        "ANTHROPIC_API_KEY",
+        Dialect::Anthropic,
+        "https://api.anthropic.com",
+        "claude-sonnet-4-5",
+    ),
+    (
+        "openrouter",
+        "OPENROUTER_API_KEY",
+        Dialect::Anthropic,
+        "https://openrouter.ai/api",
+        "anthropic/claude-sonnet-4.5",
+    ),
+    ("openai", "OPENAI_API_KEY", Dialect::OpenAiChat, "https://api.openai.com/v1", "gpt-5"),
+];
+
+/// What was found.
+#[derive(Debug)]
+pub(super) struct Models {
+    pub(super) options: carrel_router::Options,
+    /// Names for people, the stand-in last.
+    pub(super) names: Vec<String>,
+    /// What an operator should know; empty when all is well.
+    pub(super) notice: String,
+}
+
+/// Puts providers, routes, prices and keys together. `admin_token` is a key of the operator's own commands.
+pub(super) fn options(config: &Config, admin_token: &str) -> anyhow::Result<Models> {
+    let mut providers = Vec::new();
+    for provider in &config.providers {
+        providers.push(Provider {
+            name: provider.name.clone(),
+            dialect: match provider.dialect {
+                config::Dialect::Anthropic => Dialect::Anthropic,
+                config::Dialect::OpenAiChat => Dialect::OpenAiChat,
+            },
+            base_url: provider.base_url.trim_end_matches('/').to_owned(),
+            keys: provider.keys.iter().map(|key| secret(key)).collect::<Result<_, _>>()?,
+        });
+    }
+    let mut default = None;
+    for (name, variable, dialect, base_url, model) in KNOWN {
+        let Some(key) = variable_of(variable) else { continue };
+        if providers.iter().any(|provider| provider.name == name) {
+            continue;
+        }
+        // The built-in agent speaks Anthropic's dialect, and nothing is translated yet.
+        if default.is_none() && dialect == Dialect::Anthropic {
+            default = Some(format!("{name}/{model}"));
+        }
+        providers.push(Provider {
+            name: name.to_owned(),
+            dialect,
+            base_url: base_url.to_owned(),
+            keys: vec![SecretString::from(key)],
+        });
+    }
+    let mut routes = carrel_router::Routes::default();
+    for (name, targets) in &config.routes {
+        let targets = targets.iter().map(|target| parse_target(&target.model)).collect::<Result<_, _>>()?;
+        routes.0.insert(name.clone(), targets);
+    }
+    let notice = notice(&providers, default.as_deref(), routes.0.contains_key("default"));
+    if !routes.0.contains_key("default") {
+        let model = default.as_deref().unwrap_or("demo/tutor");
+        routes.0.insert("default".to_owned(), vec![parse_target(model)?]);
+    }
+    let mut names: Vec<_> = providers.iter().map(|provider| provider.name.clone()).collect();
+    names.push("demo".to_owned());
+    let mut keys = config.router.keys.iter().map(|key| secret(key)).collect::<Result<Vec<_>, _>>()?;
+    keys.push(SecretString::from(admin_token.to_owned()));
+    let mut options = carrel_router::Options {
+        providers,
+        routes,
+        callers: Callers { keys, open_on_loopback: config.router.open_on_loopback },
+        ..carrel_router::Options::default()
+    };
+    if !config.prices.overlay_file.is_empty() {
+        let path = &config.prices.overlay_file;
+        let text = std::fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
+        let overlay = carrel_llm::PriceTable::parse(&text)
+            .map_err(|error| Failure::new(Kind::Usage, format!("{path}: {error}")))?;
+        options.prices = options.prices.overlaid(overlay);
+    }
+    Ok(Models { options, names, notice })
+}
+
+fn notice(providers: &[Provider], default: Option<&str>, routed: bool) -> String {
+    if routed || default.is_some() {
+        return String::new();
+    }
+    if providers.is_empty() {
+        return "no provider has a key: the stand-in demo/tutor answers; set ANTHROPIC_API_KEY for a real model".to_owned();
+    }
+    "the built-in agent needs a provider that speaks Anthropic's dialect; with these keys alone the stand-in demo/tutor answers".to_owned()
+}
+
+fn parse_target(text: &str) -> anyhow::Result<Target> {
+    text.parse().map_err(|error: carrel_router::TargetError| {
+        Failure::new(Kind::Usage, format!("routes: {error}")).into()
+    })
+}
+
+/// A secret from `env:NAME` or from a file.
+fn secret(place: &str) -> anyhow::Result<SecretString> {
+    if let Some(name) = place.strip_prefix("env:") {
+        let value = variable_of(name).ok_or_else(|| {
+            Failure::new(Kind::Usage, format!("the variable {name} of the configuration is not set"))
+        })?;
+        return Ok(SecretString::from(value));
+    }
+    let text = std::fs::read_to_string(place).map_err(|error| {
+        let message = format!(
+            "the key file '{place}' cannot be read ({error}); keys stand in files or as env:NAME, never inline"
+        );
+        Failure::new(Kind::Usage, message)
+    })?;
+    Ok(SecretString::from(text.trim().to_owned()))
+}
+
+#[expect(clippy::disallowed_methods, reason = "the configuration names variables that hold keys")]
+fn variable_of(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}

@@ -1,0 +1,54 @@
+//! The vault as the gateway's operators see it.
+
+use carrel_core::{Generation, LearnerId, SnapshotId};
+use carrel_gateway::vault_admin::{Error, ResticAccess, VaultAdmin, Verified};
+use carrel_vault::Vault;
+
+/// The vault of this process.
+#[derive(Debug)]
+pub(super) struct LocalVault(pub(super) Vault);
+
+#[async_trait::async_trait]
+impl VaultAdmin for LocalVault {
+    async fn restore(
+        &self,
+        learner: &LearnerId,
+        snapshot: &SnapshotId,
+    ) -> Result<Generation, Error> {
+        let head = self.0.restore(learner, snapshot).await;
+        head.map(|head| head.generation).map_err(|error| translated("restoring a snapshot", error))
+    }
+
+    async fn verify(&self, learner: &LearnerId, snapshot: &SnapshotId) -> Result<Verified, Error> {
+        let found = self.0.verify(learner, Some(snapshot)).await;
+        let found = found.map_err(|error| translated("verifying a snapshot", error))?;
+        Ok(Verified { damage: found.wrong })
+    }
+
+    async fn remove(&self, learner: &LearnerId, snapshot: &SnapshotId) -> Result<(), Error> {
+        let removed = self.0.remove(learner, snapshot).await;
+        removed.map_err(|error| translated("removing a snapshot", error))
+    }
+
+    async fn erase(&self, learner: &LearnerId) -> Result<(), Error> {
+        self.0.erase(learner).await.map_err(|error| translated("erasing a learner", error))
+    }
+
+    async fn restic(&self, learner: &LearnerId) -> Result<ResticAccess, Error> {
+        let access = self.0.restic_access(learner).await;
+        let access = access.map_err(|error| translated("opening a repository for restic", error))?;
+        Ok(ResticAccess {
+            repository: access.repository.display().to_string(),
+            password_file: access.password_file.display().to_string(),
+        })
+    }
+}
+
+fn translated(doing: &'static str, error: carrel_vault::Error) -> Error {
+    match error {
+        carrel_vault::Error::NoLearner => Error::NoLearner,
+        carrel_vault::Error::NoSnapshot => Error::NoSnapshot,
+        conflict if conflict.problem().status == 409 => Error::Conflict(conflict.to_string()),
+        other => Error::Unavailable { doing, source: Box::new(other) },
+    }
+}

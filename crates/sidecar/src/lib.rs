@@ -10,6 +10,7 @@ pub mod exit;
 mod fingerprint;
 mod life;
 mod link;
+mod loopback;
 mod models;
 mod options;
 mod pod;

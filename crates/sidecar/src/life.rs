@@ -83,7 +83,6 @@ async fn stay_awake(
                 return Err(Exit::ShimLost);
             }
             () = pod.sleep.cancelled() => {
-                pod.close();
                 // One more may have been taken just before.
                 match turns.try_recv() {
                     Ok(attempt) => attempt,
@@ -91,7 +90,7 @@ async fn stay_awake(
                 }
             }
             () = quiet(&pod, awake.idle_window(), too_long) => {
-                pod.sleep.cancel();
+                pod.drain();
                 continue;
             }
         };

@@ -57,8 +57,6 @@ pub(crate) struct Ports {
     pub(crate) models: u16,
     pub(crate) egress: u16,
     pub(crate) agent: u16,
-    /// The agent has a pid namespace that ends with the shim.
-    pub(crate) alone: bool,
 }
 
 /// Where the shim will connect.
@@ -119,10 +117,10 @@ impl Link {
     /// Opens the listeners and settles the ports.
     pub(crate) async fn prepare(&self, agent_port: u16) -> Result<Prepared, Error> {
         match self.ask(Order::Prepare { agent_port }).await? {
-            (Report::Prepared { model_port, egress_port, agent_port, alone }, sockets) => {
+            (Report::Prepared { model_port, egress_port, agent_port }, sockets) => {
                 let [models, egress] = descriptors(sockets)?;
                 let ports =
-                    Ports { models: model_port, egress: egress_port, agent: agent_port, alone };
+                    Ports { models: model_port, egress: egress_port, agent: agent_port };
                 Ok(Prepared { models: models.into(), egress: egress.into(), ports })
             }
             (other, _) => Err(unexpected(&other)),

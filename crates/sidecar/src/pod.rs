@@ -183,6 +183,20 @@ impl Pod {
         self.intake().is_open = false;
     }
 
+    /// Shall sleep after its running turn, and takes nothing more.
+    pub(crate) fn drain(&self) {
+        self.close();
+        match self.hello().phase {
+            Phase::Ready | Phase::Busy => self.enter(Phase::Draining, ""),
+            Phase::Blank
+            | Phase::Restoring
+            | Phase::Draining
+            | Phase::Snapshotting
+            | Phase::Ending => {}
+        }
+        self.sleep.cancel();
+    }
+
     /// A turn: a new one, or the one that runs or ran last.
     pub(crate) fn take_turn(&self, order: TurnOrder) -> Result<Arc<Attempt>, Problem> {
         let mut intake = self.intake();

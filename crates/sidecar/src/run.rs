@@ -114,7 +114,7 @@ fn watch_signals(pod: &Arc<Pod>) -> io::Result<CancellationToken> {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            watcher.sleep.cancel();
+            watcher.drain();
             tokio::time::sleep(GRACE).await;
             expired.cancel();
         };

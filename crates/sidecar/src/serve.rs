@@ -143,6 +143,6 @@ async fn ready(State(pod): State<Arc<Pod>>, headers: HeaderMap) -> Result<Json<H
 
 async fn sleep(State(pod): State<Arc<Pod>>, headers: HeaderMap) -> Result<StatusCode, Refusal> {
     caller::check(&pod, &headers)?;
-    pod.sleep.cancel();
+    pod.drain();
     Ok(StatusCode::ACCEPTED)
 }

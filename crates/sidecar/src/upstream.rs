@@ -5,7 +5,7 @@ use std::io;
 use carrel_protocol::Endpoint;
 use http::header::{AUTHORIZATION, HOST};
 use http::uri::{PathAndQuery, Uri};
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -116,39 +116,38 @@ where
     Ok(sender.send_request(request).await?)
 }
 
-/// Headers that concern one connection only (RFC 9110, 7.6.1), and those that say who calls us.
-pub(crate) fn strip(headers: &mut http::HeaderMap) {
-    use http::header::{
-        CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING,
-        UPGRADE,
-    };
+/// Takes out the headers that concern one connection only (RFC 9110, 7.6.1).
+pub(crate) fn strip_hop(headers: &mut HeaderMap) {
     let named: Vec<String> = headers
-        .get_all(CONNECTION)
+        .get_all(header::CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .map(|name| name.trim().to_owned())
         .collect();
-    for name in named {
-        headers.remove(name.as_str());
-    }
-    let own = [
-        CONNECTION,
-        PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION,
-        TE,
-        TRAILER,
-        TRANSFER_ENCODING,
-        UPGRADE,
-        HOST,
-        AUTHORIZATION,
-    ];
-    for name in own {
+    for name in named.iter().map(String::as_str).chain(HOP) {
         headers.remove(name);
     }
-    headers.remove("keep-alive");
-    headers.remove("proxy-connection");
-    headers.remove("x-api-key");
+}
+
+const HOP: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Takes out, beside those, what says who calls and where.
+pub(crate) fn strip(headers: &mut HeaderMap) {
+    strip_hop(headers);
+    for name in ["host", "authorization", "x-api-key"] {
+        headers.remove(name);
+    }
 }
 
 /// A link in a chain of causes, for logs: `connecting: connection refused`.

@@ -20,7 +20,8 @@ use crate::pod::{Pod, Reach};
 use crate::snapshot::{ErrorKind, Limits, Repository, Snapshots};
 use crate::upstream::{self, Upstream, Whole};
 use crate::vault::{self, Vault};
-use crate::{egress, models};
+use crate::egress::{self, Egress, Policy, Route};
+use crate::{loopback, models};
 
 /// The longest pause between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -72,8 +73,17 @@ pub(crate) async fn wake(
     };
     let ((head, snapshots), (link, prepared)) = tokio::try_join!(restore, prepare)?;
     let lost = |error: std::io::Error| Failure(Exit::Internal, error.to_string());
-    models::serve(prepared.models, upstream(&assignment.router)?, pod).map_err(lost)?;
-    egress::serve(prepared.egress, assignment, pod).map_err(lost)?;
+    let router = upstream(&assignment.router)?;
+    let respond = move |request| models::forward(router.clone(), request);
+    loopback::serve(prepared.models, pod, respond).map_err(lost)?;
+    let egress = Arc::new(Egress {
+        policy: Policy::new(&assignment.class.egress.allow),
+        route: Route::new(assignment.egress.as_ref(), &assignment.token, &pod.tasks)
+            .map_err(unusable)?,
+        tasks: pod.tasks.clone(),
+    });
+    let respond = move |request| egress::forward(Arc::clone(&egress), request);
+    loopback::serve(prepared.egress, pod, respond).map_err(lost)?;
     let gaps = &assignment.recent_gaps_seconds;
     let mut awake = Awake {
         committed_tree: fingerprint::take(

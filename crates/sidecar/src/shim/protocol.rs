@@ -88,8 +88,6 @@ pub(crate) enum Report {
         egress_port: u16,
         /// The agent's port.
         agent_port: u16,
-        /// Whether the shim is the first process of its own pid namespace: with it everything ends.
-        alone: bool,
     },
     /// The agent runs.
     Started {

@@ -24,7 +24,6 @@ pub(super) fn prepare(agent_port: u16, alone: bool) -> io::Result<(Report, Vec<O
         model_port: model.local_addr()?.port(),
         egress_port: egress.local_addr()?.port(),
         agent_port,
-        alone,
     };
     Ok((report, vec![model.into(), egress.into()]))
 }

@@ -1,0 +1,76 @@
+//! HTTP servers on the agent's loopback: bounded in connections, and closed with the pod.
+
+use std::convert::Infallible;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
+
+use crate::pod::Pod;
+
+/// The most connections of an agent at once.
+const CONNECTIONS: usize = 64;
+/// How long an agent may be silent between two requests on one connection.
+const SILENT_WITHIN: Duration = Duration::from_mins(10);
+
+/// What agents are answered.
+pub(crate) type Answer = Response<BoxBody<Bytes, hyper::Error>>;
+
+/// Serves on a listener until the pod ends.
+pub(crate) fn serve<F>(
+    listener: TcpListener,
+    pod: &Arc<Pod>,
+    respond: impl Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+) -> std::io::Result<()>
+where
+    F: Future<Output = Answer> + Send + 'static,
+{
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let (tasks, end) = (pod.tasks.clone(), pod.end.clone());
+    let free = Arc::new(Semaphore::new(CONNECTIONS));
+    let accept = async move {
+        while let Ok(place) = Arc::clone(&free).acquire_owned().await {
+            let Ok((stream, _)) = listener.accept().await else {
+                // Out of descriptors, say: some come free.
+                sleep(Duration::from_millis(50)).await;
+                continue;
+            };
+            let respond = respond.clone();
+            let service = service_fn(move |request| {
+                let answer = respond(request);
+                async move { Ok::<_, Infallible>(answer.await) }
+            });
+            tasks.spawn(async move {
+                let connection = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(SILENT_WITHIN)
+                    .max_buf_size(64 * 1024)
+                    .serve_connection(TokioIo::new(stream), service);
+                // An agent that goes away in the middle harms itself only.
+                let _ = connection.with_upgrades().await;
+                drop(place);
+            });
+        }
+    };
+    pod.tasks.spawn(async move { end.run_until_cancelled(accept).await });
+    Ok(())
+}
+
+/// A small answer.
+pub(crate) fn answer(status: StatusCode, kind: &'static str, text: String) -> Answer {
+    let body = Full::from(text).map_err(|never| match never {}).boxed();
+    let mut answer = Response::new(body);
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    answer
+}

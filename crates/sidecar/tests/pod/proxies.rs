@@ -1,0 +1,70 @@
+//! The ways out of a pod, and the way in.
+
+use futures::{SinkExt, StreamExt};
+use reqwest::Method;
+use serde_json::Value;
+use tokio::net::UnixStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+
+use crate::pod::{Pod, command, talkative};
+
+#[tokio::test]
+async fn model_calls_carry_the_learners_token_and_never_the_agents_key() {
+    let pod = Pod::ready(talkative()).await;
+    let seen: Value =
+        serde_json::from_str(&pod.said("model /v1/messages?beta=true").await).expect("JSON");
+    assert_eq!(seen["path"], "/v1/messages?beta=true");
+    let bearer = pod.vault.ledger(|ledger| ledger.bearers[0].clone());
+    assert_eq!(seen["authorization"], bearer.as_str());
+    assert_eq!(seen["x-api-key"], Value::Null);
+    let refused = pod.said("model /admin/v1/learners").await;
+    assert!(refused.contains("not_found_error"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_router_that_is_away_is_an_error_that_models_clients_can_read() {
+    let mut class = talkative();
+    class.turn.timeout_seconds = 20;
+    let mut pod = Pod::blank(class).await;
+    pod.router = carrel_protocol::Endpoint::Unix(pod.path("nobody.sock"));
+    pod.assign(&pod.assignment(7)).await;
+    pod.hello_when_settled().await;
+    let answer: Value =
+        serde_json::from_str(&pod.said("model /v1/messages").await).expect("JSON");
+    assert_eq!(answer["error"]["type"], "api_error");
+    assert!(!answer.to_string().contains("eyJ"), "a token leaked");
+}
+
+#[tokio::test]
+async fn the_agents_own_server_is_reached_without_our_token() {
+    let pod = Pod::ready(talkative()).await;
+    let request = pod.call(Method::PUT, "/agent/echo/a%20b?c=d").body("text");
+    let seen: Value = request.send().await.expect("an answer").json().await.expect("JSON");
+    assert_eq!(seen["uri"], "/echo/a%20b?c=d");
+    assert_eq!(seen["body"], "text");
+    assert_eq!(seen["authorised"], false);
+    let silent = Pod::ready(command("cat")).await;
+    let answer = silent.call(Method::GET, "/agent/").send().await.expect("an answer");
+    assert_eq!(answer.status(), 502);
+}
+
+#[tokio::test]
+async fn a_websocket_to_the_agent_stays_open_and_counts_as_activity() {
+    let pod = Pod::ready(talkative()).await;
+    let stream = UnixStream::connect(pod.path("s.sock")).await.expect("connected");
+    let mut request = "ws://pod/agent/socket".into_client_request().expect("a request");
+    let token = pod.call(Method::GET, "/").build().expect("a request").headers()["authorization"].clone();
+    request.headers_mut().insert("authorization", token);
+    let (mut socket, _) =
+        tokio_tungstenite::client_async(request, stream).await.expect("a websocket");
+    for text in ["one", "two"] {
+        socket.send(text.into()).await.expect("sent");
+        let back = socket.next().await.expect("a message").expect("read");
+        assert_eq!(back.into_text().expect("text").as_str(), text);
+    }
+    assert_eq!(pod.hello().await.quiet_since, None);
+    socket.close(None).await.expect("closed");
+    while socket.next().await.is_some() {}
+    let waits = async { while pod.hello().await.quiet_since.is_none() {} };
+    tokio::time::timeout(crate::pod::LONG, waits).await.expect("it is quiet again");
+}

@@ -1,0 +1,83 @@
+//! Falling asleep.
+
+use carrel_protocol::Code;
+use carrel_protocol::sidecar::Frame;
+use carrel_sidecar::Exit;
+use reqwest::Method;
+use rustix::process::Signal;
+
+use crate::pod::{Pod, command, frames, kill, talkative, turn_order, wait};
+
+#[tokio::test]
+async fn a_quiet_learner_falls_asleep_by_itself() {
+    let mut class = talkative();
+    (class.idle.min_seconds, class.idle.max_seconds) = (1, 1);
+    let mut pod = Pod::ready(class).await;
+    assert_eq!(pod.said("count").await, "1");
+    assert_eq!(pod.exit().await, Exit::Clean);
+    assert!(wait(&mut pod.shim).await.success());
+    let commits = pod.vault.ledger(|ledger| ledger.commits.clone());
+    assert_eq!(commits.len(), 1, "nothing had changed, and it was saved again");
+}
+
+#[tokio::test]
+async fn one_that_is_awake_too_long_sleeps_when_it_is_quiet() {
+    let mut class = talkative();
+    class.idle.max_awake_seconds = 1;
+    let mut pod = Pod::ready(class).await;
+    assert_eq!(pod.said("sh sleep 1.5; echo done").await, "done\n");
+    assert_eq!(pod.exit().await, Exit::Clean);
+}
+
+#[tokio::test]
+async fn what_changed_since_the_last_turn_is_saved_before_sleep() {
+    let mut pod = Pod::ready(talkative()).await;
+    assert_eq!(pod.said("count").await, "1");
+    let request = pod.call(Method::POST, "/agent/echo/x").body("changed");
+    assert_eq!(request.send().await.expect("an answer").status(), 200);
+    let answer = pod.call(Method::POST, "/v1/sleep").send().await.expect("an answer");
+    assert_eq!(answer.status(), 202);
+    assert_eq!(pod.exit().await, Exit::Clean);
+    let last = pod.vault.ledger(|ledger| ledger.commits[1].clone());
+    assert_eq!((last.turn_id, last.result), (None, None));
+    let kept = pod.path(last.snapshot_id.as_str()).join("touched");
+    assert_eq!(std::fs::read_to_string(kept).expect("kept"), "changed");
+}
+
+#[tokio::test]
+async fn a_running_turn_ends_first_and_no_other_is_taken() {
+    for by_signal in [true, false] {
+        let mut pod = Pod::ready(talkative()).await;
+        let running = turn_order("sh sleep 0.5; echo done");
+        let answer = pod.order(&running).await;
+        if by_signal {
+            kill(&pod.sidecar, Signal::TERM);
+        } else {
+            pod.call(Method::POST, "/v1/sleep").send().await.expect("an answer");
+        }
+        pod.until_draining().await;
+        let refused = pod.order(&turn_order("count")).await;
+        let problem: carrel_protocol::Problem = refused.json().await.expect("a problem");
+        assert_eq!(problem.code, Code::Draining);
+        let heard = frames(answer).await;
+        assert!(matches!(heard.last(), Some(Frame::Committed { .. })), "{heard:?}");
+        assert_eq!(pod.exit().await, Exit::Clean);
+    }
+}
+
+#[tokio::test]
+async fn a_command_needs_no_second_snapshot() {
+    let mut pod = Pod::ready(command("date > now; cat")).await;
+    assert_eq!(pod.said("hi").await, "hi");
+    kill(&pod.sidecar, Signal::TERM);
+    assert_eq!(pod.exit().await, Exit::Clean);
+    assert_eq!(pod.vault.ledger(|ledger| ledger.commits.len()), 1);
+}
+
+impl Pod {
+    async fn until_draining(&self) {
+        use carrel_protocol::sidecar::Phase;
+        let waits = async { while self.hello().await.phase != Phase::Draining {} };
+        tokio::time::timeout(crate::pod::LONG, waits).await.expect("it drains");
+    }
+}

@@ -99,7 +99,7 @@ CREATE TABLE turn (
 
 CREATE INDEX turn_history ON turn (learner, place);
 CREATE INDEX turn_open ON turn (learner, place, state) WHERE state IN ('queued', 'running');
-CREATE INDEX turn_waiting ON turn (place, lease_until, learner) WHERE state IN ('queued', 'running');
+CREATE INDEX turn_waiting ON turn (place, state, lease_until, learner) WHERE state IN ('queued', 'running');
 CREATE UNIQUE INDEX turn_running ON turn (learner) WHERE state = 'running';
 CREATE INDEX turn_leased ON turn (lease_owner) WHERE lease_owner IS NOT NULL;
 

@@ -6,6 +6,7 @@ use carrel_core::{EventVersion, Generation, NanoUsd, SnapshotId};
 use carrel_store::heads::{Commit, Committed, Head};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
+use sqlx::FromRow;
 
 use crate::SqliteStore;
 use crate::column::{count, int, nanos, to_json};
@@ -14,11 +15,20 @@ use crate::outcome::Outcome;
 use crate::turn_row::Standing;
 use crate::write::{AtFence, Write};
 
-pub(crate) const BEFORE: &str = "SELECT g.digest, g.version, coalesce(t.input_tokens, 0), \
-    coalesce(t.output_tokens, 0), coalesce(t.cost, 0) FROM generation g \
+pub(crate) const BEFORE: &str = "SELECT g.digest, g.version, coalesce(t.input_tokens, 0) AS input_tokens, \
+    coalesce(t.output_tokens, 0) AS output_tokens, coalesce(t.cost, 0) AS cost FROM generation g \
     LEFT JOIN turn t ON t.place = g.turn WHERE g.learner = ? AND g.generation = ?";
 pub(crate) const TOLD: &str = "UPDATE lost_turn SET told_generation = ? \
     WHERE learner = ? AND told_place = ? AND told_generation IS NULL";
+
+#[derive(FromRow)]
+struct Before {
+    digest: Option<Vec<u8>>,
+    version: i64,
+    input_tokens: i64,
+    output_tokens: i64,
+    cost: i64,
+}
 
 /// A generation to be added, which becomes the head.
 pub(crate) struct NewHead<'a> {
@@ -105,24 +115,21 @@ impl SqliteStore {
 
 /// The answer of an equal call before this one.
 async fn repeated(write: &mut Write, commit: &Commit, digest: &[u8]) -> Inner<Option<Committed>> {
-    let before: Option<(Option<Vec<u8>>, i64, i64, i64, i64)> = sqlx::query_as(BEFORE)
+    let before: Option<Before> = sqlx::query_as(BEFORE)
         .bind(commit.learner.as_str())
         .bind(int(commit.generation.0))
         .fetch_optional(write.connection())
         .await?;
-    let Some((found, version, input_tokens, output_tokens, cost)) = before else {
-        return Ok(None);
-    };
-    let answer = Committed::Committed {
-        version: EventVersion(count(version)),
+    let equal = before.filter(|before| before.digest.as_deref() == Some(digest));
+    Ok(equal.map(|before| Committed::Committed {
+        version: EventVersion(count(before.version)),
         usage: Usage {
-            input_tokens: count(input_tokens),
-            output_tokens: count(output_tokens),
-            cost_nano_usd: NanoUsd(cost),
+            input_tokens: count(before.input_tokens),
+            output_tokens: count(before.output_tokens),
+            cost_nano_usd: NanoUsd(before.cost),
         },
         repeated: true,
-    };
-    Ok((found.as_deref() == Some(digest)).then_some(answer))
+    }))
 }
 
 /// The commit's turn, if it runs in the commit's epoch.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use carrel_core::event::EventBody;
-use carrel_core::{Generation, LearnerId, SnapshotId, TurnId};
+use carrel_core::{Generation, LearnerId, TurnId};
 use carrel_store::heads::Head;
 use jiff::Timestamp;
 use sqlx::FromRow;
@@ -51,7 +51,7 @@ impl SqliteStore {
             return Ok(None);
         }
         let history = read_history(&mut write, learner).await?;
-        let Some(snapshot) = history.snapshot(to)? else {
+        let Some(head) = history.head(from, to)? else {
             let what = format!("generation {to} of {learner} is absent, damaged or expired");
             return Err(Fault::Impossible(what));
         };
@@ -67,7 +67,7 @@ impl SqliteStore {
             generation: from.next(),
             lost_turns,
         };
-        let head = take(&mut write, learner, from, to, snapshot, &event, now).await?;
+        take(&mut write, learner, from, to, &head, &event, now).await?;
         write.commit().await?;
         Ok(Some(head))
     }
@@ -83,31 +83,34 @@ impl SqliteStore {
             return Ok(None);
         };
         let history = read_history(&mut write, learner).await?;
-        let snapshot = history.snapshot(to)?;
-        let Some(snapshot) = snapshot.filter(|_| to != Generation(0)) else {
+        let from = fenced.head.generation;
+        let head = history.head(from, to)?;
+        let Some(head) = head.filter(|_| to != Generation(0)) else {
             return Ok(None);
         };
-        let from = fenced.head.generation;
         let event = EventBody::Restored {
             to,
             generation: from.next(),
         };
-        let head = take(&mut write, learner, from, to, snapshot, &event, now).await?;
+        take(&mut write, learner, from, to, &head, &event, now).await?;
         write.commit().await?;
         Ok(Some(head))
     }
 }
 
 impl History {
-    /// The snapshot of an intact generation; generation 0 is the empty workspace.
-    fn snapshot(&self, generation: Generation) -> Inner<Option<Option<SnapshotId>>> {
-        if generation == Generation(0) {
-            return Ok(Some(None));
-        }
-        self.intact
-            .get(&int(generation.0))
-            .map(|snapshot| parsed_option(snapshot.as_deref()))
-            .transpose()
+    /// The head after `from` with the state of `to`; generation 0 is the empty workspace. `None`: `to` cannot be taken.
+    fn head(&self, from: Generation, to: Generation) -> Inner<Option<Head>> {
+        let generation = from.next();
+        let snapshot = match self.intact.get(&int(to.0)) {
+            Some(snapshot) => parsed_option(snapshot.as_deref())?,
+            None if to == Generation(0) => None,
+            None => return Ok(None),
+        };
+        Ok(Some(Head {
+            generation,
+            snapshot,
+        }))
     }
 }
 
@@ -129,31 +132,27 @@ async fn read_history(write: &mut Write, learner: &LearnerId) -> Inner<History> 
     })
 }
 
-/// Takes the state of `to` as the generation after `from`.
+/// Makes a head with the state of `to`.
 async fn take(
     write: &mut Write,
     learner: &LearnerId,
     from: Generation,
     to: Generation,
-    snapshot: Option<SnapshotId>,
+    head: &Head,
     event: &EventBody,
     now: Timestamp,
-) -> Inner<Head> {
+) -> Inner<()> {
     let version = write.append(learner, event, now).await?;
     let new = NewHead {
-        generation: from.next(),
-        snapshot: snapshot.as_ref(),
+        generation: head.generation,
+        snapshot: head.snapshot.as_ref(),
         parent: from,
         copy_of: Some(to),
         turn: None,
         version,
         digest: None,
     };
-    write.move_head(learner.as_str(), &new, now).await?;
-    Ok(Head {
-        generation: from.next(),
-        snapshot,
-    })
+    write.move_head(learner.as_str(), &new, now).await
 }
 
 /// Notes the turns that are in `from` and not in `to`: the agent is told of them with its next turn, and so it is again of

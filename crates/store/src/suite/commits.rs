@@ -106,7 +106,7 @@ pub async fn another_commit_of_a_taken_generation_is_refused(store: SharedStore)
     committed(&store, &first).await;
     let mut other = first.clone();
     if let Some(result) = &mut other.turn {
-        result.reply.text = "another reply".to_owned();
+        "another reply".clone_into(&mut result.reply.text);
     }
     let answer = store.commit(&other, at(21)).await.expect("answered");
     assert_eq!(answer, Committed::TurnNotRunning);

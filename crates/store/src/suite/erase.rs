@@ -59,7 +59,7 @@ async fn full(store: &SharedStore, name: &str) -> LearnerId {
         .await;
     fallen.expect("answered").expect("fallen back");
     let mut elsewhere = message(&id, "elsewhere");
-    elsewhere.channel = "whatsapp".to_owned();
+    "whatsapp".clone_into(&mut elsewhere.channel);
     store.accept(&elsewhere, at(26)).await.expect("accepted");
     let stopped = store.request_stop(&id, elsewhere.turn_id, at(27)).await;
     stopped.expect("answered").expect("a turn");

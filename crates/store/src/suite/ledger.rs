@@ -279,7 +279,7 @@ async fn three_days(store: &SharedStore) -> (LearnerId, LearnerId) {
         let noon = time(&format!("{day}T12:30:00Z"));
         spend(store, &ada, number, noon).await;
         let mut new = reservation(&bob, 10 * number);
-        new.model = "other/model".to_owned();
+        "other/model".clone_into(&mut new.model);
         held(store, &new, noon).await;
         let exact = settlement(10 * number);
         store.settle(new.id, &exact, noon).await.expect("settled");

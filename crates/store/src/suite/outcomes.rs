@@ -115,7 +115,7 @@ pub async fn outcomes_of_other_channels_wait_until_they_are_delivered(store: Sha
     let ada = learner(&store, "ada").await;
     for key in ["k1", "k2"] {
         let mut new = message(&ada, key);
-        new.channel = "whatsapp".to_owned();
+        "whatsapp".clone_into(&mut new.channel);
         store.accept(&new, at(1)).await.expect("accepted");
     }
     let claimed = claim(&store, &ada, owner(), 2).await;

@@ -1,0 +1,169 @@
+//! The file itself: its rights, its settings, and what its schema refuses whoever asks.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use carrel_core::event::Cursor;
+use carrel_store::suite::fixture::{accept, at, id, learner, turn_of};
+use carrel_store::{Learners, SharedStore};
+use carrel_store_sqlite::{Error, SqliteStore};
+use sqlx::{ConnectOptions, Connection, SqliteConnection};
+use tempfile::TempDir;
+
+async fn opened() -> (SharedStore, TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
+    (open(folder.path()).await, folder)
+}
+
+async fn open(folder: &Path) -> SharedStore {
+    let store = SqliteStore::open(&folder.join("store.db")).await;
+    std::sync::Arc::new(store.expect("a store"))
+}
+
+async fn beside(folder: &Path) -> SqliteConnection {
+    sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(folder.join("store.db"))
+        .connect()
+        .await
+        .expect("a connection")
+}
+
+#[tokio::test]
+async fn the_file_and_its_log_are_for_their_owner_only() {
+    let (store, folder) = opened().await;
+    learner(&store, "ada").await;
+    for name in ["store.db", "store.db-wal", "store.db-shm"] {
+        let metadata = std::fs::metadata(folder.path().join(name)).expect(name);
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o600, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_written_is_there_after_opening_again() {
+    let (store, folder) = opened().await;
+    let ada = learner(&store, "ada").await;
+    turn_of(&store, &ada, 1, 1).await;
+    let before = store.feed(Cursor::default(), 99).await.expect("read");
+    drop(store);
+    let store = open(folder.path()).await;
+    let after = store.feed(Cursor::default(), 99).await.expect("read");
+    assert_eq!(after, before);
+    assert!(!after.is_empty());
+}
+
+#[tokio::test]
+async fn the_schema_refuses_to_change_what_is_for_good() {
+    let (store, folder) = opened().await;
+    let ada = learner(&store, "ada").await;
+    turn_of(&store, &ada, 4, 1).await;
+    let gone = learner(&store, "gone").await;
+    store.close_learner(&gone, at(1)).await.expect("closed");
+    store.erase_learner(&gone, at(2)).await.expect("erased");
+    let mut connection = beside(folder.path()).await;
+    for (sql, reason) in [
+        ("UPDATE event SET time = 0", "append-only"),
+        ("DELETE FROM event", "append-only"),
+        (
+            "UPDATE learner SET fence = fence - 1 WHERE id = 'ada'",
+            "never lowered",
+        ),
+        ("DELETE FROM tombstone", "keeps the fence"),
+        ("UPDATE turn SET state = 'running'", "never runs again"),
+        ("DELETE FROM learner WHERE id = 'ada'", "FOREIGN KEY"),
+        ("INSERT INTO learner (id) VALUES (5)", "NOT NULL"),
+    ] {
+        let refused = sqlx::query(sql).execute(&mut connection).await;
+        let error = refused.expect_err(sql).to_string();
+        assert!(error.contains(reason), "{sql}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn two_turns_of_a_learner_cannot_run_at_once() {
+    let (store, folder) = opened().await;
+    let ada = learner(&store, "ada").await;
+    accept(&store, &ada, "k1", 1).await;
+    accept(&store, &ada, "k2", 2).await;
+    let mut connection = beside(folder.path()).await;
+    let both = sqlx::query("UPDATE turn SET state = 'running'")
+        .execute(&mut connection)
+        .await;
+    let error = both.expect_err("two at once").to_string();
+    assert!(error.contains("UNIQUE"), "{error}");
+}
+
+#[tokio::test]
+async fn commits_reach_the_disk() {
+    let (_store, folder) = opened().await;
+    let mut connection = beside(folder.path()).await;
+    let mode: String = sqlx::query_scalar("PRAGMA journal_mode")
+        .fetch_one(&mut connection)
+        .await
+        .expect("a mode");
+    assert_eq!(mode, "wal");
+}
+
+#[tokio::test]
+async fn an_erased_learner_is_nowhere_in_the_files() {
+    const SECRET: &str = "a sentence that only ada wrote";
+    let (store, folder) = opened().await;
+    let (ada, bob) = (learner(&store, "ada").await, learner(&store, "bob").await);
+    for learner in [&ada, &bob] {
+        let mut new = carrel_store::suite::fixture::message(learner, "k1");
+        new.text = format!("{SECRET}, or {learner}");
+        store.accept(&new, at(1)).await.expect("accepted");
+    }
+    let found = |text: &str| {
+        ["store.db", "store.db-wal"].into_iter().any(|name| {
+            let bytes = std::fs::read(folder.path().join(name)).expect(name);
+            bytes
+                .windows(text.len())
+                .any(|window| window == text.as_bytes())
+        })
+    };
+    let of = |name: &str| format!("{SECRET}, or {name}");
+    assert!(found(&of("ada")) && found(&of("bob")));
+    store.close_learner(&ada, at(2)).await.expect("closed");
+    store.erase_learner(&ada, at(3)).await.expect("erased");
+    assert!(!found(&of("ada")), "deleted is not enough");
+    assert!(found(&of("bob")));
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_not_opened() {
+    let (store, folder) = opened().await;
+    drop(store);
+    let mut connection = beside(folder.path()).await;
+    sqlx::query(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+         VALUES (9999, 'from the future', 1, x'00', 0)",
+    )
+    .execute(&mut connection)
+    .await
+    .expect("noted");
+    connection.close().await.expect("closed");
+    let opened = SqliteStore::open(&folder.path().join("store.db")).await;
+    assert!(matches!(opened, Err(Error::Schema(_))), "{opened:?}");
+}
+
+#[tokio::test]
+async fn a_folder_that_is_not_there_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("missing").join("store.db");
+    let error = SqliteStore::open(&path).await.expect_err("no folder");
+    assert!(error.to_string().contains("missing/store.db"), "{error}");
+}
+
+#[tokio::test]
+async fn a_closed_store_says_that_it_is_away() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = SqliteStore::open(&folder.path().join("store.db")).await;
+    let store = store.expect("a store");
+    store.close().await;
+    let answer = store.learner(&id("ada"), at(1)).await;
+    let error = answer.expect_err("it is closed");
+    assert!(
+        matches!(error, carrel_store::Error::Unavailable { .. }),
+        "{error}"
+    );
+}

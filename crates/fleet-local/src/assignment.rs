@@ -1,6 +1,6 @@
 //! What a blank pod is told: whose it is, with everything that its sidecar needs to serve.
 
-use carrel_core::Epoch;
+use carrel_core::{Epoch, PodUid};
 use carrel_core::class::ClassSpec;
 use carrel_protocol::sidecar::Assignment;
 use carrel_store::learners::Learner;
@@ -8,7 +8,6 @@ use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
 use crate::fleet::Shared;
-use crate::pod::Pod;
 
 /// How many gaps between messages the idle window is reckoned from.
 const GAPS: u32 = 5;
@@ -26,7 +25,7 @@ pub(crate) async fn signed(
     shared: &Shared,
     learner: &Learner,
     epoch: Epoch,
-    pod: &Pod,
+    pod: PodUid,
     class: &ClassSpec,
     now: Timestamp,
 ) -> Result<String, Error> {
@@ -37,21 +36,16 @@ pub(crate) async fn signed(
         .windows(2)
         .map(|pair| u32::try_from(pair[1].duration_since(pair[0]).as_secs()).unwrap_or(0))
         .collect();
-    let uid = pod.reference.uid;
-    let mut class = class.clone();
-    if class.agent.command.is_empty() {
-        class.agent.command.clone_from(&pod.image_command);
-    }
     let assignment = Assignment {
         learner: learner.id.clone(),
         epoch,
-        pod: uid,
-        token: signer.learner_token(&learner.id, epoch, uid, now)?,
+        pod,
+        token: signer.learner_token(&learner.id, epoch, pod, now)?,
         vault: shared.vault.clone(),
         router: shared.router.clone(),
         egress: None,
         callers: shared.callers.clone(),
-        class,
+        class: class.clone(),
         recent_gaps_seconds,
         opaque_learner: opaque(learner),
         time_zone: shared.time_zone.clone(),

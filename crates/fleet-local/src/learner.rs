@@ -312,7 +312,7 @@ impl Keeper {
             return;
         }
         let signed =
-            assignment::signed(&self.shared, learner, plan.status.epoch, pod, class, now).await;
+            assignment::signed(&self.shared, learner, plan.status.epoch, named.uid, class, now).await;
         let assignment = match signed {
             Ok(assignment) => assignment,
             Err(error) => {

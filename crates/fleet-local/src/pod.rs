@@ -21,8 +21,6 @@ pub(crate) use make::Maker;
 #[derive(Debug)]
 pub(crate) struct Pod {
     pub(crate) reference: PodRef,
-    /// What its image runs when the class names no command.
-    pub(crate) image_command: Vec<String>,
     sidecar: Sidecar,
     seen: Receiver<PodSeen>,
     assigned: tokio::sync::watch::Sender<Option<Assigned>>,

@@ -77,12 +77,10 @@ impl Maker {
             make_folder(folder, owned_by).map_err(PodError::Folder)?;
         }
         let socket = dir.join("sidecar.sock");
-        let mut command = Vec::new();
         let agent = match &self.runtime {
             Some(runtime) => {
                 let image = self.image_of(class).await?;
                 let spec = container_spec(&name, image.as_ref(), &shared, &workspace, host, class)?;
-                command = image.map(|image| image.command).unwrap_or_default();
                 AgentStart::Container(Box::new(runtime.clone()), Box::new(spec))
             }
             None => AgentStart::Process(self.plain_shim(&shared, &workspace)),
@@ -119,7 +117,7 @@ impl Maker {
         self.ground.tracker.spawn(watched.run());
         Ok(Pod {
             reference,
-            image_command: command,
+           
             sidecar,
             seen,
             assigned,
@@ -231,14 +229,16 @@ fn container_spec(
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
     }));
     let socket = format!("{}/{SHIM_SOCKET}", crate::container::SHARED);
+    let mut argv = [crate::container::EXECUTABLE, "shim", "--socket", &socket, "--"]
+        .map(str::to_owned)
+        .to_vec();
+    argv.extend(image.iter().flat_map(|image| image.command.clone()));
     Ok(ContainerSpec {
         id: ContainerId::try_from(name.to_owned()).map_err(PodError::Name)?,
         root: image.map_or(RootKind::HostUsr, Image::root),
         shared_dir: shared.to_path_buf(),
         workspace_dir: workspace.to_path_buf(),
-        argv: [crate::container::EXECUTABLE, "shim", "--socket", &socket]
-            .map(str::to_owned)
-            .to_vec(),
+        argv,
         env,
         host,
         limits: Limits {

@@ -9,5 +9,7 @@ mod broken;
 mod each_plan;
 #[path = "lifecycle/histories.rs"]
 mod histories;
+#[path = "lifecycle/table.rs"]
+mod table;
 #[path = "lifecycle/world.rs"]
 mod world;

@@ -157,7 +157,8 @@ impl Incarnation<'_> {
         let detail = "its container is told whose it is";
         let plan = self.until(LearnerState::Waking, detail, &limit);
         if plan.effects.is_empty() {
-            plan.with(Effect::Assign {
+            let retry = after(self.now, self.policy.retry);
+            plan.again_at(retry).with(Effect::Assign {
                 epoch: self.stored.epoch,
                 pod: self.named.clone(),
             })
@@ -243,13 +244,14 @@ impl Incarnation<'_> {
         if !plan.effects.is_empty() {
             return plan;
         }
+        let retry = after(self.now, self.policy.retry);
         Plan {
             write: if asked_before {
                 plan.write
             } else {
                 Write::Must
             },
-            ..plan.with(Effect::AskToSleep {
+            ..plan.again_at(retry).with(Effect::AskToSleep {
                 pod: self.named.uid,
                 reason,
             })

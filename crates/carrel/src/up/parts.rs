@@ -97,6 +97,8 @@ pub(super) async fn start(flags: &Up, data: &Data, loaded: Loaded) -> anyhow::Re
         async move { vault.run(cancel).await }
     });
 
+    // We hold the data folder alone: whatever is reserved was reserved by a router that died.
+    shared.sweep_reservations(now(), now()).await?;
     let Models { options, names, notice } = models::options(config, &admin_token)?;
     let router_metrics = carrel_router::Metrics::default();
     router_metrics.register(&mut registry);

@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn a_minute_holds_so_many_and_frees_one_by_one() {
         let (limit, ada) = (RateLimit::new(3), "ada".parse().expect("a label"));
-        let at = |second| Timestamp::from_second(1_000_000 + second).expect("in range");
+        let at = |second: i64| Timestamp::from_second(1_000_000 + second).expect("in range");
         for _ in 0..3 {
             assert_eq!(limit.take(&ada, at(0)), Ok(()));
         }

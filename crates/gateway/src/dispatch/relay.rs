@@ -216,7 +216,7 @@ impl Run<'_> {
         }
     }
 
-    async fn fail(&self, failure: &Failure, timing: Timing) -> After {
+    pub(super) async fn fail(&self, failure: &Failure, timing: Timing) -> After {
         let written = self
             .persist("failing a turn", || {
                 let (turn, lease) = (self.turn_id(), self.lease());

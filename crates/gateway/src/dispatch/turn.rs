@@ -6,12 +6,12 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use carrel_core::event::EventBody;
-use carrel_core::turn::{AfterDeath, Death, TurnState};
+use carrel_core::turn::{AfterDeath, Death, FailureCode, TurnState};
 use carrel_core::{Epoch, LearnerId};
 use carrel_protocol::agent;
 use carrel_protocol::gateway::{StreamEvent, TurnStep};
 use carrel_protocol::sidecar::{AttachmentData, TurnOrder};
-use carrel_store::turns::{Claimed, Lease, OwnerWrite};
+use carrel_store::turns::{Claimed, Failure, Lease, OwnerWrite, Timing};
 use carrel_store::{Error, SharedStore};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,8 @@ use crate::stream::{Hub, turn_log};
 
 /// Between tries while the store is away.
 const STORE_AGAIN: Duration = Duration::from_millis(200);
+/// After so many sidecars that said they could not start, the message is not tried again.
+const MOST_STARTS: u32 = 3;
 
 /// One claimed turn.
 pub(super) struct Run<'a> {
@@ -179,7 +181,10 @@ impl Run<'_> {
         let incarnation = match woken {
             Ok(incarnation) => incarnation,
             Err(NotAwake::NoLearner) => return Next::Over,
-            Err(NotAwake::Died { epoch, reason }) => return self.died_unready(epoch, &reason).await,
+            Err(NotAwake::Died { epoch, reason }) => {
+                let last = waker.could_not_start() >= MOST_STARTS;
+                return self.died_unready(epoch, &reason, last).await;
+            }
         };
         self.measure_wake(&incarnation, began);
         match self.begin(&incarnation).await {
@@ -276,7 +281,7 @@ impl Run<'_> {
     }
 
     /// An incarnation that ended before it was ready counts like one that died under the turn: so that there is an end.
-    async fn died_unready(&self, epoch: Epoch, reason: &str) -> Next {
+    async fn died_unready(&self, epoch: Epoch, reason: &str, last: bool) -> Next {
         let kind = carrel_core::learner::StartKind::Cold;
         self.shared.options.metrics.woke(kind, WakeResult::Died);
         let begun = self
@@ -287,13 +292,30 @@ impl Run<'_> {
             .await;
         match begun {
             Some(OwnerWrite::Written(_)) => {
-                let next = self.died(epoch, Death::Infrastructure, reason).await;
+                let next = if last {
+                    self.cannot_start(reason).await;
+                    Next::Over
+                } else {
+                    self.died(epoch, Death::Infrastructure, reason).await
+                };
                 self.catch_up().await;
                 next
             }
             Some(OwnerWrite::StaleEpoch { .. }) => Next::Again,
             Some(OwnerWrite::NotOwner | OwnerWrite::Ended) | None => Next::Over,
         }
+    }
+
+    async fn cannot_start(&self, reason: &str) {
+        let failure = Failure {
+            code: FailureCode::AgentNotReady,
+            detail: "Sorry, your tutor could not start. Please try again later.".to_owned(),
+            retryable: true,
+            partial_text: String::new(),
+            operator_reason: reason.to_owned(),
+        };
+        let timing = Timing::default();
+        self.fail(&failure, timing).await;
     }
 
     /// Returns when the turn ended without us: stopped while it waited, or its learner is erased.

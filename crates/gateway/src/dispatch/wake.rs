@@ -70,6 +70,8 @@ pub(crate) struct Waker {
     beyond: Option<Epoch>,
     asked: Option<Epoch>,
     tried: Option<Epoch>,
+    /// How many sidecars said that they could not start.
+    could_not_start: u32,
 }
 
 impl Waker {
@@ -82,7 +84,13 @@ impl Waker {
             beyond: None,
             asked: None,
             tried: None,
+            could_not_start: 0,
         }
+    }
+
+    /// How many sidecars said that they could not start; unlike those that vanished, that is most often the agent's doing.
+    pub(super) fn could_not_start(&self) -> u32 {
+        self.could_not_start
     }
 
     /// Incarnations up to this take no turn any more.
@@ -229,6 +237,7 @@ impl Waker {
             Phase::Ending => {
                 self.dismiss(epoch);
                 if self.present < Some(epoch) {
+                    self.could_not_start += 1;
                     let reason = hello.detail;
                     return Err(NotAwake::Died { epoch, reason });
                 }

@@ -1,0 +1,121 @@
+//! Deaths under a turn: run again at once, or parked with the reason.
+
+use carrel_protocol::sidecar::Phase;
+
+use crate::client::{assert_rising, text_of};
+use crate::pod::Act;
+use crate::world::{World, accepted, streamed, turn_of};
+
+const EVENTS: &str = "/v1/learners/ada/events";
+
+#[tokio::test]
+async fn a_turn_whose_pod_dies_runs_again_from_the_head() {
+    let world = World::new().await;
+    let ada = world.learner("ada").await;
+    world.fleet.script("ada", [Act::PodDies("wrong "), Act::PodDies("also wrong "), Act::Say(vec!["right"])]);
+    let seen = streamed(&ada, "ada", "k", "answer").await.to_outcome().await;
+    assert_eq!(text_of(&seen), "right");
+    assert_rising(&seen);
+    assert_eq!(seen.iter().filter(|event| event.name == "restart").count(), 2, "{seen:?}");
+    let turn = seen[0].data["turn_id"].as_str().expect("a turn").to_owned();
+    assert_eq!(turn_of(&ada, "ada", &turn).await["attempts"], 3);
+}
+
+#[tokio::test]
+async fn an_agent_that_dies_three_times_on_a_message_parks_it_and_the_next_goes_on() {
+    let world = World::new().await;
+    let ada = world.learner("ada").await;
+    world.fleet.script("ada", [Act::AgentDies("a"), Act::AgentDies("b"), Act::AgentDies("c")]);
+    let seen = streamed(&ada, "ada", "k", "poison").await.to_outcome().await;
+    let error = &seen[seen.len() - 1];
+    assert_eq!((error.name.as_str(), &error.data["code"]), ("error", &"agent_died".into()));
+    let next = streamed(&ada, "ada", "k2", "hello").await.to_outcome().await;
+    assert_eq!(text_of(&next), "You said: hello");
+}
+
+#[tokio::test]
+async fn a_lost_connection_to_a_living_sidecar_is_taken_up_again() {
+    let world = World::new().await;
+    let ada = world.learner("ada").await;
+    world.fleet.script("ada", [Act::Break("one ", "two")]);
+    let mut events = ada.events(EVENTS, None).await;
+    let turn = accepted(&ada, "ada", "k", "count").await;
+    let mut seen = events.until(|event| event.name == "delta").await;
+    world.fleet.pod("ada").go_on.send_replace(true);
+    seen.extend(events.to_outcome().await);
+    assert_eq!(text_of(&seen), "one two");
+    assert!(seen.iter().all(|event| event.name != "restart"), "{seen:?}");
+    assert_eq!(turn_of(&ada, "ada", &turn).await["attempts"], 1);
+}
+
+#[tokio::test]
+async fn a_pod_killed_between_turns_is_replaced() {
+    let world = World::new().await;
+    let ada = world.learner("ada").await;
+    for n in 0..5 {
+        let said = streamed(&ada, "ada", &format!("k{n}"), "x").await.to_outcome().await;
+        assert_eq!(text_of(&said), "You said: x");
+        world.fleet.kill("ada");
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_that_ends_while_a_pod_dies_counts_the_death_and_runs_the_turn_again() {
+    let mut world = World::new().await;
+    let ada = world.learner("ada").await;
+    world.fleet.script("ada", [Act::Hold("lost ", "never")]);
+    let mut events = ada.events(EVENTS, None).await;
+    let turn = accepted(&ada, "ada", "k", "once").await;
+    let mut seen = events.until(|event| event.name == "delta").await;
+    world.fleet.kill("ada");
+    world.restart().await;
+    let ada = world.client_of("ada").await;
+    let last = seen[seen.len() - 1].id.clone();
+    seen.extend(ada.events(EVENTS, Some(&last)).await.to_outcome().await);
+    assert_rising(&seen);
+    assert_eq!(text_of(&seen), "You said: once");
+    assert_eq!(turn_of(&ada, "ada", &turn).await["attempts"], 2);
+}
+
+#[tokio::test]
+async fn a_sidecar_that_falls_asleep_just_now_is_waited_out() {
+    let world = World::new().await;
+    let ada = world.learner("ada").await;
+    streamed(&ada, "ada", "k1", "x").await.to_outcome().await;
+    *world.fleet.pod("ada").phase.lock().expect("whole") = Phase::Draining;
+    let seen = streamed(&ada, "ada", "k2", "y").await.to_outcome().await;
+    assert_eq!(text_of(&seen), "You said: y");
+    assert!(seen.iter().all(|event| event.name != "restart"), "{seen:?}");
+    assert_eq!(world.fleet.pod("ada").epoch.0, 2);
+}
+
+#[tokio::test]
+async fn an_agent_that_cannot_start_fails_its_turn_with_a_reason() {
+    let world = World::new().await;
+    let ada = world.learner("ada").await;
+    world.fleet.births([Phase::Ending, Phase::Ending, Phase::Ending]);
+    let seen = streamed(&ada, "ada", "k", "x").await.to_outcome().await;
+    let error = &seen[seen.len() - 1];
+    assert_eq!((error.name.as_str(), &error.data["code"]), ("error", &"agent_not_ready".into()));
+    let next = streamed(&ada, "ada", "k2", "y").await.to_outcome().await;
+    assert_eq!(text_of(&next), "You said: y");
+}
+
+#[tokio::test]
+async fn draining_refuses_new_messages_and_lets_running_turns_finish() {
+    let world = World::new().await;
+    let ada = world.learner("ada").await;
+    world.fleet.script("ada", [Act::Hold("one ", "two")]);
+    let mut events = ada.events(EVENTS, None).await;
+    accepted(&ada, "ada", "k", "count").await;
+    events.until(|event| event.name == "delta").await;
+    let pod = world.fleet.pod("ada");
+    let (drained, seen) = tokio::join!(world.handle.drain(), async {
+        let refused = crate::world::post(&ada, "ada", "k2", "more").await;
+        assert_eq!(refused.is(503).problem(), "unavailable");
+        assert!(refused.headers.contains_key("retry-after"));
+        pod.go_on.send_replace(true);
+        events.to_outcome().await
+    });
+    assert_eq!((drained, text_of(&seen)), ((), "two".to_owned()));
+}

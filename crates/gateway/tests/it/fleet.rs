@@ -1,0 +1,204 @@
+//! A fleet in this process: each incarnation is a scripted pod.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+
+use carrel_core::learner::{LearnerState, PodRef, StartKind, Status};
+use carrel_core::{Epoch, LearnerId};
+use carrel_protocol::fleet::{Error, Fleet, IsolationReport};
+use carrel_protocol::sidecar::Phase;
+use carrel_protocol::token::Verifier;
+use carrel_store::SharedStore;
+use tokio::sync::broadcast;
+use tokio_util::task::TaskTracker;
+
+use crate::pod::{Act, Making, Pod};
+use crate::world::now;
+
+/// A fleet of scripted pods.
+pub(crate) struct Scripted {
+    me: Weak<Self>,
+    store: SharedStore,
+    folder: PathBuf,
+    verifier: Verifier,
+    tracker: TaskTracker,
+    seen: Mutex<HashMap<LearnerId, (Status, Option<Arc<Pod>>)>>,
+    acts: Mutex<HashMap<LearnerId, VecDeque<Act>>>,
+    /// Phases in which the next pods begin and stay.
+    births: Mutex<VecDeque<Phase>>,
+    changes: broadcast::Sender<LearnerId>,
+    pub(crate) made: AtomicU64,
+    /// While it is set, a wish to wake is noted and nothing comes.
+    pub(crate) lazy: Mutex<bool>,
+}
+
+impl Scripted {
+    pub(crate) fn new(
+        store: SharedStore,
+        folder: PathBuf,
+        verifier: Verifier,
+        tracker: TaskTracker,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            store,
+            folder,
+            verifier,
+            tracker,
+            seen: Mutex::default(),
+            acts: Mutex::default(),
+            births: Mutex::default(),
+            changes: broadcast::Sender::new(1024),
+            made: AtomicU64::new(0),
+            lazy: Mutex::new(false),
+        })
+    }
+
+    /// What the learner's agent does in its next attempts; after them it repeats what it is told.
+    pub(crate) fn script(&self, learner: &str, acts: impl IntoIterator<Item = Act>) {
+        let learner = learner.parse().expect("a label");
+        let mut all = self.acts.lock().expect("whole");
+        all.entry(learner).or_default().extend(acts);
+    }
+
+    /// Pods born next stay in these phases.
+    pub(crate) fn births(&self, phases: impl IntoIterator<Item = Phase>) {
+        self.births.lock().expect("whole").extend(phases);
+    }
+
+    /// The learner's pod.
+    pub(crate) fn pod(&self, learner: &str) -> Arc<Pod> {
+        let learner: LearnerId = learner.parse().expect("a label");
+        let seen = self.seen.lock().expect("whole");
+        seen[&learner].1.clone().expect("a pod")
+    }
+
+    /// Kills the learner's pod.
+    pub(crate) fn kill(&self, learner: &str) {
+        let pod = self.pod(learner);
+        pod.dead.cancel();
+        self.over(&pod);
+    }
+
+    fn over(&self, pod: &Pod) {
+        let mut seen = self.seen.lock().expect("whole");
+        if let Some((status, there)) = seen.get_mut(&pod.learner)
+            && status.epoch == pod.epoch
+        {
+            status.pod = None;
+            status.state = LearnerState::Asleep;
+            *there = None;
+        }
+        drop(seen);
+        let _ = self.changes.send(pod.learner.clone());
+    }
+
+    fn begin(&self, learner: &LearnerId, epoch: Epoch) -> (Status, Arc<Pod>) {
+        let me = self.me.clone();
+        let acts = self.me.clone();
+        let whose = learner.clone();
+        let phase = self.births.lock().expect("whole").pop_front();
+        let number = self.made.fetch_add(1, Ordering::SeqCst);
+        let socket = self.folder.join(format!("{number}.sock"));
+        let making = Making {
+            learner: learner.clone(),
+            epoch,
+            store: Arc::clone(&self.store),
+            script: Arc::new(move || {
+                let fleet = acts.upgrade()?;
+                let mut acts = fleet.acts.lock().expect("whole");
+                acts.get_mut(&whose)?.pop_front()
+            }),
+            verifier: self.verifier.clone(),
+            tracker: self.tracker.clone(),
+            ended: Arc::new(move |pod| {
+                if let Some(fleet) = me.upgrade() {
+                    fleet.over(pod);
+                }
+            }),
+            phase: phase.unwrap_or(Phase::Ready),
+        };
+        let pod = Pod::start(making, &socket);
+        let status = Status {
+            epoch,
+            state: LearnerState::Waking,
+            pod: Some(PodRef {
+                name: format!("w-{number}"),
+                uid: pod.uid,
+                address: format!("unix:{}", socket.display()),
+            }),
+            start_kind: Some(StartKind::Cold),
+            ..Status::default()
+        };
+        (status, pod)
+    }
+
+    async fn is_there(&self, learner: &LearnerId) -> bool {
+        let row = self.store.learner(learner, now()).await.expect("a store");
+        row.is_some_and(|row| !row.desired.deleting)
+    }
+}
+
+#[async_trait::async_trait]
+impl Fleet for Scripted {
+    async fn wake(&self, learner: &LearnerId, after: Epoch) -> Result<(), Error> {
+        if !self.is_there(learner).await {
+            return Err(Error::NoLearner(learner.clone()));
+        }
+        if *self.lazy.lock().expect("whole") {
+            return Ok(());
+        }
+        let old = self.status(learner).await?;
+        if old.epoch > after {
+            return Ok(());
+        }
+        let (status, pod) = self.begin(learner, old.epoch.next());
+        let row = self.store.learner(learner, now()).await.expect("a store").expect("there");
+        let put = self.store.put_status(learner, &row.status, &status, now()).await;
+        assert!(put.expect("a store"), "somebody else wrote the status");
+        let mut seen = self.seen.lock().expect("whole");
+        seen.insert(learner.clone(), (status, Some(pod)));
+        drop(seen);
+        let _ = self.changes.send(learner.clone());
+        Ok(())
+    }
+
+    async fn sleep(&self, learner: &LearnerId) -> Result<(), Error> {
+        let pod = self.seen.lock().expect("whole").get(learner).and_then(|(_, pod)| pod.clone());
+        if let Some(pod) = pod {
+            pod.dead.cancel();
+            self.over(&pod);
+        }
+        Ok(())
+    }
+
+    async fn status(&self, learner: &LearnerId) -> Result<Status, Error> {
+        if !self.is_there(learner).await {
+            return Err(Error::NoLearner(learner.clone()));
+        }
+        let seen = self.seen.lock().expect("whole");
+        Ok(seen.get(learner).map(|(status, _)| status.clone()).unwrap_or_default())
+    }
+
+    fn changes(&self) -> broadcast::Receiver<LearnerId> {
+        self.changes.subscribe()
+    }
+
+    async fn discard(&self, learner: &LearnerId) -> Result<(), Error> {
+        let gone = self.seen.lock().expect("whole").remove(learner);
+        if let Some((_, Some(pod))) = gone {
+            pod.dead.cancel();
+        }
+        Ok(())
+    }
+
+    fn isolation(&self) -> IsolationReport {
+        IsolationReport {
+            isolation: "process".to_owned(),
+            limits_missing: vec!["memory".to_owned()],
+            warning: "nothing isolates".to_owned(),
+        }
+    }
+}

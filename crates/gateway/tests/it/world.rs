@@ -1,0 +1,191 @@
+//! A gateway with all that it needs, which can be ended and started again over the same store and fleet.
+
+use std::sync::Arc;
+
+use carrel_gateway::{Clock, Handle, Limits, Metrics, Options, hash_of, serve, start};
+use carrel_protocol::token::{Signer, Verifier};
+use carrel_store::SharedStore;
+use carrel_store_sqlite::SqliteStore;
+use carrel_telemetry::{Health, Readiness};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::client::{Answer, Client, Events};
+use crate::fleet::Scripted;
+use crate::vault::Noting;
+
+pub(crate) const ADMIN: &str = "the-admin-token";
+
+#[expect(clippy::disallowed_methods, reason = "these tests run in real time")]
+pub(crate) fn now() -> Timestamp {
+    Timestamp::now()
+}
+
+/// A gateway with all that it needs.
+pub(crate) struct World {
+    pub(crate) store: SharedStore,
+    pub(crate) fleet: Arc<Scripted>,
+    pub(crate) vault: Arc<Noting>,
+    pub(crate) base: String,
+    pub(crate) handle: Handle,
+    limits: Limits,
+    signer: Signer,
+    tracker: TaskTracker,
+    cancel: CancellationToken,
+    pods: TaskTracker,
+    _folder: TempDir,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::with(Limits {
+            messages_per_minute: 1000,
+            ..Limits::default()
+        })
+        .await
+    }
+
+    pub(crate) async fn with(limits: Limits) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = SqliteStore::open(&folder.path().join("store.db")).await;
+        let store: SharedStore = Arc::new(store.expect("a store"));
+        let signer = Signer::from_pem(&Signer::generate_pem().expect("randomness")).expect("a key");
+        let verifier = Verifier::new(&[signer.public_key().clone()]).expect("a key");
+        let pods = TaskTracker::new();
+        let sockets = folder.path().to_owned();
+        let fleet = Scripted::new(Arc::clone(&store), sockets, verifier, pods.clone());
+        let vault = Arc::new(Noting {
+            store: Arc::clone(&store),
+            erased: std::sync::Mutex::default(),
+        });
+        let (tracker, cancel) = (TaskTracker::new(), CancellationToken::new());
+        let (handle, base) =
+            begin(&store, &fleet, &vault, &signer, limits, &tracker, &cancel).await;
+        Self {
+            store,
+            fleet,
+            vault,
+            base,
+            handle,
+            limits,
+            signer,
+            tracker,
+            cancel,
+            pods,
+            _folder: folder,
+        }
+    }
+
+    /// Ends the gateway as a kill does, and starts another.
+    pub(crate) async fn restart(&mut self) {
+        self.cancel.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
+        self.tracker = TaskTracker::new();
+        self.cancel = CancellationToken::new();
+        (self.handle, self.base) = begin(
+            &self.store,
+            &self.fleet,
+            &self.vault,
+            &self.signer,
+            self.limits,
+            &self.tracker,
+            &self.cancel,
+        )
+        .await;
+    }
+
+    pub(crate) fn nobody(&self) -> Client {
+        Client::new(&self.base)
+    }
+
+    pub(crate) fn operator(&self) -> Client {
+        self.nobody().bearer(ADMIN)
+    }
+
+    /// Makes a learner and gives its client.
+    pub(crate) async fn learner(&self, id: &str) -> Client {
+        let made = self.operator().post("/admin/v1/learners", &json!({"id": id})).await;
+        made.is(200);
+        self.client_of(id).await
+    }
+
+    pub(crate) async fn client_of(&self, id: &str) -> Client {
+        let path = format!("/admin/v1/learners/{id}/tokens");
+        let answer = self.operator().post(&path, &json!({})).await;
+        let token = answer.is(200).json()["token"].as_str().expect("a token").to_owned();
+        self.nobody().bearer(&token)
+    }
+}
+
+async fn begin(
+    store: &SharedStore,
+    fleet: &Arc<Scripted>,
+    vault: &Arc<Noting>,
+    signer: &Signer,
+    limits: Limits,
+    tracker: &TaskTracker,
+    cancel: &CancellationToken,
+) -> (Handle, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let base = format!("http://{}", listener.local_addr().expect("an address"));
+    let mut registry = carrel_telemetry::registry("0.0.0");
+    let metrics = Metrics::register(&mut registry);
+    let options = Options {
+        store: Arc::clone(store),
+        fleet: Arc::clone(fleet) as _,
+        vault: Arc::clone(vault) as _,
+        signer: signer.clone(),
+        limits,
+        public_url: base.clone(),
+        admin_token_hash: hash_of(ADMIN),
+        clock: Clock::new(now),
+        metrics,
+        health: Health::new(Readiness::default(), Arc::new(registry)),
+        alone: true,
+    };
+    let handle = start(options, tracker.clone(), cancel.clone());
+    let served = serve(listener, handle.router(), tracker.clone(), cancel.clone());
+    tracker.spawn(served);
+    (handle, base)
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+        self.pods.close();
+    }
+}
+
+/// Sends a message.
+pub(crate) async fn post(client: &Client, learner: &str, key: &str, text: &str) -> Answer {
+    let path = format!("/v1/learners/{learner}/messages");
+    client.with("idempotency-key", key).post(&path, &json!({"text": text})).await
+}
+
+/// Sends a message that is accepted; its turn.
+pub(crate) async fn accepted(client: &Client, learner: &str, key: &str, text: &str) -> String {
+    let answer = post(client, learner, key, text).await;
+    answer.is(202).json()["turn_id"].as_str().expect("a turn").to_owned()
+}
+
+/// Sends a message and reads its turn's stream.
+pub(crate) async fn streamed(client: &Client, learner: &str, key: &str, text: &str) -> Events {
+    let client = client
+        .with("idempotency-key", key)
+        .with("content-type", "application/json")
+        .with("accept", "text/event-stream");
+    let path = format!("/v1/learners/{learner}/messages");
+    let body = json!({"text": text}).to_string();
+    Events::new(client.send(http::Method::POST, &path, body.into()).await)
+}
+
+/// The turn's document.
+pub(crate) async fn turn_of(client: &Client, learner: &str, turn: &str) -> Value {
+    let answer = client.get(&format!("/v1/learners/{learner}/turns/{turn}")).await;
+    answer.is(200).json()
+}

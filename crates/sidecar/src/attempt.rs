@@ -62,7 +62,10 @@ impl Attempt {
 
     /// What is to be done. Given once: it may be large.
     pub(crate) fn take_order(&self) -> Option<TurnOrder> {
-        self.order.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.order
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     /// Adds to the reply.
@@ -79,7 +82,9 @@ impl Attempt {
     /// Adds what is not text; over-long lines are cut.
     pub(crate) fn mark(&self, mut frame: Frame) -> Result<(), TooMuch> {
         match &mut frame {
-            Frame::Tool { id, name, summary, .. } => {
+            Frame::Tool {
+                id, name, summary, ..
+            } => {
                 [id, name, summary].into_iter().for_each(shorten);
             }
             Frame::Status { text } => shorten(text),
@@ -118,18 +123,21 @@ impl Attempt {
     /// Everything from the start, until it ends.
     pub(crate) fn frames(self: Arc<Self>) -> impl Stream<Item = Frame> + Send {
         let (place, changed) = (Place::default(), self.length.subscribe());
-        futures::stream::unfold((self, place, changed), |(log, mut place, mut changed)| async move {
-            loop {
-                if place.ended {
-                    return None;
+        futures::stream::unfold(
+            (self, place, changed),
+            |(log, mut place, mut changed)| async move {
+                loop {
+                    if place.ended {
+                        return None;
+                    }
+                    changed.mark_unchanged();
+                    if let Some(frame) = log.read(|log| log.after(&mut place)) {
+                        return Some((frame, (log, place, changed)));
+                    }
+                    changed.changed().await.ok()?;
                 }
-                changed.mark_unchanged();
-                if let Some(frame) = log.read(|log| log.after(&mut place)) {
-                    return Some((frame, (log, place, changed)));
-                }
-                changed.changed().await.ok()?;
-            }
-        })
+            },
+        )
     }
 
     fn write<T>(&self, change: impl FnOnce(&mut Log) -> T) -> T {
@@ -163,7 +171,10 @@ impl Log {
 
 fn shorten(line: &mut String) {
     if line.len() > LINE_BYTES {
-        let end = (0..=LINE_BYTES).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0);
+        let end = (0..=LINE_BYTES)
+            .rev()
+            .find(|at| line.is_char_boundary(*at))
+            .unwrap_or(0);
         line.truncate(end);
     }
 }

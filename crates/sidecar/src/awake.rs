@@ -42,7 +42,10 @@ impl Awake {
     /// What to start, with these pipes.
     pub(crate) fn wanted(&self, pipes: Pipes, more: Vec<(String, String)>) -> Wanted {
         let options = &self.pod.options;
-        let folder = options.agent_workspace.as_ref().unwrap_or(&options.workspace);
+        let folder = options
+            .agent_workspace
+            .as_ref()
+            .unwrap_or(&options.workspace);
         let class = &self.assignment.class;
         let argv = if class.is_built_in_agent() {
             let own = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
@@ -88,7 +91,11 @@ impl Awake {
     pub(crate) fn idle_window(&self) -> Duration {
         let idle = &self.assignment.class.idle;
         let seconds = |seconds: u32| Duration::from_secs(seconds.into());
-        carrel_core::idle::window(&self.gaps, seconds(idle.min_seconds), seconds(idle.max_seconds))
+        carrel_core::idle::window(
+            &self.gaps,
+            seconds(idle.min_seconds),
+            seconds(idle.max_seconds),
+        )
     }
 }
 

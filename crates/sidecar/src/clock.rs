@@ -3,7 +3,10 @@
 use jiff::Timestamp;
 
 /// The time of day.
-#[expect(clippy::disallowed_methods, reason = "this is the clock that others are given")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the clock that others are given"
+)]
 pub(crate) fn now() -> Timestamp {
     Timestamp::now()
 }

@@ -52,7 +52,11 @@ impl Refusal {
             Self::NotAllowed(_) | Self::NotPublic(_) => StatusCode::FORBIDDEN,
             Self::Unreachable(_) => StatusCode::BAD_GATEWAY,
         };
-        answer(status, "text/plain; charset=utf-8", format!("carrel: {self}\n"))
+        answer(
+            status,
+            "text/plain; charset=utf-8",
+            format!("carrel: {self}\n"),
+        )
     }
 }
 
@@ -72,12 +76,18 @@ async fn tunnel(egress: &Egress, request: Request<Incoming>) -> Result<Answer, R
     let (host, port) = target(request.uri(), 443)?;
     let mut there = egress.route.connect(&egress.policy, &host, port).await?;
     egress.tasks.spawn(async move {
-        let Ok(here) = hyper::upgrade::on(request).await else { return };
+        let Ok(here) = hyper::upgrade::on(request).await else {
+            return;
+        };
         let mut here = TokioIo::new(here);
-        let (sent, received) = copy_bidirectional(&mut here, &mut there).await.unwrap_or_default();
+        let (sent, received) = copy_bidirectional(&mut here, &mut there)
+            .await
+            .unwrap_or_default();
         tracing::info!(host, port, sent, received, "a way out was used");
     });
-    Ok(Response::new(Empty::new().map_err(|never| match never {}).boxed()))
+    Ok(Response::new(
+        Empty::new().map_err(|never| match never {}).boxed(),
+    ))
 }
 
 /// `GET http://host/path`: for programs that do not speak TLS.
@@ -103,6 +113,9 @@ async fn plain(egress: &Egress, mut request: Request<Incoming>) -> Result<Answer
 
 fn target(uri: &Uri, port: u16) -> Result<(String, u16), Refusal> {
     let host = uri.host().ok_or(Refusal::NoHost)?;
-    let host = host.trim_matches(['[', ']']).trim_end_matches('.').to_ascii_lowercase();
+    let host = host
+        .trim_matches(['[', ']'])
+        .trim_end_matches('.')
+        .to_ascii_lowercase();
     Ok((host, uri.port_u16().unwrap_or(port)))
 }

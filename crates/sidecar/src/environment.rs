@@ -38,5 +38,8 @@ pub(crate) fn environment(
     for name in ["NO_PROXY", "no_proxy"] {
         environment.push((name, "127.0.0.1,localhost,::1".to_owned()));
     }
-    environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    environment
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
 }

@@ -38,7 +38,10 @@ fn folder(path: &Path, root: usize, exclude: &[String], hash: &mut Sha256) -> io
     entries.sort_unstable_by_key(fs::DirEntry::file_name);
     for entry in entries {
         let name = entry.file_name();
-        if exclude.iter().any(|left_out| left_out.as_bytes() == name.as_bytes()) {
+        if exclude
+            .iter()
+            .any(|left_out| left_out.as_bytes() == name.as_bytes())
+        {
             continue;
         }
         let (path, metadata) = (entry.path(), entry.metadata()?);

@@ -170,7 +170,11 @@ async fn save(awake: &mut Awake) -> Result<(), Uncommitted> {
 
 /// The shim, once it has connected.
 async fn connected(mut link: watch::Receiver<Option<Link>>) -> Link {
-    let found = link.wait_for(Option::is_some).await.ok().and_then(|link| link.clone());
+    let found = link
+        .wait_for(Option::is_some)
+        .await
+        .ok()
+        .and_then(|link| link.clone());
     match found {
         Some(link) => link,
         None => std::future::pending().await,

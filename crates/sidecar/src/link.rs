@@ -5,8 +5,11 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -41,6 +44,35 @@ pub(crate) struct Link {
     orders: mpsc::Sender<Asked>,
     ends: watch::Receiver<Option<(i32, End)>>,
     lost: CancellationToken,
+    running: Arc<Running>,
+}
+
+/// An agent in our own pid namespace: nobody but us ends it if its shim was killed.
+#[derive(Debug, Default)]
+struct Running {
+    is_shared: AtomicBool,
+    pid: AtomicI32,
+}
+
+impl Running {
+    fn started(&self, pid: i32) {
+        if self.is_shared.load(Ordering::Relaxed) {
+            self.pid.store(pid, Ordering::Relaxed);
+        }
+    }
+
+    fn ended(&self, pid: i32) {
+        let _ = self
+            .pid
+            .compare_exchange(pid, 0, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    fn kill(&self) {
+        if let Some(group) = Pid::from_raw(self.pid.swap(0, Ordering::Relaxed)) {
+            // It may have ended by itself.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
 }
 
 /// What the shim prepared.
@@ -89,12 +121,19 @@ impl Link {
         let (orders, asked) = mpsc::channel(16);
         let (ended, ends) = watch::channel(None);
         let lost = CancellationToken::new();
-        let link = Self { orders, ends, lost: lost.clone() };
+        let running = Arc::<Running>::default();
+        let link = Self {
+            orders,
+            ends,
+            lost: lost.clone(),
+            running: Arc::clone(&running),
+        };
         let work = async move {
             let _lost = lost.drop_guard();
-            if let Err(error) = carry(&connection, asked, &ended).await {
+            if let Err(error) = carry(&connection, asked, &ended, &running).await {
                 tracing::warn!(%error, "the connection with the shim broke");
             }
+            running.kill();
         };
         (link, work)
     }
@@ -107,7 +146,9 @@ impl Link {
     /// Waits until this agent has ended; never returns when the shim goes first.
     pub(crate) async fn ended(&self, pid: i32) -> End {
         let mut ends = self.ends.clone();
-        let found = ends.wait_for(|end| end.is_some_and(|(ended, _)| ended == pid)).await;
+        let found = ends
+            .wait_for(|end| end.is_some_and(|(ended, _)| ended == pid))
+            .await;
         match found.ok().and_then(|end| *end) {
             Some((_, end)) => end,
             None => std::future::pending().await,
@@ -117,11 +158,27 @@ impl Link {
     /// Opens the listeners and settles the ports.
     pub(crate) async fn prepare(&self, agent_port: u16) -> Result<Prepared, Error> {
         match self.ask(Order::Prepare { agent_port }).await? {
-            (Report::Prepared { model_port, egress_port, agent_port }, sockets) => {
+            (
+                Report::Prepared {
+                    model_port,
+                    egress_port,
+                    agent_port,
+                    alone,
+                },
+                sockets,
+            ) => {
+                self.running.is_shared.store(!alone, Ordering::Relaxed);
                 let [models, egress] = descriptors(sockets)?;
-                let ports =
-                    Ports { models: model_port, egress: egress_port, agent: agent_port };
-                Ok(Prepared { models: models.into(), egress: egress.into(), ports })
+                let ports = Ports {
+                    models: model_port,
+                    egress: egress_port,
+                    agent: agent_port,
+                };
+                Ok(Prepared {
+                    models: models.into(),
+                    egress: egress.into(),
+                    ports,
+                })
             }
             (other, _) => Err(unexpected(&other)),
         }
@@ -133,7 +190,10 @@ impl Link {
         wanted: Wanted,
     ) -> Result<(i32, [OwnedFd; N]), Error> {
         match self.ask(Order::Start(wanted)).await? {
-            (Report::Started { pid }, pipes) => Ok((pid, descriptors(pipes)?)),
+            (Report::Started { pid }, pipes) => {
+                self.running.started(pid);
+                Ok((pid, descriptors(pipes)?))
+            }
             (other, _) => Err(unexpected(&other)),
         }
     }
@@ -172,7 +232,10 @@ impl Link {
 
     async fn ask(&self, order: Order) -> Result<Answer, Error> {
         let (answer, answered) = oneshot::channel();
-        self.orders.send(Asked { order, answer }).await.map_err(|_| Error::Lost)?;
+        self.orders
+            .send(Asked { order, answer })
+            .await
+            .map_err(|_| Error::Lost)?;
         match answered.await.map_err(|_| Error::Lost)?? {
             (Report::Refused { reason }, _) => Err(Error::Refused(reason)),
             answer => Ok(answer),
@@ -181,7 +244,8 @@ impl Link {
 }
 
 fn descriptors<const N: usize>(sent: Vec<OwnedFd>) -> Result<[OwnedFd; N], Error> {
-    sent.try_into().map_err(|_| Error::Refused("the shim sent too few descriptors".to_owned()))
+    sent.try_into()
+        .map_err(|_| Error::Refused("the shim sent too few descriptors".to_owned()))
 }
 
 fn unexpected(report: &Report) -> Error {
@@ -193,6 +257,7 @@ async fn carry(
     connection: &UnixStream,
     mut asked: mpsc::Receiver<Asked>,
     ended: &watch::Sender<Option<(i32, End)>>,
+    running: &Running,
 ) -> io::Result<()> {
     let mut waiting: VecDeque<oneshot::Sender<Result<Answer, Error>>> = VecDeque::new();
     loop {
@@ -212,6 +277,7 @@ async fn carry(
                 match received? {
                     None => return Ok(()),
                     Some((Report::Exited { pid, end }, _)) => {
+                        running.ended(pid);
                         ended.send_replace(Some((pid, end)));
                     }
                     Some(answer) => {

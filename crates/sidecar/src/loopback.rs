@@ -62,7 +62,8 @@ where
             });
         }
     };
-    pod.tasks.spawn(async move { end.run_until_cancelled(accept).await });
+    pod.tasks
+        .spawn(async move { end.run_until_cancelled(accept).await });
     Ok(())
 }
 
@@ -71,6 +72,8 @@ pub(crate) fn answer(status: StatusCode, kind: &'static str, text: String) -> An
     let body = Full::from(text).map_err(|never| match never {}).boxed();
     let mut answer = Response::new(body);
     *answer.status_mut() = status;
-    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    answer
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     answer
 }

@@ -12,9 +12,16 @@ use crate::upstream::{self, Upstream};
 pub(crate) async fn forward(router: Upstream, mut request: Request<Incoming>) -> Answer {
     let path = request.uri().path();
     if path != "/v1" && !path.starts_with("/v1/") {
-        return refuse(StatusCode::NOT_FOUND, "not_found_error", "models are below /v1");
+        return refuse(
+            StatusCode::NOT_FOUND,
+            "not_found_error",
+            "models are below /v1",
+        );
     }
-    let own = request.uri().path_and_query().map(|path| path.as_str().parse());
+    let own = request
+        .uri()
+        .path_and_query()
+        .map(|path| path.as_str().parse());
     if let Some(Ok(path)) = own {
         *request.uri_mut() = path;
     }
@@ -25,7 +32,10 @@ pub(crate) async fn forward(router: Upstream, mut request: Request<Incoming>) ->
             answer.map(BodyExt::boxed)
         }
         Err(error) => {
-            tracing::warn!(error = upstream::chain(&error), "the router does not answer");
+            tracing::warn!(
+                error = upstream::chain(&error),
+                "the router does not answer"
+            );
             let text = "the model router cannot be reached";
             refuse(StatusCode::BAD_GATEWAY, "api_error", text)
         }

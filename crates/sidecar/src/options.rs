@@ -61,7 +61,10 @@ impl FromStr for Listen {
         match text.strip_prefix("unix:") {
             Some(path) if path.starts_with('/') => Ok(Self::Unix(path.into())),
             Some(_) => Err(ParseError(text.to_owned())),
-            None => text.parse().map(Self::Tcp).map_err(|_| ParseError(text.to_owned())),
+            None => text
+                .parse()
+                .map(Self::Tcp)
+                .map_err(|_| ParseError(text.to_owned())),
         }
     }
 }

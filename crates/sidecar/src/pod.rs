@@ -94,19 +94,28 @@ impl Pod {
         let refuse = |error: token::Error| Problem::new(Code::Unauthenticated, error.to_string());
         let assignment = self.fleet.assignment(signed, time).map_err(refuse)?;
         if assignment.pod != self.options.pod {
-            return Err(Problem::new(Code::Conflict, "the assignment is for another pod"));
+            return Err(Problem::new(
+                Code::Conflict,
+                "the assignment is for another pod",
+            ));
         }
         let callers = Verifier::new(&assignment.callers).map_err(refuse)?;
         let (learner, epoch) = (assignment.learner.clone(), assignment.epoch);
         let _one_at_a_time = self.intake();
-        if let Some(Identity { assignment: taken, .. }) = self.identity.get() {
+        if let Some(Identity {
+            assignment: taken, ..
+        }) = self.identity.get()
+        {
             return if (&taken.learner, taken.epoch) == (&learner, epoch) {
                 Ok(())
             } else {
                 Err(Problem::new(Code::Conflict, "the pod is assigned already"))
             };
         }
-        let identity = Identity { assignment: Arc::new(assignment), callers };
+        let identity = Identity {
+            assignment: Arc::new(assignment),
+            callers,
+        };
         if self.identity.set(identity).is_ok() {
             self.hello.send_modify(|hello| {
                 hello.learner = Some(learner);
@@ -137,7 +146,9 @@ impl Pod {
 
     /// Who may call, by what is known now.
     pub(crate) fn callers(&self) -> &Verifier {
-        self.identity.get().map_or(&self.fleet, |identity| &identity.callers)
+        self.identity
+            .get()
+            .map_or(&self.fleet, |identity| &identity.callers)
     }
 
     /// How far it is.
@@ -204,7 +215,11 @@ impl Pod {
             return Ok(Arc::clone(latest));
         }
         self.check_open(&intake)?;
-        if intake.latest.as_ref().is_some_and(|attempt| !attempt.has_ended()) {
+        if intake
+            .latest
+            .as_ref()
+            .is_some_and(|attempt| !attempt.has_ended())
+        {
             return Err(Problem::new(Code::Conflict, "another turn runs"));
         }
         let attempt = Arc::new(Attempt::new(order));
@@ -220,7 +235,10 @@ impl Pod {
 
     /// The turn that runs or ran last, if it is this one.
     pub(crate) fn find_turn(&self, turn: TurnId) -> Option<Arc<Attempt>> {
-        self.intake().latest.clone().filter(|attempt| attempt.turn == turn)
+        self.intake()
+            .latest
+            .clone()
+            .filter(|attempt| attempt.turn == turn)
     }
 
     /// After a turn.
@@ -246,9 +264,10 @@ impl Pod {
         }
         match self.hello.borrow().phase {
             Phase::Blank => Err(Problem::new(Code::Misdirected, "the pod is blank")),
-            Phase::Restoring => {
-                Err(Problem::new(Code::Unavailable, "the workspace is being restored"))
-            }
+            Phase::Restoring => Err(Problem::new(
+                Code::Unavailable,
+                "the workspace is being restored",
+            )),
             Phase::Ready | Phase::Busy | Phase::Draining | Phase::Snapshotting | Phase::Ending => {
                 Err(Problem::new(Code::Draining, "wake the learner again"))
             }
@@ -256,7 +275,10 @@ impl Pod {
     }
 
     fn calm(&self, intake: &Intake) {
-        let runs = intake.latest.as_ref().is_some_and(|attempt| !attempt.has_ended());
+        let runs = intake
+            .latest
+            .as_ref()
+            .is_some_and(|attempt| !attempt.has_ended());
         if !runs && intake.requests == 0 {
             self.note(|hello| hello.quiet_since = Some(now()));
         }

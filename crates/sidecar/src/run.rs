@@ -59,7 +59,11 @@ fn bind_to_parent(parent: Option<u32>) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     let parent = i32::try_from(parent).ok().and_then(Pid::from_raw);
     // It may have ended before we asked.
-    if getppid() == parent { Ok(()) } else { Err(io::Error::other("the parent is gone")) }
+    if getppid() == parent {
+        Ok(())
+    } else {
+        Err(io::Error::other("the parent is gone"))
+    }
 }
 
 async fn run(options: SidecarOptions) -> io::Result<Exit> {
@@ -104,8 +108,10 @@ async fn accept_shim(
 
 /// The first SIGTERM or SIGINT asks for sleep; when the grace is over, the returned token is cancelled.
 fn watch_signals(pod: &Arc<Pod>) -> io::Result<CancellationToken> {
-    let (mut terminate, mut interrupt) =
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     let abort = CancellationToken::new();
     let (watcher, expired) = (Arc::clone(pod), abort.clone());
     pod.tasks.spawn(async move {

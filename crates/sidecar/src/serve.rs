@@ -17,14 +17,15 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use carrel_protocol::sidecar::{AssignRequest, Hello, Phase};
 use carrel_protocol::{Code, Problem};
+use serde::Deserialize;
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::clock::now;
 use crate::options::Listen;
 use crate::pod::Pod;
 
-/// How long `ready` waits.
-const READY_WITHIN: Duration = Duration::from_secs(25);
+/// How long a call that waits for something waits.
+const ANSWER_WITHIN: Duration = Duration::from_secs(25);
 /// The most bytes of a body: a message with its attachments.
 const BODY_BYTES: usize = 64 << 20;
 
@@ -74,10 +75,14 @@ pub(crate) async fn serve(listener: Listener, pod: Arc<Pod>) -> io::Result<()> {
     let ended = async move { end.cancelled().await };
     match listener {
         Listener::Unix(listener) => {
-            axum::serve(listener, app).with_graceful_shutdown(ended).await
+            axum::serve(listener, app)
+                .with_graceful_shutdown(ended)
+                .await
         }
         Listener::Tcp(listener) => {
-            axum::serve(listener, app).with_graceful_shutdown(ended).await
+            axum::serve(listener, app)
+                .with_graceful_shutdown(ended)
+                .await
         }
     }
 }
@@ -101,19 +106,18 @@ async fn assign(
     State(pod): State<Arc<Pod>>,
     body: Result<Json<AssignRequest>, axum::extract::rejection::JsonRejection>,
 ) -> Result<Json<Hello>, Refusal> {
-    let Json(request) =
-        body.map_err(|error| Problem::new(Code::InvalidBody, error.body_text()))?;
+    let Json(request) = body.map_err(|error| Problem::new(Code::InvalidBody, error.body_text()))?;
     pod.assign(&request.assignment, now())?;
     Ok(Json(pod.hello()))
 }
 
 /// What a caller knows already.
-#[derive(serde::Deserialize)]
+#[derive(Deserialize)]
 struct Known {
     unless: Option<Phase>,
 }
 
-/// Answers at once, or with `?unless=PHASE` as soon as the phase is another.
+/// Answers at once; with `?unless=PHASE` as soon as the phase is another or something was committed, or after a while.
 async fn hello(
     State(pod): State<Arc<Pod>>,
     Query(known): Query<Known>,
@@ -121,8 +125,10 @@ async fn hello(
 ) -> Result<Json<Hello>, Refusal> {
     caller::check(&pod, &headers)?;
     if let Some(unless) = known.unless {
-        let mut hello = pod.watch();
-        let _ = tokio::time::timeout(READY_WITHIN, hello.wait_for(|h| h.phase != unless)).await;
+        let (mut changes, before) = (pod.watch(), pod.hello());
+        let news = changes.wait_for(|now| now.phase != unless || now.committed != before.committed);
+        // Out of time is an answer too.
+        let _ = tokio::time::timeout(ANSWER_WITHIN, news).await;
     }
     Ok(Json(pod.hello()))
 }
@@ -136,7 +142,7 @@ async fn ready(State(pod): State<Arc<Pod>>, headers: HeaderMap) -> Result<Json<H
         Phase::Ready | Phase::Busy | Phase::Draining | Phase::Snapshotting | Phase::Ending => true,
     });
     // Out of time is an answer too: it says how far the pod is.
-    let _ = tokio::time::timeout(READY_WITHIN, settled).await;
+    let _ = tokio::time::timeout(ANSWER_WITHIN, settled).await;
     caller::check_bearer(&pod, bearer)?;
     Ok(Json(pod.hello()))
 }

@@ -82,11 +82,7 @@ struct Shim {
 }
 
 impl Shim {
-    fn answer(
-        &mut self,
-        connection: BorrowedFd<'_>,
-        children: &mut UnixStream,
-    ) -> io::Result<()> {
+    fn answer(&mut self, connection: BorrowedFd<'_>, children: &mut UnixStream) -> io::Result<()> {
         loop {
             let (asked, died) = wait(connection, children.as_fd())?;
             if died {
@@ -99,11 +95,10 @@ impl Shim {
                 let Some((order, _)) = protocol::receive::<Order>(connection)? else {
                     return Ok(());
                 };
-                let (report, descriptors) =
-                    self.obey(order, connection).unwrap_or_else(|error| {
-                        let reason = error.to_string();
-                        (Report::Refused { reason }, Vec::new())
-                    });
+                let (report, descriptors) = self.obey(order, connection).unwrap_or_else(|error| {
+                    let reason = error.to_string();
+                    (Report::Refused { reason }, Vec::new())
+                });
                 protocol::send(connection, &report, &descriptors)?;
             }
         }
@@ -146,11 +141,7 @@ impl Shim {
         }
     }
 
-    fn report_end(
-        &mut self,
-        connection: BorrowedFd<'_>,
-        (pid, end): (Pid, End),
-    ) -> io::Result<()> {
+    fn report_end(&mut self, connection: BorrowedFd<'_>, (pid, end): (Pid, End)) -> io::Result<()> {
         if self.agent != Some(pid) {
             return Ok(());
         }

@@ -39,15 +39,26 @@ pub(crate) async fn run(awake: &mut Awake, attempt: &Attempt) -> Verdict {
     let kills = room::memory_kills(awake);
     let outcome = talk(awake, attempt).await;
     let kills = room::memory_kills(awake).saturating_sub(kills);
-    let mut timing = PodTiming { agent: milliseconds(began), snapshot: 0 };
+    let mut timing = PodTiming {
+        agent: milliseconds(began),
+        snapshot: 0,
+    };
     let (stopped, paths) = match outcome {
         Outcome::Ended(ended) => {
             if kills > 0 {
-                tracing::warn!(kills, "processes of the agent were killed for want of memory");
+                tracing::warn!(
+                    kills,
+                    "processes of the agent were killed for want of memory"
+                );
             }
             (ended.stopped, ended.files)
         }
-        Outcome::Failed { code, detail, retryable, mut reason } => {
+        Outcome::Failed {
+            code,
+            detail,
+            retryable,
+            mut reason,
+        } => {
             if kills > 0 {
                 reason = format!("{reason}; {kills} of its processes ran out of memory");
             }
@@ -55,7 +66,11 @@ pub(crate) async fn run(awake: &mut Awake, attempt: &Attempt) -> Verdict {
         }
         Outcome::Died { by_agent, reason } => {
             let _ = awake.link.kill_all().await;
-            let exit = if by_agent { Exit::AgentDied } else { Exit::ShimLost };
+            let exit = if by_agent {
+                Exit::AgentDied
+            } else {
+                Exit::ShimLost
+            };
             return Verdict::Over(Frame::Died { by_agent, reason }, exit);
         }
     };
@@ -74,24 +89,42 @@ pub(crate) async fn run(awake: &mut Awake, attempt: &Attempt) -> Verdict {
             usage: answer.usage,
             timing,
         }),
-        Err(Uncommitted::Refused { code, detail, retryable, reason }) => {
-            failed(awake, code, detail, retryable, reason, timing).await
-        }
-        Err(Uncommitted::Over(reason)) => {
-            Verdict::Over(Frame::Died { by_agent: false, reason }, Exit::Fenced)
-        }
-        Err(Uncommitted::Away(reason)) => {
-            Verdict::Over(Frame::Died { by_agent: false, reason }, Exit::VaultAway)
-        }
-        Err(Uncommitted::Lost(reason)) => {
-            Verdict::Over(Frame::Died { by_agent: false, reason }, Exit::ShimLost)
-        }
+        Err(Uncommitted::Refused {
+            code,
+            detail,
+            retryable,
+            reason,
+        }) => failed(awake, code, detail, retryable, reason, timing).await,
+        Err(Uncommitted::Over(reason)) => Verdict::Over(
+            Frame::Died {
+                by_agent: false,
+                reason,
+            },
+            Exit::Fenced,
+        ),
+        Err(Uncommitted::Away(reason)) => Verdict::Over(
+            Frame::Died {
+                by_agent: false,
+                reason,
+            },
+            Exit::VaultAway,
+        ),
+        Err(Uncommitted::Lost(reason)) => Verdict::Over(
+            Frame::Died {
+                by_agent: false,
+                reason,
+            },
+            Exit::ShimLost,
+        ),
     }
 }
 
 async fn talk(awake: &mut Awake, attempt: &Attempt) -> Outcome {
     let Some(order) = attempt.take_order() else {
-        return Outcome::Died { by_agent: false, reason: "the turn was lost".to_owned() };
+        return Outcome::Died {
+            by_agent: false,
+            reason: "the turn was lost".to_owned(),
+        };
     };
     let request = match inbox::deliver(&awake.pod.options.workspace, order) {
         Ok(request) => request,
@@ -131,9 +164,17 @@ async fn conclude(
 ) -> Result<(carrel_protocol::vault::CommitAnswer, Reply), Uncommitted> {
     awake.link.freeze().await?;
     let (files, data) = reply::read(&awake.pod.options, paths)?;
-    let reply = Reply { text: attempt.text(), files };
+    let reply = Reply {
+        text: attempt.text(),
+        files,
+    };
     timing.snapshot = milliseconds(ended);
-    let result = TurnResult { stopped, reply: reply.clone(), files: data, timing };
+    let result = TurnResult {
+        stopped,
+        reply: reply.clone(),
+        files: data,
+        timing,
+    };
     let answer = commit(awake, Some((attempt.turn, result))).await?;
     awake.link.thaw().await?;
     Ok((answer, reply))
@@ -150,7 +191,13 @@ async fn failed(
     tracing::info!(%code, operator_reason, "the turn failed");
     // Nothing more may be done or spent in its name.
     let _ = awake.link.kill_all().await;
-    let frame = Frame::Failed { code, detail, retryable, operator_reason, timing };
+    let frame = Frame::Failed {
+        code,
+        detail,
+        retryable,
+        operator_reason,
+        timing,
+    };
     Verdict::Over(frame, Exit::TurnFailed)
 }
 

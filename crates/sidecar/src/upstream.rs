@@ -37,21 +37,23 @@ pub(crate) struct Upstream {
 
 impl std::fmt::Debug for Upstream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Upstream").field("endpoint", &self.endpoint).finish_non_exhaustive()
+        f.debug_struct("Upstream")
+            .field("endpoint", &self.endpoint)
+            .finish_non_exhaustive()
     }
 }
 
 impl Upstream {
     /// An upstream; connections are work of `tasks`.
-    pub(crate) fn new(
-        endpoint: Endpoint,
-        token: &str,
-        tasks: TaskTracker,
-    ) -> Result<Self, Error> {
+    pub(crate) fn new(endpoint: Endpoint, token: &str, tasks: TaskTracker) -> Result<Self, Error> {
         let mut bearer =
             HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| Error::Unusable)?;
         bearer.set_sensitive(true);
-        Ok(Self { endpoint, bearer, tasks })
+        Ok(Self {
+            endpoint,
+            bearer,
+            tasks,
+        })
     }
 
     /// Sends a request whose URI is a path; host and token are put in here.
@@ -59,11 +61,15 @@ impl Upstream {
     where
         B: Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>, Data: Send> + Send + 'static,
     {
-        request.headers_mut().insert(AUTHORIZATION, self.bearer.clone());
+        request
+            .headers_mut()
+            .insert(AUTHORIZATION, self.bearer.clone());
         match &self.endpoint {
             Endpoint::Unix(path) => {
                 let stream = UnixStream::connect(path).await.map_err(Error::Connect)?;
-                request.headers_mut().insert(HOST, HeaderValue::from_static("carrel"));
+                request
+                    .headers_mut()
+                    .insert(HOST, HeaderValue::from_static("carrel"));
                 exchange(stream, request, &self.tasks).await
             }
             Endpoint::Url(url) => {
@@ -85,8 +91,9 @@ async fn connect(base: &Uri) -> Result<TcpStream, Error> {
         return Err(Error::Unusable);
     }
     let host = base.host().ok_or(Error::Unusable)?.trim_matches(['[', ']']);
-    let stream =
-        TcpStream::connect((host, base.port_u16().unwrap_or(80))).await.map_err(Error::Connect)?;
+    let stream = TcpStream::connect((host, base.port_u16().unwrap_or(80)))
+        .await
+        .map_err(Error::Connect)?;
     stream.set_nodelay(true).map_err(Error::Connect)?;
     Ok(stream)
 }
@@ -94,7 +101,9 @@ async fn connect(base: &Uri) -> Result<TcpStream, Error> {
 /// The path below a base URL's own.
 fn below(base: &Uri, uri: &Uri) -> Result<Uri, Error> {
     let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    format!("{}{path}", base.path().trim_end_matches('/')).parse().map_err(|_| Error::Unusable)
+    format!("{}{path}", base.path().trim_end_matches('/'))
+        .parse()
+        .map_err(|_| Error::Unusable)
 }
 
 /// One request over one connection, which lives until the answer's body has been read or dropped.
@@ -107,8 +116,10 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     B: Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>, Data: Send> + Send + 'static,
 {
-    let (mut sender, connection) =
-        http1::Builder::new().max_buf_size(64 * 1024).handshake(TokioIo::new(stream)).await?;
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(64 * 1024)
+        .handshake(TokioIo::new(stream))
+        .await?;
     tasks.spawn(async move {
         // A broken connection is seen by whoever waits for the answer.
         let _ = connection.with_upgrades().await;
@@ -164,4 +175,3 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 
 /// The shared body type of small requests.
 pub(crate) type Whole = http_body_util::Full<bytes::Bytes>;
-

@@ -73,7 +73,10 @@ impl Vault {
         body: Option<&impl Serialize>,
     ) -> Result<T, Error> {
         let away = |reason: &dyn std::error::Error| Error::Away(chain(reason));
-        let bytes = body.map(serde_json::to_vec).transpose().map_err(|e| away(&e))?;
+        let bytes = body
+            .map(serde_json::to_vec)
+            .transpose()
+            .map_err(|e| away(&e))?;
         let request = Request::builder()
             .method(method)
             .uri(format!("/v1/learners/{}/{what}", self.learner))
@@ -83,7 +86,9 @@ impl Vault {
         let call = async {
             let answer = self.upstream.send(request).await.map_err(|e| away(&e))?;
             let status = answer.status();
-            let body = Limited::new(answer.into_body(), ANSWER_BYTES).collect().await;
+            let body = Limited::new(answer.into_body(), ANSWER_BYTES)
+                .collect()
+                .await;
             Ok((status, body.map_err(|e| away(&*e))?.to_bytes()))
         };
         let (status, bytes) = tokio::time::timeout(CALL_WITHIN, call)

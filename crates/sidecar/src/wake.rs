@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::agent_log::AgentLog;
 use crate::awake::{Awake, describe};
+use crate::egress::{self, Egress, Policy, Route};
 use crate::exit::Exit;
 use crate::fingerprint;
 use crate::link::{self, Link};
@@ -20,7 +21,6 @@ use crate::pod::{Pod, Reach};
 use crate::snapshot::{ErrorKind, Limits, Repository, Snapshots};
 use crate::upstream::{self, Upstream, Whole};
 use crate::vault::{self, Vault};
-use crate::egress::{self, Egress, Policy, Route};
 use crate::{loopback, models};
 
 /// The longest pause between two tries.
@@ -98,14 +98,20 @@ pub(crate) async fn wake(
         head,
         agent: None,
         log: AgentLog::default(),
-        gaps: gaps.iter().map(|gap| Duration::from_secs((*gap).into())).collect(),
+        gaps: gaps
+            .iter()
+            .map(|gap| Duration::from_secs((*gap).into()))
+            .collect(),
         last_message: None,
         link: link.clone(),
     };
     if assignment.class.agent.adapter == Adapter::Http {
         awake.start_agent().await?;
         healthy(&awake).await?;
-        pod.set_reach(Reach { link, ports: prepared.ports });
+        pod.set_reach(Reach {
+            link,
+            ports: prepared.ports,
+        });
     }
     Ok(awake)
 }
@@ -167,17 +173,18 @@ async fn restore(
     let workspace = &pod.options.workspace;
     let mut pause = Duration::from_millis(50);
     while let Some(snapshot) = &head.snapshot_id {
-        let error = match snapshots.restore(snapshot, workspace).await {
-            Ok(_) => break,
-            Err(error) => error,
+        let Err(error) = snapshots.restore(snapshot, workspace).await else {
+            break;
         };
         tracing::warn!(error = upstream::chain(&error), "restoring failed");
         let detail = error.to_string();
         match error.kind() {
             ErrorKind::Fenced => return Err(Failure(Exit::Fenced, detail)),
             ErrorKind::Damaged => {
-                let report =
-                    DamageReport { generation: head.generation, detail: detail.clone() };
+                let report = DamageReport {
+                    generation: head.generation,
+                    detail: detail.clone(),
+                };
                 match vault.damage(&report).await {
                     Ok(other) => head = other,
                     Err(error) => later(pod, &mut pause, error).await?,
@@ -212,7 +219,10 @@ fn clear(folder: &Path) -> std::io::Result<()> {
 async fn healthy(awake: &Awake) -> Result<(), Failure> {
     let seconds = awake.assignment.class.agent.start_seconds;
     let not_ready = |why: String| {
-        Failure(Exit::AgentNotReady, format!("{why}; its last words: {}", awake.log.last_line()))
+        Failure(
+            Exit::AgentNotReady,
+            format!("{why}; its last words: {}", awake.log.last_line()),
+        )
     };
     let answers = async {
         let mut pause = Duration::from_millis(2);
@@ -230,8 +240,12 @@ async fn healthy(awake: &Awake) -> Result<(), Failure> {
 }
 
 async fn is_healthy(awake: &Awake) -> bool {
-    let Ok(stream) = awake.link.dial(awake.ports.agent).await else { return false };
-    let request = Request::get("/healthz").header("host", "127.0.0.1").body(Whole::default());
+    let Ok(stream) = awake.link.dial(awake.ports.agent).await else {
+        return false;
+    };
+    let request = Request::get("/healthz")
+        .header("host", "127.0.0.1")
+        .body(Whole::default());
     let Ok(request) = request else { return false };
     let answer = upstream::exchange(stream, request, &awake.pod.tasks);
     match timeout(Duration::from_secs(5), answer).await {

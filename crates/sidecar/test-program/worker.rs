@@ -25,7 +25,9 @@ pub(super) fn run() -> ExitCode {
 }
 
 fn perform(request: &Value) -> Option<Value> {
-    let vault = request["repository"]["endpoint"].as_str()?.strip_prefix("unix:")?;
+    let vault = request["repository"]["endpoint"]
+        .as_str()?
+        .strip_prefix("unix:")?;
     let store = Path::new(vault).parent()?.to_owned();
     if let Ok(failure) = fs::read_to_string(store.join("snapshots-fail")) {
         return Some(json!({"failed": serde_json::from_str::<Value>(&failure).ok()?}));
@@ -43,7 +45,7 @@ fn perform(request: &Value) -> Option<Value> {
 
 fn backup_of(store: &Path, workspace: &Path) -> Option<Value> {
     let number = fs::read_dir(store).ok()?.count();
-    let id: String = Sha256::digest(number.to_string()).iter().map(|b| format!("{b:02x}")).collect();
+    let id = hex::encode(Sha256::digest(number.to_string()));
     let to: PathBuf = store.join(&id);
     fs::create_dir(&to).ok()?;
     copy(workspace, &to)?;
@@ -60,6 +62,11 @@ fn backup_of(store: &Path, workspace: &Path) -> Option<Value> {
 }
 
 fn copy(from: &Path, to: &Path) -> Option<()> {
-    let done = Command::new("/bin/cp").arg("-a").arg(from.join(".")).arg(to).status().ok()?;
+    let done = Command::new("/bin/cp")
+        .arg("-a")
+        .arg(from.join("."))
+        .arg(to)
+        .status()
+        .ok()?;
     done.success().then_some(())
 }

@@ -23,15 +23,22 @@ fn attempt() -> Arc<Attempt> {
 }
 
 fn text(text: &str) -> Frame {
-    Frame::Text { text: text.to_owned() }
+    Frame::Text {
+        text: text.to_owned(),
+    }
 }
 
 fn status(text: &str) -> Frame {
-    Frame::Status { text: text.to_owned() }
+    Frame::Status {
+        text: text.to_owned(),
+    }
 }
 
 fn died() -> Frame {
-    Frame::Died { by_agent: true, reason: "signal 9".to_owned() }
+    Frame::Died {
+        by_agent: true,
+        reason: "signal 9".to_owned(),
+    }
 }
 
 #[tokio::test]
@@ -54,12 +61,13 @@ async fn who_listens_hears_each_piece_once_while_it_is_said() {
     let mut frames = Box::pin(Arc::clone(&attempt).frames());
     attempt.say("one").expect("little");
     assert_eq!(frames.next().await, Some(text("one")));
-    let next = tokio::spawn(async move { (frames.next().await, frames.next().await, frames) });
-    tokio::task::yield_now().await;
-    attempt.say("two").expect("little");
-    tokio::task::yield_now().await;
-    attempt.end(died());
-    let (said, ended, mut frames) = next.await.expect("no panic");
+    let listen = async { (frames.next().await, frames.next().await) };
+    let talk = async {
+        attempt.say("two").expect("little");
+        tokio::task::yield_now().await;
+        attempt.end(died());
+    };
+    let ((said, ended), ()) = tokio::join!(listen, talk);
     assert_eq!((said, ended), (Some(text("two")), Some(died())));
     assert_eq!(frames.next().await, None);
 }
@@ -70,11 +78,22 @@ fn a_reply_and_its_lines_are_bounded() {
     attempt.say(&"x".repeat(TEXT_BYTES)).expect("just enough");
     assert_eq!(attempt.say("y"), Err(TooMuch));
     for _ in 0..MARKS {
-        attempt.mark(status(&"ä".repeat(LINE_BYTES))).expect("few enough");
+        attempt
+            .mark(status(&"ä".repeat(LINE_BYTES)))
+            .expect("few enough");
     }
     assert_eq!(attempt.mark(status("z")), Err(TooMuch));
     let kept: usize = attempt.read(|log| {
-        log.marks.iter().map(|(_, f)| if let Frame::Status { text } = f { text.len() } else { 0 }).sum()
+        log.marks
+            .iter()
+            .map(|(_, f)| {
+                if let Frame::Status { text } = f {
+                    text.len()
+                } else {
+                    0
+                }
+            })
+            .sum()
     });
     assert_eq!(kept, MARKS * LINE_BYTES);
 }

@@ -21,7 +21,9 @@ impl Policy {
             } else if let Ok(address) = entry.parse::<IpAddr>() {
                 policy.networks.push(address.into());
             } else {
-                policy.names.push(entry.trim_end_matches('.').to_ascii_lowercase());
+                policy
+                    .names
+                    .push(entry.trim_end_matches('.').to_ascii_lowercase());
             }
         }
         policy
@@ -30,10 +32,15 @@ impl Policy {
     /// Whether a host, in lower case, may be asked for. An address may be if its network is allowed.
     pub(crate) fn allows_host(&self, host: &str) -> bool {
         if let Ok(address) = host.parse::<IpAddr>() {
-            return self.networks.iter().any(|network| network.contains(&address));
+            return self
+                .networks
+                .iter()
+                .any(|network| network.contains(&address));
         }
         self.names.iter().any(|name| match name.strip_prefix("*.") {
-            Some(parent) => host.strip_suffix(parent).is_some_and(|sub| sub.ends_with('.')),
+            Some(parent) => host
+                .strip_suffix(parent)
+                .is_some_and(|sub| sub.ends_with('.')),
             None => name == host,
         })
     }
@@ -45,7 +52,11 @@ impl Policy {
         if is_never_allowed(address) {
             return false;
         }
-        is_public(address) || self.networks.iter().any(|network| network.contains(&address))
+        is_public(address)
+            || self
+                .networks
+                .iter()
+                .any(|network| network.contains(&address))
     }
 }
 
@@ -59,10 +70,14 @@ fn is_never_allowed(address: IpAddr) -> bool {
 
 fn is_public(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(address) => !NOT_PUBLIC_V4.iter().any(|network| network.contains(&address)),
+        IpAddr::V4(address) => !NOT_PUBLIC_V4
+            .iter()
+            .any(|network| network.contains(&address)),
         IpAddr::V6(address) => {
             PUBLIC_V6.contains(&address)
-                && !NOT_PUBLIC_V6.iter().any(|network| network.contains(&address))
+                && !NOT_PUBLIC_V6
+                    .iter()
+                    .any(|network| network.contains(&address))
         }
     }
 }
@@ -96,15 +111,24 @@ const fn v6(a: u16, b: u16, bits: u8) -> Ipv6Net {
 
 /// Global unicast addresses, and those among them that carry or stand for others.
 const PUBLIC_V6: Ipv6Net = v6(0x2000, 0, 3);
-const NOT_PUBLIC_V6: [Ipv6Net; 4] =
-    [v6(0x2001, 0, 23), v6(0x2001, 0xdb8, 32), v6(0x2002, 0, 16), v6(0x3fff, 0, 20)];
+const NOT_PUBLIC_V6: [Ipv6Net; 4] = [
+    v6(0x2001, 0, 23),
+    v6(0x2001, 0xdb8, 32),
+    v6(0x2002, 0, 16),
+    v6(0x3fff, 0, 20),
+];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn policy(allow: &[&str]) -> Policy {
-        Policy::new(&allow.iter().map(|entry| (*entry).to_owned()).collect::<Vec<_>>())
+        Policy::new(
+            &allow
+                .iter()
+                .map(|entry| (*entry).to_owned())
+                .collect::<Vec<_>>(),
+        )
     }
 
     fn allows(policy: &Policy, address: &str) -> bool {
@@ -117,7 +141,13 @@ mod tests {
         for good in ["example.org", "a.example.net", "a.b.example.net"] {
             assert!(policy.allows_host(good), "{good} was refused");
         }
-        for bad in ["a.example.org", "example.net", "badexample.net", "", "93.184.216.34"] {
+        for bad in [
+            "a.example.org",
+            "example.net",
+            "badexample.net",
+            "",
+            "93.184.216.34",
+        ] {
             assert!(!policy.allows_host(bad), "{bad} was allowed");
         }
         assert!(!self::policy(&[]).allows_host("example.org"));
@@ -156,9 +186,17 @@ mod tests {
     fn a_private_network_may_be_named_but_never_loopback_or_metadata() {
         let named = policy(&["10.1.0.0/16", "127.0.0.0/8", "169.254.0.0/16", "fd00::/8"]);
         for good in ["10.1.2.3", "fd00::5"] {
-            assert!(named.allows_host(good) && allows(&named, good), "{good} was refused");
+            assert!(
+                named.allows_host(good) && allows(&named, good),
+                "{good} was refused"
+            );
         }
-        for bad in ["10.2.0.1", "127.0.0.1", "169.254.169.254", "::ffff:127.0.0.1"] {
+        for bad in [
+            "10.2.0.1",
+            "127.0.0.1",
+            "169.254.169.254",
+            "::ffff:127.0.0.1",
+        ] {
             assert!(!allows(&named, bad), "{bad} was allowed");
         }
     }

@@ -49,11 +49,17 @@ impl Route {
         token: &str,
         tasks: &TaskTracker,
     ) -> Result<Self, upstream::Error> {
-        let Some(endpoint) = endpoint else { return Ok(Self::Direct) };
+        let Some(endpoint) = endpoint else {
+            return Ok(Self::Direct);
+        };
         let mut token = HeaderValue::try_from(format!("Bearer {token}"))
             .map_err(|_| upstream::Error::Unusable)?;
         token.set_sensitive(true);
-        Ok(Self::Through { endpoint: endpoint.clone(), token, tasks: tasks.clone() })
+        Ok(Self::Through {
+            endpoint: endpoint.clone(),
+            token,
+            tasks: tasks.clone(),
+        })
     }
 
     /// Connects to an allowed host.
@@ -72,11 +78,21 @@ impl Route {
                 let stream = direct(policy, host, port).await?;
                 Ok(Box::new(stream))
             }
-            Self::Through { endpoint, token, tasks } => {
-                let Endpoint::Url(url) = endpoint else { return Err(unreachable()) };
+            Self::Through {
+                endpoint,
+                token,
+                tasks,
+            } => {
+                let Endpoint::Url(url) = endpoint else {
+                    return Err(unreachable());
+                };
                 let address = url.strip_prefix("http://").ok_or_else(unreachable)?;
-                let stream = TcpStream::connect(address).await.map_err(|_| unreachable())?;
-                through(stream, token, host, port, tasks).await.ok_or_else(unreachable)
+                let stream = TcpStream::connect(address)
+                    .await
+                    .map_err(|_| unreachable())?;
+                through(stream, token, host, port, tasks)
+                    .await
+                    .ok_or_else(unreachable)
             }
         }
     }
@@ -95,7 +111,11 @@ async fn direct(policy: &Policy, host: &str, port: u16) -> Result<TcpStream, Ref
             return Ok(stream);
         }
     }
-    Err(if found { unreachable() } else { Refusal::NotPublic(host.to_owned()) })
+    Err(if found {
+        unreachable()
+    } else {
+        Refusal::NotPublic(host.to_owned())
+    })
 }
 
 async fn through(
@@ -105,12 +125,17 @@ async fn through(
     port: u16,
     tasks: &TaskTracker,
 ) -> Option<Connection> {
-    let (mut sender, connection) =
-        http1::handshake::<_, upstream::Whole>(TokioIo::new(stream)).await.ok()?;
+    let (mut sender, connection) = http1::handshake::<_, upstream::Whole>(TokioIo::new(stream))
+        .await
+        .ok()?;
     tasks.spawn(async move {
         let _ = connection.with_upgrades().await;
     });
-    let target = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let target = if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    };
     let request = Request::connect(&target)
         .header(header::HOST, &target)
         .header(header::PROXY_AUTHORIZATION, token)

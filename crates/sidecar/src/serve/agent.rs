@@ -23,8 +23,9 @@ pub(super) async fn forward(
 ) -> Result<Response, Refusal> {
     caller::check(&pod, request.headers())?;
     let away = |reason: &str| Problem::new(Code::AgentUnavailable, reason);
-    let serves =
-        pod.identity().is_some_and(|own| own.assignment.class.agent.adapter == Adapter::Http);
+    let serves = pod
+        .identity()
+        .is_some_and(|own| own.assignment.class.agent.adapter == Adapter::Http);
     if !serves {
         return Err(away("this agent serves no HTTP").into());
     }
@@ -41,7 +42,11 @@ pub(super) async fn forward(
         upgrade(request.headers_mut(), protocol);
     }
     let theirs = wanted.is_some().then(|| hyper::upgrade::on(&mut request));
-    let stream = reach.link.dial(reach.ports.agent).await.map_err(|e| away(&e.to_string()))?;
+    let stream = reach
+        .link
+        .dial(reach.ports.agent)
+        .await
+        .map_err(|e| away(&e.to_string()))?;
     let mut answer = upstream::exchange(stream, request, &pod.tasks)
         .await
         .map_err(|_| away("the agent did not answer"))?;
@@ -53,7 +58,9 @@ pub(super) async fn forward(
             let joined = async {
                 let (ours, theirs) = tokio::try_join!(ours, theirs).ok()?;
                 let (mut ours, mut theirs) = (TokioIo::new(ours), TokioIo::new(theirs));
-                tokio::io::copy_bidirectional(&mut ours, &mut theirs).await.ok()
+                tokio::io::copy_bidirectional(&mut ours, &mut theirs)
+                    .await
+                    .ok()
             };
             end.run_until_cancelled(joined).await;
         });
@@ -82,6 +89,10 @@ fn upgrade(headers: &mut axum::http::HeaderMap, protocol: &HeaderValue) {
 fn agent_uri(uri: &Uri) -> Option<Uri> {
     let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let path = path.strip_prefix("/agent")?;
-    let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+    let path = if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("/{path}")
+    };
     path.parse().ok()
 }

@@ -28,9 +28,10 @@ pub(super) fn check_bearer(pod: &Pod, token: &str) -> Result<CallerClaims, Probl
         .caller(token, now())
         .map_err(|error| Problem::new(Code::Unauthenticated, error.to_string()))?;
     match pod.identity().map(|identity| &identity.assignment) {
-        Some(ours) if (&ours.learner, ours.epoch) != (&claims.sub, claims.ep) => {
-            Err(Problem::new(Code::Misdirected, "ask the fleet where the learner is"))
-        }
+        Some(ours) if (&ours.learner, ours.epoch) != (&claims.sub, claims.ep) => Err(Problem::new(
+            Code::Misdirected,
+            "ask the fleet where the learner is",
+        )),
         _ => Ok(claims),
     }
 }

@@ -17,7 +17,9 @@ const KEPT: [&str; 2] = ["PATH", "TMPDIR"];
 /// the container was given for the agent.
 pub(super) fn start(wanted: &Wanted, alone: bool) -> io::Result<(Pid, Vec<OwnedFd>)> {
     let Some((program, arguments)) = wanted.argv.split_first() else {
-        return Err(io::Error::other("neither the class nor its image names a command"));
+        return Err(io::Error::other(
+            "neither the class nor its image names a command",
+        ));
     };
     fs::create_dir_all(&wanted.home)?;
     let mut command = Command::new(program);
@@ -31,7 +33,10 @@ pub(super) fn start(wanted: &Wanted, alone: bool) -> io::Result<(Pid, Vec<OwnedF
     let ours = match wanted.pipes {
         Pipes::Log => {
             let (read, write) = io::pipe()?;
-            command.stdin(Stdio::null()).stdout(write.try_clone()?).stderr(write);
+            command
+                .stdin(Stdio::null())
+                .stdout(write.try_clone()?)
+                .stderr(write);
             vec![OwnedFd::from(read)]
         }
         Pipes::Talk => {

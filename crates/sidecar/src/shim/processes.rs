@@ -99,7 +99,10 @@ impl Processes {
         let mut all = Vec::new();
         for entry in fs::read_dir("/proc")? {
             let name = entry?.file_name();
-            let pid = name.to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
+            let pid = name
+                .to_str()
+                .and_then(|name| name.parse().ok())
+                .and_then(Pid::from_raw);
             if let Some(pid) = pid.filter(|pid| *pid != self.own) {
                 all.push(pid);
             }
@@ -107,8 +110,10 @@ impl Processes {
         if self.are_alone() {
             return Ok(all.into_iter().collect());
         }
-        let parents: Vec<(Pid, Pid)> =
-            all.into_iter().filter_map(|pid| Some((pid, parent(pid)?))).collect();
+        let parents: Vec<(Pid, Pid)> = all
+            .into_iter()
+            .filter_map(|pid| Some((pid, parent(pid)?)))
+            .collect();
         let mut ours = HashSet::new();
         let mut found = usize::MAX;
         while found != ours.len() {
@@ -139,12 +144,18 @@ pub(super) fn reap_one() -> io::Result<Option<(Pid, End)>> {
 
 /// The fields of `/proc/…/stat` after the name (proc(5)): state, parent …
 fn after_name(stat: &str) -> impl Iterator<Item = &str> {
-    stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace()
+    stat.rsplit_once(')')
+        .map_or("", |(_, rest)| rest)
+        .split_whitespace()
 }
 
 fn parent(pid: Pid) -> Option<Pid> {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
-    after_name(&stat).nth(1)?.parse().ok().and_then(Pid::from_raw)
+    after_name(&stat)
+        .nth(1)?
+        .parse()
+        .ok()
+        .and_then(Pid::from_raw)
 }
 
 /// Whether no thread of it can run. One that has ended counts.

@@ -88,6 +88,8 @@ pub(crate) enum Report {
         egress_port: u16,
         /// The agent's port.
         agent_port: u16,
+        /// Whether the shim is the first process of its pid namespace, with which all others end.
+        alone: bool,
     },
     /// The agent runs.
     Started {
@@ -164,5 +166,8 @@ pub(crate) fn receive<T: DeserializeOwned>(
             descriptors.extend(more);
         }
     }
-    Ok(Some((serde_json::from_slice(&bytes[..received.bytes])?, descriptors)))
+    Ok(Some((
+        serde_json::from_slice(&bytes[..received.bytes])?,
+        descriptors,
+    )))
 }

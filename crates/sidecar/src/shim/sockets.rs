@@ -24,6 +24,7 @@ pub(super) fn prepare(agent_port: u16, alone: bool) -> io::Result<(Report, Vec<O
         model_port: model.local_addr()?.port(),
         egress_port: egress.local_addr()?.port(),
         agent_port,
+        alone,
     };
     Ok((report, vec![model.into(), egress.into()]))
 }
@@ -46,8 +47,7 @@ fn free_port() -> io::Result<u16> {
 /// Begins to connect to a port on loopback.
 pub(super) fn dial(port: u16) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket =
-        rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
     match rustix::net::connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
         Err(error) => Err(error.into()),

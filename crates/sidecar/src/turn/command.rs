@@ -29,7 +29,12 @@ pub(super) async fn run(awake: &Awake, attempt: &Attempt, order: &TurnRequest) -
     };
     let (input, output) = match open(awake, pipes) {
         Ok(pipes) => pipes,
-        Err(error) => return Outcome::Died { by_agent: false, reason: error.to_string() },
+        Err(error) => {
+            return Outcome::Died {
+                by_agent: false,
+                reason: error.to_string(),
+            };
+        }
     };
     let text = order.message.text.clone();
     awake.pod.tasks.spawn(async move {
@@ -53,21 +58,27 @@ pub(super) async fn run(awake: &Awake, attempt: &Attempt, order: &TurnRequest) -
     };
     let (heard, ending) = match tokio::try_join!(
         async { listen(output, attempt).await.map_err(Outcome::too_much) },
-        async { ending.await.map_err(lost) },
+        async { ending.await.map_err(|error| lost(&error)) },
     ) {
         Ok(both) => both,
         Err(outcome) => return outcome,
     };
     let () = heard;
     match ending {
-        (true, _) => Outcome::Ended(Ended { stopped: true, files: Vec::new() }),
+        (true, _) => Outcome::Ended(Ended {
+            stopped: true,
+            files: Vec::new(),
+        }),
         (false, End::Code(0)) => Outcome::Ended(Ended::default()),
         (false, end) => Outcome::broken_off(Some(end), &awake.log.last_line()),
     }
 }
 
-fn lost(error: Error) -> Outcome {
-    Outcome::Died { by_agent: false, reason: error.to_string() }
+fn lost(error: &Error) -> Outcome {
+    Outcome::Died {
+        by_agent: false,
+        reason: error.to_string(),
+    }
 }
 
 fn open(
@@ -86,7 +97,11 @@ async fn listen(mut output: pipe::Receiver, attempt: &Attempt) -> Result<(), Too
     loop {
         let ended = !matches!(output.read_buf(&mut kept).await, Ok(1..));
         // A character may have come in part: the rest of it is awaited.
-        let whole = if ended { kept.len() } else { whole_characters(&kept) };
+        let whole = if ended {
+            kept.len()
+        } else {
+            whole_characters(&kept)
+        };
         if whole > 0 {
             attempt.say(&String::from_utf8_lossy(&kept[..whole]))?;
             kept.drain(..whole);
@@ -106,7 +121,10 @@ fn whole_characters(bytes: &[u8]) -> usize {
         Err(error) if error.error_len().is_none() => error.valid_up_to(),
         Err(_) => {
             // Wrong somewhere before the end: only a last, started character may still become whole.
-            let start = bytes.iter().rposition(|byte| *byte >= 0xC0).unwrap_or(bytes.len());
+            let start = bytes
+                .iter()
+                .rposition(|byte| *byte >= 0xC0)
+                .unwrap_or(bytes.len());
             let unfinished = std::str::from_utf8(&bytes[start..])
                 .is_err_and(|error| error.error_len().is_none());
             if unfinished { start } else { bytes.len() }

@@ -26,7 +26,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) enum Uncommitted {
     /// The workspace or its snapshot is refused: the turn fails.
-    Refused { code: FailureCode, detail: String, retryable: bool, reason: String },
+    Refused {
+        code: FailureCode,
+        detail: String,
+        retryable: bool,
+        reason: String,
+    },
     /// This incarnation is over.
     Over(String),
     /// The vault was away too long. The commit may have happened or not: who runs the turn again is told.
@@ -101,7 +106,10 @@ pub(crate) async fn take_fingerprint(awake: &Awake) -> fingerprint::Fingerprint 
 }
 
 async fn backup(awake: &Awake, until: Instant) -> Result<BackupOutcome, Uncommitted> {
-    let (workspace, parent) = (&awake.pod.options.workspace, awake.head.snapshot_id.as_ref());
+    let (workspace, parent) = (
+        &awake.pod.options.workspace,
+        awake.head.snapshot_id.as_ref(),
+    );
     let full_until = Instant::now() + FULL_PATIENCE;
     let (mut pause, mut faults) = (Duration::from_millis(50), 0);
     loop {

@@ -35,7 +35,10 @@ pub(super) async fn run(awake: &Awake, attempt: &Attempt, order: &TurnRequest) -
     };
     // To close our half of the connection while its answer is still read.
     let Ok(half) = stream.as_fd().try_clone_to_owned() else {
-        return Outcome::Died { by_agent: false, reason: "out of descriptors".to_owned() };
+        return Outcome::Died {
+            by_agent: false,
+            reason: "out of descriptors".to_owned(),
+        };
     };
     let body = serde_json::to_vec(order).unwrap_or_default();
     let request = Request::post("/v1/turn")
@@ -44,7 +47,10 @@ pub(super) async fn run(awake: &Awake, attempt: &Attempt, order: &TurnRequest) -
         .header("accept", "application/x-ndjson")
         .body(Whole::from(Bytes::from(body)));
     let Ok(request) = request else {
-        return Outcome::Died { by_agent: false, reason: "no request could be made".to_owned() };
+        return Outcome::Died {
+            by_agent: false,
+            reason: "no request could be made".to_owned(),
+        };
     };
     let answer = upstream::exchange(stream, request, &awake.pod.tasks);
     let stopped = attempt.stop.cancelled();
@@ -57,7 +63,10 @@ pub(super) async fn run(awake: &Awake, attempt: &Attempt, order: &TurnRequest) -
         Ok(answer) => return Outcome::fault("the agent answered", &answer.status()),
         Err(error) => return broken_off(awake, &upstream::chain(&error)).await,
     };
-    let mut lines = Lines { body: answer.into_body(), buffer: BytesMut::new() };
+    let mut lines = Lines {
+        body: answer.into_body(),
+        buffer: BytesMut::new(),
+    };
     let mut ended = Ended::default();
     loop {
         let line = tokio::select! {
@@ -84,7 +93,10 @@ pub(super) async fn run(awake: &Awake, attempt: &Attempt, order: &TurnRequest) -
             Heard::Last(_) | Heard::Nothing(_) => break,
         }
     }
-    Outcome::Ended(Ended { stopped: true, ..ended })
+    Outcome::Ended(Ended {
+        stopped: true,
+        ..ended
+    })
 }
 
 async fn broken_off(awake: &Awake, why: &str) -> Outcome {
@@ -113,22 +125,45 @@ fn hear(line: Result<Option<Bytes>, Fault>, attempt: &Attempt, ended: &mut Ended
         // The agent's words are the learner's: not into logs.
         Err(error) => {
             let at = format!("column {}", error.column());
-            return Heard::Last(Outcome::fault("a line of the agent's answer is not understood", &at));
+            return Heard::Last(Outcome::fault(
+                "a line of the agent's answer is not understood",
+                &at,
+            ));
         }
     };
     let said = match line {
         Line::Text { text } => attempt.say(&text),
         Line::Status { text } => attempt.mark(Frame::Status { text }),
-        Line::Tool { id, name, status, summary } => {
-            attempt.mark(Frame::Tool { id, name, status, summary })
-        }
+        Line::Tool {
+            id,
+            name,
+            status,
+            summary,
+        } => attempt.mark(Frame::Tool {
+            id,
+            name,
+            status,
+            summary,
+        }),
         Line::File { .. } if ended.files.len() >= FILES => Err(crate::attempt::TooMuch),
-        Line::File { name, media_type, path } => {
-            ended.files.push(ReplyPath { name, media_type, path });
+        Line::File {
+            name,
+            media_type,
+            path,
+        } => {
+            ended.files.push(ReplyPath {
+                name,
+                media_type,
+                path,
+            });
             Ok(())
         }
         Line::Done => return Heard::Last(Outcome::Ended(std::mem::take(ended))),
-        Line::Error { code, message, retryable } => {
+        Line::Error {
+            code,
+            message,
+            retryable,
+        } => {
             return Heard::Last(Outcome::Failed {
                 code: known_code(&code),
                 detail: message.chars().take(2000).collect(),

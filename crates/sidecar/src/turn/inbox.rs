@@ -34,20 +34,31 @@ pub(super) fn deliver(workspace: &Path, order: TurnOrder) -> io::Result<TurnRequ
             });
         }
     }
-    Ok(TurnRequest { turn_id: order.turn_id, message, context: order.context })
+    Ok(TurnRequest {
+        turn_id: order.turn_id,
+        message,
+        context: order.context,
+    })
 }
 
 /// What a `Command` is told beside the text.
 pub(super) fn environment(workspace: &Path, request: &TurnRequest) -> Vec<(String, String)> {
-    let mut environment =
-        vec![("CARREL_MESSAGE".to_owned(), request.message.message_id.to_string())];
+    let mut environment = vec![(
+        "CARREL_MESSAGE".to_owned(),
+        request.message.message_id.to_string(),
+    )];
     if !request.message.attachments.is_empty() {
-        let inbox = workspace.join(INBOX).join(request.message.message_id.to_string());
+        let inbox = workspace
+            .join(INBOX)
+            .join(request.message.message_id.to_string());
         environment.push(("CARREL_INBOX".to_owned(), inbox.display().to_string()));
     }
     if !request.context.is_empty() {
         let lost = serde_json::to_string(&request.context).unwrap_or_default();
-        environment.push(("CARREL_CONTEXT".to_owned(), lost.chars().take(32_768).collect()));
+        environment.push((
+            "CARREL_CONTEXT".to_owned(),
+            lost.chars().take(32_768).collect(),
+        ));
     }
     environment
 }
@@ -79,7 +90,13 @@ fn write(folder: &OwnedFd, name: &str, data: &[u8]) -> io::Result<()> {
 fn file_name(index: usize, name: &str) -> String {
     let plain: String = name
         .chars()
-        .map(|c| if c.is_control() || matches!(c, '/' | '\\') { '_' } else { c })
+        .map(|c| {
+            if c.is_control() || matches!(c, '/' | '\\') {
+                '_'
+            } else {
+                c
+            }
+        })
         .collect();
     let mut plain = plain.trim_start_matches('.');
     while plain.len() > 150 {

@@ -13,7 +13,12 @@ pub(super) enum Outcome {
     /// Well, or by a wish.
     Ended(Ended),
     /// Badly, and so that running it again would not help by itself.
-    Failed { code: FailureCode, detail: String, retryable: bool, reason: String },
+    Failed {
+        code: FailureCode,
+        detail: String,
+        retryable: bool,
+        reason: String,
+    },
     /// By a death.
     Died { by_agent: bool, reason: String },
 }
@@ -61,7 +66,10 @@ impl Outcome {
         };
         let reason = format!("{reason}; its last words: {last_words}");
         match end {
-            Some(End::Signal(_)) => Self::Died { by_agent: true, reason },
+            Some(End::Signal(_)) => Self::Died {
+                by_agent: true,
+                reason,
+            },
             None | Some(End::Code(0)) => Self::Failed {
                 code: FailureCode::AgentEnded,
                 detail: "The tutor stopped in the middle of its answer.".to_owned(),

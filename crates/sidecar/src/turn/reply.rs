@@ -26,7 +26,10 @@ pub(super) fn read(
     let (mut files, mut data) = (Vec::new(), Vec::new());
     let mut room = BYTES;
     for wanted in paths {
-        let seen = options.agent_workspace.as_ref().unwrap_or(&options.workspace);
+        let seen = options
+            .agent_workspace
+            .as_ref()
+            .unwrap_or(&options.workspace);
         let path = Path::new(&wanted.path);
         let path = path.strip_prefix(seen).unwrap_or(path);
         let bytes =
@@ -53,7 +56,12 @@ pub(super) fn read(
 }
 
 fn read_one(workspace: &Path, path: &Path, room: u64) -> io::Result<Vec<u8>> {
-    let root = openat(CWD, workspace, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let root = openat(
+        CWD,
+        workspace,
+        OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let file = openat2(root, path, flags, Mode::empty(), within)?;
@@ -72,7 +80,11 @@ fn read_one(workspace: &Path, path: &Path, room: u64) -> io::Result<Vec<u8>> {
 fn file_name(name: &str) -> String {
     let name = name.rsplit(['/', '\\']).next().unwrap_or_default();
     let name: String = name.chars().filter(|c| !c.is_control()).take(120).collect();
-    if name.is_empty() { "file".to_owned() } else { name }
+    if name.is_empty() {
+        "file".to_owned()
+    } else {
+        name
+    }
 }
 
 #[cfg(test)]
@@ -90,9 +102,19 @@ mod tests {
         std::os::unix::fs::symlink("d", root.join("inner")).expect("linked");
         let read = |path: &str, room| read_one(&root, Path::new(path), room);
         assert_eq!(read("d/a", 5).expect("read"), b"12345");
-        for bad in ["../secret", "link", "inner/a", "d", "missing", "/etc/hostname"] {
+        for bad in [
+            "../secret",
+            "link",
+            "inner/a",
+            "d",
+            "missing",
+            "/etc/hostname",
+        ] {
             assert!(read(bad, 5).is_err(), "{bad} was read");
         }
-        assert!(read("d/a", 4).is_err(), "more was read than there is room for");
+        assert!(
+            read("d/a", 4).is_err(),
+            "more was read than there is room for"
+        );
     }
 }

@@ -32,7 +32,9 @@ pub(super) async fn watch(awake: &Awake) -> Outcome {
         }
         let folder: PathBuf = workspace.clone();
         let began = Instant::now();
-        size = tokio::task::spawn_blocking(move || measure(&folder, limit)).await.unwrap_or(0);
+        size = tokio::task::spawn_blocking(move || measure(&folder, limit))
+            .await
+            .unwrap_or(0);
         measured = Some((Instant::now(), used));
         if size > limit {
             return Outcome::Failed {
@@ -49,8 +51,11 @@ pub(super) async fn watch(awake: &Awake) -> Outcome {
 
 /// Bytes in use on the workspace's file system.
 fn used_bytes(workspace: &Path) -> u64 {
-    rustix::fs::statvfs(workspace)
-        .map_or(0, |fs| fs.f_blocks.saturating_sub(fs.f_bfree).saturating_mul(fs.f_frsize))
+    rustix::fs::statvfs(workspace).map_or(0, |fs| {
+        fs.f_blocks
+            .saturating_sub(fs.f_bfree)
+            .saturating_mul(fs.f_frsize)
+    })
 }
 
 /// Bytes that a folder takes on its disk, hardly more than `limit` of them counted.
@@ -60,7 +65,9 @@ fn measure(folder: &Path, limit: u64) -> u64 {
     while let Some(folder) = folders.pop() {
         // What goes away meanwhile takes no room.
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            let Ok(metadata) = entry.metadata() else { continue };
+            let Ok(metadata) = entry.metadata() else {
+                continue;
+            };
             size += metadata.blocks() * 512;
             if metadata.is_dir() {
                 folders.push(entry.path());
@@ -76,7 +83,9 @@ fn measure(folder: &Path, limit: u64) -> u64 {
 /// How many of the agent's processes the kernel has killed for want of memory.
 pub(super) fn memory_kills(awake: &Awake) -> u64 {
     let events = awake.pod.options.memory_events.as_ref();
-    let text = events.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
+    let text = events
+        .and_then(|path| fs::read_to_string(path).ok())
+        .unwrap_or_default();
     text.lines()
         .find_map(|line| line.strip_prefix("oom_kill "))
         .and_then(|count| count.trim().parse().ok())

@@ -23,22 +23,39 @@ async fn the_first_assignment_is_taken_and_repeated_and_no_other() {
     foreign.pod = PodUid(Uuid::from_u128(1));
     assert_eq!(code(pod.assign(&foreign).await).await, Code::Conflict);
     let old = now() - (CALLER_SECONDS + 30).seconds();
-    let old = pod.signer.assignment(&pod.assignment(6), old).expect("signed");
-    assert_eq!(code(pod.assign_signed(old).await).await, Code::Unauthenticated);
+    let old = pod
+        .signer
+        .assignment(&pod.assignment(6), old)
+        .expect("signed");
+    assert_eq!(
+        code(pod.assign_signed(old).await).await,
+        Code::Unauthenticated
+    );
     let stranger = Signer::from_pem(&Signer::generate_pem().expect("random")).expect("a key");
-    let forged = stranger.assignment(&pod.assignment(6), now()).expect("signed");
-    assert_eq!(code(pod.assign_signed(forged).await).await, Code::Unauthenticated);
+    let forged = stranger
+        .assignment(&pod.assignment(6), now())
+        .expect("signed");
+    assert_eq!(
+        code(pod.assign_signed(forged).await).await,
+        Code::Unauthenticated
+    );
     assert_eq!(pod.assign_signed("nonsense".to_owned()).await.status(), 401);
     assert_eq!(pod.hello().await.phase, Phase::Blank);
 
     assert_eq!(pod.assign(&pod.assignment(7)).await.status(), 200);
     assert_eq!(pod.assign(&pod.assignment(7)).await.status(), 200);
-    assert_eq!(code(pod.assign(&pod.assignment(8)).await).await, Code::Conflict);
+    assert_eq!(
+        code(pod.assign(&pod.assignment(8)).await).await,
+        Code::Conflict
+    );
     let mut other = pod.assignment(7);
     other.learner = "bob".parse().expect("a label");
     assert_eq!(code(pod.assign(&other).await).await, Code::Conflict);
     let hello = pod.hello_when_settled().await;
-    assert_eq!((hello.learner, hello.epoch), (Some(learner()), Some(Epoch(7))));
+    assert_eq!(
+        (hello.learner, hello.epoch),
+        (Some(learner()), Some(Epoch(7)))
+    );
     assert_eq!(hello.phase, Phase::Ready, "{}", hello.detail);
     assert!(hello.agent_connected && !hello.committed);
 }
@@ -50,14 +67,19 @@ async fn nobody_calls_without_a_token_for_this_learner_and_this_epoch() {
         (Method::GET, "/v1/hello"),
         (Method::GET, "/v1/ready"),
         (Method::POST, "/v1/turns"),
-        (Method::POST, "/v1/turns/00000000-0000-0000-0000-000000000001/stop"),
+        (
+            Method::POST,
+            "/v1/turns/00000000-0000-0000-0000-000000000001/stop",
+        ),
         (Method::POST, "/v1/sleep"),
         (Method::GET, "/agent/echo/x"),
     ];
     let bob = "bob".parse().expect("a label");
     let stranger = Signer::from_pem(&Signer::generate_pem().expect("random")).expect("a key");
     let token = |signer: &Signer, learner, epoch, time| {
-        signer.caller_token(Caller::Gateway, learner, Epoch(epoch), time).expect("signed")
+        signer
+            .caller_token(Caller::Gateway, learner, Epoch(epoch), time)
+            .expect("signed")
     };
     let late = now() - (CALLER_SECONDS + 30).seconds();
     let refused = [
@@ -68,7 +90,11 @@ async fn nobody_calls_without_a_token_for_this_learner_and_this_epoch() {
         (421, token(&pod.signer, &bob, 7, now())),
     ];
     for (method, path) in calls {
-        let bare = pod.bare(method.clone(), path).send().await.expect("an answer");
+        let bare = pod
+            .bare(method.clone(), path)
+            .send()
+            .await
+            .expect("an answer");
         assert_eq!(bare.status(), 401, "{path} without a token");
         for (status, token) in &refused {
             let call = pod.bare(method.clone(), path).bearer_auth(token);

@@ -15,10 +15,16 @@ use crate::pod::{Pod, command, frames, kill, runs, talkative, turn_order, wait};
 /// Runs a turn that fails; its code.
 async fn failure(pod: &mut Pod, text: &str) -> FailureCode {
     let heard = pod.turn(text).await;
-    let Some(Frame::Failed { code, .. }) = heard.last() else { panic!("not failed: {heard:?}") };
+    let Some(Frame::Failed { code, .. }) = heard.last() else {
+        panic!("not failed: {heard:?}")
+    };
     assert_eq!(pod.exit().await, Exit::TurnFailed);
     assert!(wait(&mut pod.shim).await.success());
-    assert_eq!(pod.vault.ledger(|ledger| ledger.commits.len()), 0, "something was committed");
+    assert_eq!(
+        pod.vault.ledger(|ledger| ledger.commits.len()),
+        0,
+        "something was committed"
+    );
     *code
 }
 
@@ -73,7 +79,10 @@ async fn a_refused_snapshot_fails_the_turn() {
     let mut pod = Pod::ready(talkative()).await;
     let refusal = r#"{"limit": {"what": "files", "limit": 5}}"#;
     fs::write(pod.path("snapshots-fail"), refusal).expect("written");
-    assert_eq!(failure(&mut pod, "count").await, FailureCode::WorkspaceLimit);
+    assert_eq!(
+        failure(&mut pod, "count").await,
+        FailureCode::WorkspaceLimit
+    );
 }
 
 #[tokio::test]
@@ -81,7 +90,11 @@ async fn an_agents_death_by_a_foreign_signal_counts_against_it() {
     for class in [talkative(), command("kill -9 $$")] {
         let mut pod = Pod::ready(class).await;
         let heard = pod.turn("kill-me").await;
-        let Some(Frame::Died { by_agent: true, reason }) = heard.last() else {
+        let Some(Frame::Died {
+            by_agent: true,
+            reason,
+        }) = heard.last()
+        else {
             panic!("{heard:?}")
         };
         assert!(reason.contains("signal 9"), "{reason}");
@@ -92,17 +105,31 @@ async fn an_agents_death_by_a_foreign_signal_counts_against_it() {
 #[tokio::test]
 async fn a_child_of_the_agent_may_die() {
     let pod = Pod::ready(talkative()).await;
-    assert_eq!(pod.said("sh sh -c 'kill -9 $$'; echo survived").await, "survived\n");
+    assert_eq!(
+        pod.said("sh sh -c 'kill -9 $$'; echo survived").await,
+        "survived\n"
+    );
 }
 
 #[tokio::test]
 async fn the_death_of_the_shim_is_not_the_agents() {
     let mut pod = Pod::ready(talkative()).await;
+    let agent = pod.said("sh echo $PPID").await;
     let answer = pod.order(&turn_order("begin")).await;
     kill(&pod.shim, Signal::KILL);
     let heard = frames(answer).await;
-    assert!(matches!(heard.last(), Some(Frame::Died { by_agent: false, .. })), "{heard:?}");
+    assert!(
+        matches!(
+            heard.last(),
+            Some(Frame::Died {
+                by_agent: false,
+                ..
+            })
+        ),
+        "{heard:?}"
+    );
     assert_eq!(pod.exit().await, Exit::ShimLost);
+    pod.until("the agent is gone", || !runs(&agent)).await;
 }
 
 #[tokio::test]
@@ -110,7 +137,10 @@ async fn everything_ends_with_the_sidecar() {
     let mut pod = Pod::ready(talkative()).await;
     let left_running = "setsid sleep 600 >/dev/null 2>&1 & echo $!; echo $PPID";
     let said = pod.said(&format!("sh {left_running}")).await;
-    assert!(said.lines().count() == 2 && said.lines().all(runs), "{said}");
+    assert!(
+        said.lines().count() == 2 && said.lines().all(runs),
+        "{said}"
+    );
     kill(&pod.shim, Signal::TERM);
     kill(&pod.sidecar, Signal::KILL);
     assert!(wait(&mut pod.shim).await.success());
@@ -140,9 +170,19 @@ async fn an_incarnation_that_was_replaced_ends_without_a_commit() {
         Problem::new(Code::TurnNotRunning, ""),
     ] {
         let mut pod = Pod::ready(talkative()).await;
-        pod.vault.ledger(|ledger| ledger.commit_faults.push_back(Err(refusal)));
+        pod.vault
+            .ledger(|ledger| ledger.commit_faults.push_back(Err(refusal)));
         let heard = pod.turn("count").await;
-        assert!(matches!(heard.last(), Some(Frame::Died { by_agent: false, .. })), "{heard:?}");
+        assert!(
+            matches!(
+                heard.last(),
+                Some(Frame::Died {
+                    by_agent: false,
+                    ..
+                })
+            ),
+            "{heard:?}"
+        );
         assert_eq!(pod.exit().await, Exit::Fenced);
     }
 }
@@ -150,7 +190,8 @@ async fn an_incarnation_that_was_replaced_ends_without_a_commit() {
 #[tokio::test]
 async fn a_fenced_incarnation_does_not_wake() {
     let mut pod = Pod::blank(talkative()).await;
-    pod.vault.ledger(|ledger| ledger.head_faults.push_back(Problem::stale_epoch(Epoch(8))));
+    pod.vault
+        .ledger(|ledger| ledger.head_faults.push_back(Problem::stale_epoch(Epoch(8))));
     assert_eq!(pod.assign(&pod.assignment(7)).await.status(), 200);
     assert_eq!(pod.exit().await, Exit::Fenced);
 }
@@ -159,7 +200,8 @@ async fn a_fenced_incarnation_does_not_wake() {
 async fn a_vault_that_is_away_is_waited_for() {
     let pod = Pod::ready_from(talkative(), |pod| {
         let away = || Problem::new(Code::Unavailable, "its storage is away");
-        pod.vault.ledger(|ledger| ledger.head_faults.extend([away(), away(), away()]));
+        pod.vault
+            .ledger(|ledger| ledger.head_faults.extend([away(), away(), away()]));
     })
     .await;
     assert_eq!(pod.said("count").await, "1");

@@ -106,8 +106,19 @@ impl Pod {
             .build()
             .expect("a client");
         let router = listen_as_router().await;
-        let pod = Self { folder, vault, signer, class, uid, sidecar, shim, router, http };
-        pod.until("the sidecar listens", || pod.path("s.sock").exists()).await;
+        let pod = Self {
+            folder,
+            vault,
+            signer,
+            class,
+            uid,
+            sidecar,
+            shim,
+            router,
+            http,
+        };
+        let listens = || std::os::unix::net::UnixStream::connect(pod.path("s.sock")).is_ok();
+        pod.until("the sidecar listens", listens).await;
         pod
     }
 
@@ -135,8 +146,10 @@ impl Pod {
     }
 
     pub(crate) fn assignment(&self, epoch: u64) -> Assignment {
-        let token =
-            self.signer.learner_token(&learner(), Epoch(epoch), self.uid, now()).expect("signed");
+        let token = self
+            .signer
+            .learner_token(&learner(), Epoch(epoch), self.uid, now())
+            .expect("signed");
         Assignment {
             learner: learner(),
             epoch: Epoch(epoch),
@@ -160,13 +173,18 @@ impl Pod {
     }
 
     pub(crate) async fn assign_signed(&self, assignment: String) -> Response {
-        let request = self.http.post("http://pod/v1/assign").json(&AssignRequest { assignment });
+        let request = self
+            .http
+            .post("http://pod/v1/assign")
+            .json(&AssignRequest { assignment });
         request.send().await.expect("an answer")
     }
 
     /// A call without a token.
     pub(crate) fn bare(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, format!("http://pod{path}")).timeout(LONG)
+        self.http
+            .request(method, format!("http://pod{path}"))
+            .timeout(LONG)
     }
 
     /// A call by the gateway.
@@ -179,17 +197,29 @@ impl Pod {
     }
 
     pub(crate) async fn hello(&self) -> Hello {
-        let answer = self.call(Method::GET, "/v1/hello").send().await.expect("an answer");
+        let answer = self
+            .call(Method::GET, "/v1/hello")
+            .send()
+            .await
+            .expect("an answer");
         answer.json().await.expect("a hello")
     }
 
     pub(crate) async fn hello_when_settled(&self) -> Hello {
-        let answer = self.call(Method::GET, "/v1/ready").send().await.expect("an answer");
+        let answer = self
+            .call(Method::GET, "/v1/ready")
+            .send()
+            .await
+            .expect("an answer");
         answer.json().await.expect("a hello")
     }
 
     pub(crate) async fn order(&self, order: &TurnOrder) -> Response {
-        self.call(Method::POST, "/v1/turns").json(order).send().await.expect("an answer")
+        self.call(Method::POST, "/v1/turns")
+            .json(order)
+            .send()
+            .await
+            .expect("an answer")
     }
 
     /// Runs a turn to its end.
@@ -208,7 +238,8 @@ impl Pod {
 
     pub(crate) async fn exit(&mut self) -> Exit {
         let code = wait(&mut self.sidecar).await.code();
-        code.and_then(Exit::from_code).unwrap_or_else(|| panic!("the sidecar ended with {code:?}"))
+        code.and_then(Exit::from_code)
+            .unwrap_or_else(|| panic!("the sidecar ended with {code:?}"))
     }
 
     /// Waits for something that shows itself by no event.
@@ -225,11 +256,16 @@ impl Pod {
 
 pub(crate) async fn wait(child: &mut Child) -> ExitStatus {
     let ended = tokio::time::timeout(LONG, child.wait()).await;
-    ended.expect("it ends in time").expect("it can be waited for")
+    ended
+        .expect("it ends in time")
+        .expect("it can be waited for")
 }
 
 pub(crate) fn kill(child: &Child, signal: rustix::process::Signal) {
-    kill_pid(i32::try_from(child.id().expect("it runs")).expect("a pid"), signal);
+    kill_pid(
+        i32::try_from(child.id().expect("it runs")).expect("a pid"),
+        signal,
+    );
 }
 
 pub(crate) fn kill_pid(pid: i32, signal: rustix::process::Signal) {
@@ -269,22 +305,36 @@ pub(crate) fn attachment(name: &str, data: &str) -> AttachmentData {
 pub(crate) async fn frames(answer: Response) -> Vec<Frame> {
     assert_eq!(answer.status(), 200);
     let text = answer.text().await.expect("a whole answer");
-    text.lines().map(|line| serde_json::from_str(line).expect("a frame")).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect("a frame"))
+        .collect()
 }
 
 pub(crate) fn text_of(frames: &[Frame]) -> String {
     frames
         .iter()
-        .filter_map(|frame| if let Frame::Text { text } = frame { Some(text.as_str()) } else { None })
+        .filter_map(|frame| {
+            if let Frame::Text { text } = frame {
+                Some(text.as_str())
+            } else {
+                None
+            }
+        })
         .collect()
 }
 
 /// A router that answers with what it was asked.
 async fn listen_as_router() -> Endpoint {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
     let address = listener.local_addr().expect("an address");
     let answer = |headers: HeaderMap, request: axum::extract::Request| async move {
-        let seen = |name: &str| headers.get(name).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
+        let seen = |name: &str| {
+            headers
+                .get(name)
+                .map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned())
+        };
         Json(json!({
             "path": request.uri().to_string(),
             "authorization": seen("authorization"),

@@ -29,8 +29,7 @@ async fn a_router_that_is_away_is_an_error_that_models_clients_can_read() {
     pod.router = carrel_protocol::Endpoint::Unix(pod.path("nobody.sock"));
     pod.assign(&pod.assignment(7)).await;
     pod.hello_when_settled().await;
-    let answer: Value =
-        serde_json::from_str(&pod.said("model /v1/messages").await).expect("JSON");
+    let answer: Value = serde_json::from_str(&pod.said("model /v1/messages").await).expect("JSON");
     assert_eq!(answer["error"]["type"], "api_error");
     assert!(!answer.to_string().contains("eyJ"), "a token leaked");
 }
@@ -39,24 +38,44 @@ async fn a_router_that_is_away_is_an_error_that_models_clients_can_read() {
 async fn the_agents_own_server_is_reached_without_our_token() {
     let pod = Pod::ready(talkative()).await;
     let request = pod.call(Method::PUT, "/agent/echo/a%20b?c=d").body("text");
-    let seen: Value = request.send().await.expect("an answer").json().await.expect("JSON");
+    let seen: Value = request
+        .send()
+        .await
+        .expect("an answer")
+        .json()
+        .await
+        .expect("JSON");
     assert_eq!(seen["uri"], "/echo/a%20b?c=d");
     assert_eq!(seen["body"], "text");
     assert_eq!(seen["authorised"], false);
     let silent = Pod::ready(command("cat")).await;
-    let answer = silent.call(Method::GET, "/agent/").send().await.expect("an answer");
+    let answer = silent
+        .call(Method::GET, "/agent/")
+        .send()
+        .await
+        .expect("an answer");
     assert_eq!(answer.status(), 502);
 }
 
 #[tokio::test]
 async fn a_websocket_to_the_agent_stays_open_and_counts_as_activity() {
     let pod = Pod::ready(talkative()).await;
-    let stream = UnixStream::connect(pod.path("s.sock")).await.expect("connected");
-    let mut request = "ws://pod/agent/socket".into_client_request().expect("a request");
-    let token = pod.call(Method::GET, "/").build().expect("a request").headers()["authorization"].clone();
+    let stream = UnixStream::connect(pod.path("s.sock"))
+        .await
+        .expect("connected");
+    let mut request = "ws://pod/agent/socket"
+        .into_client_request()
+        .expect("a request");
+    let token = pod
+        .call(Method::GET, "/")
+        .build()
+        .expect("a request")
+        .headers()["authorization"]
+        .clone();
     request.headers_mut().insert("authorization", token);
-    let (mut socket, _) =
-        tokio_tungstenite::client_async(request, stream).await.expect("a websocket");
+    let (mut socket, _) = tokio_tungstenite::client_async(request, stream)
+        .await
+        .expect("a websocket");
     for text in ["one", "two"] {
         socket.send(text.into()).await.expect("sent");
         let back = socket.next().await.expect("a message").expect("read");
@@ -65,6 +84,62 @@ async fn a_websocket_to_the_agent_stays_open_and_counts_as_activity() {
     assert_eq!(pod.hello().await.quiet_since, None);
     socket.close(None).await.expect("closed");
     while socket.next().await.is_some() {}
+    drop(socket);
     let waits = async { while pod.hello().await.quiet_since.is_none() {} };
-    tokio::time::timeout(crate::pod::LONG, waits).await.expect("it is quiet again");
+    tokio::time::timeout(crate::pod::LONG, waits)
+        .await
+        .expect("it is quiet again");
+}
+
+#[tokio::test]
+async fn the_way_out_is_closed_unless_the_class_names_the_host() {
+    let mut class = talkative();
+    class.egress.allow = vec!["localhost".to_owned(), "127.0.0.0/8".to_owned()];
+    let pod = Pod::ready(class).await;
+    let carrel_protocol::Endpoint::Url(router) = &pod.router else {
+        panic!("a URL")
+    };
+    let port = router.rsplit(':').next().expect("a port");
+    let refused = pod.said("connect example.org:443").await;
+    assert!(
+        refused.starts_with("HTTP/1.1 403") && refused.contains("egress.allow"),
+        "{refused}"
+    );
+    for host in ["localhost", "127.0.0.1", "[::ffff:127.0.0.1]"] {
+        let refused = pod.said(&format!("connect {host}:{port}")).await;
+        assert!(refused.starts_with("HTTP/1.1 403"), "{host}: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn an_allowed_host_is_reached_through_the_tunnel() {
+    let Some(address) = own_address() else {
+        return println!("skipped: this machine has no address beside loopback");
+    };
+    let listener = tokio::net::TcpListener::bind((address, 0))
+        .await
+        .expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (mut from, mut to) = stream.split();
+            let _ = tokio::io::copy(&mut from, &mut to).await;
+        }
+    });
+    let mut class = talkative();
+    class.egress.allow = vec![format!("{address}/32")];
+    let pod = Pod::ready(class).await;
+    let answer = pod.said(&format!("connect {address}:{port}")).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello\n"),
+        "{answer}"
+    );
+}
+
+/// The address that this machine would call others from; nothing is sent.
+fn own_address() -> Option<std::net::IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    (!address.is_loopback()).then_some(address)
 }

@@ -17,7 +17,11 @@ async fn a_quiet_learner_falls_asleep_by_itself() {
     assert_eq!(pod.exit().await, Exit::Clean);
     assert!(wait(&mut pod.shim).await.success());
     let commits = pod.vault.ledger(|ledger| ledger.commits.clone());
-    assert_eq!(commits.len(), 1, "nothing had changed, and it was saved again");
+    assert_eq!(
+        commits.len(),
+        1,
+        "nothing had changed, and it was saved again"
+    );
 }
 
 #[tokio::test]
@@ -35,7 +39,11 @@ async fn what_changed_since_the_last_turn_is_saved_before_sleep() {
     assert_eq!(pod.said("count").await, "1");
     let request = pod.call(Method::POST, "/agent/echo/x").body("changed");
     assert_eq!(request.send().await.expect("an answer").status(), 200);
-    let answer = pod.call(Method::POST, "/v1/sleep").send().await.expect("an answer");
+    let answer = pod
+        .call(Method::POST, "/v1/sleep")
+        .send()
+        .await
+        .expect("an answer");
     assert_eq!(answer.status(), 202);
     assert_eq!(pod.exit().await, Exit::Clean);
     let last = pod.vault.ledger(|ledger| ledger.commits[1].clone());
@@ -53,14 +61,20 @@ async fn a_running_turn_ends_first_and_no_other_is_taken() {
         if by_signal {
             kill(&pod.sidecar, Signal::TERM);
         } else {
-            pod.call(Method::POST, "/v1/sleep").send().await.expect("an answer");
+            pod.call(Method::POST, "/v1/sleep")
+                .send()
+                .await
+                .expect("an answer");
         }
         pod.until_draining().await;
         let refused = pod.order(&turn_order("count")).await;
         let problem: carrel_protocol::Problem = refused.json().await.expect("a problem");
         assert_eq!(problem.code, Code::Draining);
         let heard = frames(answer).await;
-        assert!(matches!(heard.last(), Some(Frame::Committed { .. })), "{heard:?}");
+        assert!(
+            matches!(heard.last(), Some(Frame::Committed { .. })),
+            "{heard:?}"
+        );
         assert_eq!(pod.exit().await, Exit::Clean);
     }
 }
@@ -78,6 +92,31 @@ impl Pod {
     async fn until_draining(&self) {
         use carrel_protocol::sidecar::Phase;
         let waits = async { while self.hello().await.phase != Phase::Draining {} };
-        tokio::time::timeout(crate::pod::LONG, waits).await.expect("it drains");
+        tokio::time::timeout(crate::pod::LONG, waits)
+            .await
+            .expect("it drains");
     }
+}
+
+/// What a process has for itself, in KiB; `None` where that cannot be seen.
+fn own_memory(child: &tokio::process::Child, kind: &str) -> Option<u64> {
+    let path = format!("/proc/{}/smaps_rollup", child.id()?);
+    let rollup = std::fs::read_to_string(path).ok()?;
+    let line = rollup.lines().find(|line| line.starts_with(kind))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[tokio::test]
+async fn at_rest_a_learner_costs_little_memory_beside_its_agent() {
+    let pod = Pod::ready(talkative()).await;
+    assert_eq!(pod.said("count").await, "1");
+    let own = |child| own_memory(child, "Private_Dirty:");
+    let (Some(sidecar), Some(shim)) = (own(&pod.sidecar), own(&pod.shim)) else {
+        return println!("skipped: the memory of other processes cannot be seen here");
+    };
+    println!("sidecar {sidecar} KiB, shim {shim} KiB");
+    assert!(
+        sidecar + shim <= 10 * 1024,
+        "sidecar {sidecar} KiB, shim {shim} KiB"
+    );
 }

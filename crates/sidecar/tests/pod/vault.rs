@@ -78,7 +78,11 @@ async fn head_of(State(vault): State<Vault>, headers: HeaderMap) -> Response {
 }
 
 async fn key() -> Json<DataKey> {
-    Json(DataKey { encrypt: "ZQ==".into(), mac_k: "aw==".into(), mac_r: "cg==".into() })
+    Json(DataKey {
+        encrypt: "ZQ==".into(),
+        mac_k: "aw==".into(),
+        mac_r: "cg==".into(),
+    })
 }
 
 async fn damaged(State(vault): State<Vault>, Json(report): Json<DamageReport>) -> Json<Head> {
@@ -112,7 +116,11 @@ async fn commit(State(vault): State<Vault>, Json(request): Json<CommitRequest>) 
             generation: ledger.head.generation,
             snapshot_id: ledger.head.snapshot_id.clone().expect("just set"),
             version: EventVersion(ledger.commits.len() as u64 + 40),
-            usage: Usage { input_tokens: 3, output_tokens: 5, ..Usage::default() },
+            usage: Usage {
+                input_tokens: 3,
+                output_tokens: 5,
+                ..Usage::default()
+            },
         })
         .into_response()
     })

@@ -8,7 +8,13 @@ use crate::config::Isolation;
 
 /// A container of their own for every learner.
 #[derive(Debug, Parser)]
-#[command(name = "carrel", version, about, propagate_version = true, max_term_width = 100)]
+#[command(
+    name = "carrel",
+    version,
+    about,
+    propagate_version = true,
+    max_term_width = 100
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,

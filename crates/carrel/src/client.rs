@@ -32,10 +32,18 @@ impl Client {
             .build()?;
         if let Some(server) = &flags.server {
             let file = flags.token_file.as_ref().ok_or_else(|| {
-                Failure::new(Kind::Usage, "with --server, name the admin token's file by --token-file")
+                Failure::new(
+                    Kind::Usage,
+                    "with --server, name the admin token's file by --token-file",
+                )
             })?;
             let base = server.trim_end_matches('/').to_owned();
-            return Ok(Self { http, base, token: read_token(file)?, model_url: None });
+            return Ok(Self {
+                http,
+                base,
+                token: read_token(file)?,
+                model_url: None,
+            });
         }
         let data_dir = paths::data_dir(flags.data_dir.as_deref())?;
         let run = RunFile::read(&data_dir)?.ok_or_else(|| {
@@ -45,18 +53,31 @@ impl Client {
             );
             Failure::new(Kind::Failed, message)
         })?;
-        let file = flags.token_file.clone().unwrap_or_else(|| PathBuf::from(&run.admin_token_file));
+        let file = flags
+            .token_file
+            .clone()
+            .unwrap_or_else(|| PathBuf::from(&run.admin_token_file));
         let token = read_token(&file)?;
-        Ok(Self { http, base: run.gateway_url, token, model_url: Some(run.model_url) })
+        Ok(Self {
+            http,
+            base: run.gateway_url,
+            token,
+            model_url: Some(run.model_url),
+        })
     }
 
     /// The model router of the same server, with the same right.
     pub(crate) fn of_router(self) -> anyhow::Result<Self> {
         let base = self.model_url.ok_or_else(|| {
-            let message = "only a server on this machine says where its router is: leave out --server";
+            let message =
+                "only a server on this machine says where its router is: leave out --server";
             Failure::new(Kind::Usage, message)
         })?;
-        Ok(Self { base, model_url: None, ..self })
+        Ok(Self {
+            base,
+            model_url: None,
+            ..self
+        })
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
@@ -77,12 +98,16 @@ impl Client {
     }
 
     pub(crate) async fn put(&self, path: &str, body: &impl Serialize) -> anyhow::Result<()> {
-        self.answer(self.request(Method::PUT, path).json(body)).await.map(|_| ())
+        self.answer(self.request(Method::PUT, path).json(body))
+            .await
+            .map(|_| ())
     }
 
     /// A request whose answer the caller reads, as a stream for instance.
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.token)
+        self.http
+            .request(method, format!("{}{path}", self.base))
+            .bearer_auth(&self.token)
     }
 
     pub(crate) async fn answer(&self, request: RequestBuilder) -> anyhow::Result<Response> {
@@ -97,20 +122,31 @@ impl Client {
         let body = response.bytes().await.unwrap_or_default();
         let failure = match serde_json::from_slice::<Problem>(&body) {
             Ok(problem) => Failure::new(kind_of(problem.code), problem.to_string()),
-            Err(_) => Failure::new(Kind::Failed, format!("the server answered with status {status}")),
+            Err(_) => Failure::new(
+                Kind::Failed,
+                format!("the server answered with status {status}"),
+            ),
         };
         Err(failure.into())
     }
 
     async fn read<T: DeserializeOwned>(&self, request: RequestBuilder) -> anyhow::Result<T> {
-        let bytes = self.answer(request).await?.bytes().await.context("reading the answer")?;
+        let bytes = self
+            .answer(request)
+            .await?
+            .bytes()
+            .await
+            .context("reading the answer")?;
         serde_json::from_slice(&bytes).context("the server's answer cannot be understood")
     }
 }
 
 fn read_token(path: &Path) -> anyhow::Result<String> {
     let text = std::fs::read_to_string(path).map_err(|error| {
-        Failure::new(Kind::NotAllowed, format!("{} cannot be read: {error}", path.display()))
+        Failure::new(
+            Kind::NotAllowed,
+            format!("{} cannot be read: {error}", path.display()),
+        )
     })?;
     Ok(text.trim().to_owned())
 }

@@ -49,7 +49,9 @@ fn confirm(yes: bool, what: &str) -> anyhow::Result<()> {
     }
     write!(std::io::stderr(), "{what}. Go on? [y/N] ")?;
     let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).context("reading the answer")?;
+    std::io::stdin()
+        .read_line(&mut answer)
+        .context("reading the answer")?;
     if matches!(answer.trim(), "y" | "Y" | "yes") {
         Ok(())
     } else {

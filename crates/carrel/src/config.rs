@@ -40,7 +40,9 @@ pub(crate) struct Store {
 
 impl Default for Store {
     fn default() -> Self {
-        Self { url: "sqlite:store.db".to_owned() }
+        Self {
+            url: "sqlite:store.db".to_owned(),
+        }
     }
 }
 
@@ -54,13 +56,16 @@ pub(crate) struct Objects {
 
 impl Default for Objects {
     fn default() -> Self {
-        Self { url: "file:objects".to_owned() }
+        Self {
+            url: "file:objects".to_owned(),
+        }
     }
 }
 
 /// Files of keys; relative ones lie in the data folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[expect(clippy::struct_field_names, reason = "the names that the file has")]
 pub(crate) struct Keys {
     pub(crate) kek_file: String,
     pub(crate) signing_key_file: String,
@@ -88,7 +93,10 @@ pub(crate) struct Gateway {
 
 impl Default for Gateway {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:7070".to_owned(), public_url: String::new() }
+        Self {
+            listen: "127.0.0.1:7070".to_owned(),
+            public_url: String::new(),
+        }
     }
 }
 
@@ -103,14 +111,16 @@ pub(crate) struct Fleet {
 
 impl Default for Fleet {
     fn default() -> Self {
-        Self { max_live: 200, starts_per_second: 10, isolation: Isolation::Auto }
+        Self {
+            max_live: 200,
+            starts_per_second: 10,
+            isolation: Isolation::Auto,
+        }
     }
 }
 
 /// How agents are kept apart.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Isolation {
     /// Containers where they work, else plain processes, said aloud.
@@ -135,7 +145,11 @@ pub(crate) struct Router {
 
 impl Default for Router {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:7071".to_owned(), keys: Vec::new(), open_on_loopback: false }
+        Self {
+            listen: "127.0.0.1:7071".to_owned(),
+            keys: Vec::new(),
+            open_on_loopback: false,
+        }
     }
 }
 
@@ -150,7 +164,10 @@ pub(crate) struct Telemetry {
 
 impl Default for Telemetry {
     fn default() -> Self {
-        Self { log_format: LogFormat::Text, log_filter: "warn".to_owned() }
+        Self {
+            log_format: LogFormat::Text,
+            log_filter: "warn".to_owned(),
+        }
     }
 }
 

@@ -32,6 +32,10 @@ fn main() -> ExitCode {
 }
 
 fn run_client(command: cli::Command) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(command::run(command)).map(|()| ExitCode::SUCCESS)
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime
+        .block_on(command::run(command))
+        .map(|()| ExitCode::SUCCESS)
 }

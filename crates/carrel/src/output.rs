@@ -86,5 +86,9 @@ pub(crate) fn talk(text: &str) {
 }
 
 fn not_empty(cell: String) -> String {
-    if cell.is_empty() { "<none>".to_owned() } else { cell }
+    if cell.is_empty() {
+        "<none>".to_owned()
+    } else {
+        cell
+    }
 }

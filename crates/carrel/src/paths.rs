@@ -17,7 +17,10 @@ pub(crate) fn data_dir(named: Option<&Path>) -> anyhow::Result<PathBuf> {
             .or_else(|| environment("HOME").map(|home| Path::new(&home).join(".local/share")))
             .map(|base| base.join("carrel"))
             .ok_or_else(|| {
-                Failure::new(Kind::Usage, "HOME is not set: name a data folder by --data-dir")
+                Failure::new(
+                    Kind::Usage,
+                    "HOME is not set: name a data folder by --data-dir",
+                )
             })?,
     };
     Ok(std::path::absolute(folder)?)

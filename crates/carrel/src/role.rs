@@ -28,7 +28,10 @@ struct Shim {
 
 /// What the built-in agent takes from its environment (its contract with the sidecar).
 #[derive(Debug, Parser)]
-#[command(name = "carrel agent", about = "The built-in tutor, as a learner's agent")]
+#[command(
+    name = "carrel agent",
+    about = "The built-in tutor, as a learner's agent"
+)]
 struct Agent {
     /// The workspace
     #[arg(long, env = "CARREL_WORKSPACE")]
@@ -83,7 +86,9 @@ fn agent(flags: Agent) -> ExitCode {
         model_token: SecretString::from(flags.model_token),
         history_tokens: carrel_agent::HISTORY_TOKENS,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let ended = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
         let _: Result<(), _> = rustls::crypto::aws_lc_rs::default_provider().install_default();
         Ok(runtime.block_on(carrel_agent::run(options, CancellationToken::new()))?)

@@ -26,13 +26,18 @@ const STOP: Duration = Duration::from_secs(27);
 pub(crate) fn run(flags: &Up) -> anyhow::Result<ExitCode> {
     let data_dir = paths::data_dir(flags.data_dir.as_deref())?;
     let data = data::open(&data_dir)?;
-    let file = flags.config.clone().unwrap_or_else(|| data_dir.join("carrel.yaml"));
+    let file = flags
+        .config
+        .clone()
+        .unwrap_or_else(|| data_dir.join("carrel.yaml"));
     let loaded = config::load(Some(&file), std::env::vars())?;
     let settings = loaded.config.telemetry.clone();
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr())
         && std::env::var_os("NO_COLOR").is_none();
     carrel_telemetry::logs::start(settings.log_format, &settings.log_filter, colour)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     let code = runtime.block_on(until_stopped(flags, &data, loaded));
     runtime.shutdown_timeout(Duration::from_secs(1));
     code

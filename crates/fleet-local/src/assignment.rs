@@ -1,7 +1,7 @@
 //! What a blank pod is told: whose it is, with everything that its sidecar needs to serve.
 
-use carrel_core::{Epoch, PodUid};
 use carrel_core::class::ClassSpec;
+use carrel_core::{Epoch, PodUid};
 use carrel_protocol::sidecar::Assignment;
 use carrel_store::learners::Learner;
 use jiff::Timestamp;

@@ -247,6 +247,11 @@ impl Shared {
         self.keepers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether the fleet is being stopped.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.is_cancelled()
+    }
+
     /// The live cap is reached: the learner quiet longest is put to sleep.
     pub(crate) fn make_room(self: &Arc<Self>, wanting: &LearnerId) {
         let shared = Arc::clone(self);

@@ -112,6 +112,11 @@ impl Keeper {
 
     /// One round; `true` when the learner rests and nothing is left to do for it.
     async fn turn(&mut self, learner: &Learner, class: Option<&ClassSpec>) -> bool {
+        if self.shared.is_closing() && learner.status.pod.is_none() {
+            // What waits to start is left to the next run of the fleet.
+            self.remove_pod().await;
+            return true;
+        }
         let missing = ClassSpec::default();
         let policy = Policy::of(class.unwrap_or(&missing));
         let now = self.shared.ground.now();
@@ -311,8 +316,15 @@ impl Keeper {
         if pod.reference.uid != named.uid {
             return;
         }
-        let signed =
-            assignment::signed(&self.shared, learner, plan.status.epoch, named.uid, class, now).await;
+        let signed = assignment::signed(
+            &self.shared,
+            learner,
+            plan.status.epoch,
+            named.uid,
+            class,
+            now,
+        )
+        .await;
         let assignment = match signed {
             Ok(assignment) => assignment,
             Err(error) => {

@@ -32,7 +32,11 @@ pub(super) async fn run(
         return match say(&server, id, message).await? {
             Outcome::Done => Ok(()),
             Outcome::Failed { code, detail } => {
-                let kind = if code == "budget_exhausted" { Kind::OverBudget } else { Kind::Failed };
+                let kind = if code == "budget_exhausted" {
+                    Kind::OverBudget
+                } else {
+                    Kind::Failed
+                };
                 Err(Failure::new(kind, detail).into())
             }
         };
@@ -52,9 +56,15 @@ pub(super) async fn run(
 
 /// Sends one message and prints the reply as it comes.
 async fn say(server: &Client, id: &str, text: &str) -> anyhow::Result<Outcome> {
-    let body = PostMessage { text: text.to_owned(), attachments: Vec::new() };
+    let body = PostMessage {
+        text: text.to_owned(),
+        attachments: Vec::new(),
+    };
     let request = server
-        .request(Method::POST, &format!("/v1/learners/{}/messages", segment(id)))
+        .request(
+            Method::POST,
+            &format!("/v1/learners/{}/messages", segment(id)),
+        )
         .header("accept", "text/event-stream")
         .header("idempotency-key", Uuid::now_v7().to_string())
         .json(&body);
@@ -62,7 +72,9 @@ async fn say(server: &Client, id: &str, text: &str) -> anyhow::Result<Outcome> {
     let mut events = SseStream::from_bytes_stream(response.bytes_stream());
     let mut said = String::new();
     while let Some(event) = events.next().await {
-        let event = event.context("the stream broke off; the turn goes on, and 'carrel learner logs' shows it")?;
+        let event = event.context(
+            "the stream broke off; the turn goes on, and 'carrel learner logs' shows it",
+        )?;
         let Some(data) = event.data else { continue };
         match serde_json::from_str(&data).context("reading the stream")? {
             StreamEvent::Delta { text, .. } => {
@@ -114,12 +126,11 @@ pub(super) async fn logs(id: &str, follow: bool, flags: &cli::Client) -> anyhow:
         let page: EventPage = server.get(&path).await?;
         for placed in &page.events {
             let event = &placed.event;
-            match flags.output {
-                cli::Output::Json => output::line(&serde_json::to_string(event)?)?,
-                _ => {
-                    let body = serde_json::to_string(&event.body)?;
-                    output::line(&format!("{} {} {body}", event.time, event.version))?;
-                }
+            if flags.output == cli::Output::Json {
+                output::line(&serde_json::to_string(event)?)?;
+            } else {
+                let body = serde_json::to_string(&event.body)?;
+                output::line(&format!("{} {} {body}", event.time, event.version))?;
             }
         }
         if page.events.is_empty() {

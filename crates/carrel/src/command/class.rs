@@ -25,8 +25,9 @@ pub(super) async fn run(command: ClassCommand) -> anyhow::Result<()> {
     match command {
         ClassCommand::Ls { client } => ls(&client).await,
         ClassCommand::Show { name, client } => {
-            let class: Class =
-                Client::find(&client)?.get(&format!("/admin/v1/classes/{}", segment(&name))).await?;
+            let class: Class = Client::find(&client)?
+                .get(&format!("/admin/v1/classes/{}", segment(&name)))
+                .await?;
             output::one(&class, &name, &client)
         }
         ClassCommand::Apply { file, client } => apply(&file, &client).await,
@@ -37,7 +38,15 @@ async fn ls(flags: &cli::Client) -> anyhow::Result<()> {
     let list: List = Client::find(flags)?.get("/admin/v1/classes").await?;
     let rows = Rows {
         items: &list.classes,
-        headers: &["NAME", "AGENT", "CPU", "MEMORY", "IDLE", "PER-DAY-USD", "IMAGE"],
+        headers: &[
+            "NAME",
+            "AGENT",
+            "CPU",
+            "MEMORY",
+            "IDLE",
+            "PER-DAY-USD",
+            "IMAGE",
+        ],
         plain: 6,
         cells: |class: &Class| {
             let spec = &class.spec;
@@ -52,7 +61,10 @@ async fn ls(flags: &cli::Client) -> anyhow::Result<()> {
                 spec.resources.cpu.to_string(),
                 spec.resources.memory.to_string(),
                 format!("{}-{}s", spec.idle.min_seconds, spec.idle.max_seconds),
-                spec.budget.per_day().map(|usd| usd.to_string()).unwrap_or_default(),
+                spec.budget
+                    .per_day()
+                    .map(|usd| usd.to_string())
+                    .unwrap_or_default(),
                 spec.agent.image.clone(),
             ]
         },
@@ -69,8 +81,13 @@ async fn apply(file: &std::path::Path, flags: &cli::Client) -> anyhow::Result<()
     }
     let server = Client::find(flags)?;
     for class in loaded.classes {
-        server.put(&format!("/admin/v1/classes/{}", class.name), &class.spec).await?;
-        output::talk(&format!("class '{}' applied; each learner takes it at its next wake", class.name));
+        server
+            .put(&format!("/admin/v1/classes/{}", class.name), &class.spec)
+            .await?;
+        output::talk(&format!(
+            "class '{}' applied; each learner takes it at its next wake",
+            class.name
+        ));
     }
     Ok(())
 }

@@ -39,7 +39,13 @@ pub(super) async fn run(flags: &cli::Client) -> anyhow::Result<()> {
     match Client::find(flags) {
         Err(error) => {
             let next = "carrel up".to_owned();
-            say("server", Found::Bad { what: error.to_string(), next })?;
+            say(
+                "server",
+                Found::Bad {
+                    what: error.to_string(),
+                    next,
+                },
+            )?;
         }
         Ok(server) => {
             say("server", server_answers(&server).await)?;
@@ -61,7 +67,10 @@ fn data_folder(dir: &std::path::Path) -> Found {
             let free = disk.f_bavail.saturating_mul(disk.f_frsize);
             if free < 1 << 30 {
                 let what = format!("{} has only {} MiB left", dir.display(), free >> 20);
-                Found::Bad { what, next: format!("df -h {}", dir.display()) }
+                Found::Bad {
+                    what,
+                    next: format!("df -h {}", dir.display()),
+                }
             } else {
                 Found::Good(format!("{} ({} GiB free)", dir.display(), free >> 30))
             }
@@ -76,30 +85,52 @@ fn data_folder(dir: &std::path::Path) -> Found {
 fn isolation(run: &RunFile) -> Found {
     if run.isolation == "process" {
         let what = "nothing isolates learners from each other or from this machine";
-        return Found::Notice(format!("{what}; as root, or where user namespaces are allowed, containers do"));
+        return Found::Notice(format!(
+            "{what}; as root, or where user namespaces are allowed, containers do"
+        ));
     }
     if run.limits_missing.is_empty() {
         return Found::Good(format!("{}, all limits are set", run.isolation));
     }
-    Found::Notice(format!("{}, but not limited here: {}", run.isolation, run.limits_missing.join(", ")))
+    Found::Notice(format!(
+        "{}, but not limited here: {}",
+        run.isolation,
+        run.limits_missing.join(", ")
+    ))
 }
 
 fn providers(run: &RunFile) -> Found {
     if run.providers.len() > 1 {
         return Found::Good(run.providers.join(", "));
     }
-    Found::Notice("only the stand-in demo/tutor; set ANTHROPIC_API_KEY and start again for a real model".to_owned())
+    Found::Notice(
+        "only the stand-in demo/tutor; set ANTHROPIC_API_KEY and start again for a real model"
+            .to_owned(),
+    )
 }
 
 async fn server_answers(server: &Client) -> Found {
-    match server.answer(server.request(Method::GET, "/readyz").timeout(Duration::from_secs(5))).await {
+    match server
+        .answer(
+            server
+                .request(Method::GET, "/readyz")
+                .timeout(Duration::from_secs(5)),
+        )
+        .await
+    {
         Ok(_) => Found::Good("answers and is ready".to_owned()),
-        Err(error) => Found::Bad { what: error.to_string(), next: "carrel up".to_owned() },
+        Err(error) => Found::Bad {
+            what: error.to_string(),
+            next: "carrel up".to_owned(),
+        },
     }
 }
 
 async fn learners(server: &Client) -> Found {
-    match server.get::<LearnerList>("/admin/v1/learners?limit=500").await {
+    match server
+        .get::<LearnerList>("/admin/v1/learners?limit=500")
+        .await
+    {
         Ok(list) => {
             let failed: Vec<_> = list
                 .learners
@@ -108,20 +139,29 @@ async fn learners(server: &Client) -> Found {
                 .map(|learner| learner.id.to_string())
                 .collect();
             match failed.first() {
-                None => Found::Good(format!("{} looked at, none has failed", list.learners.len())),
+                None => Found::Good(format!(
+                    "{} looked at, none has failed",
+                    list.learners.len()
+                )),
                 Some(first) => Found::Bad {
                     what: format!("cannot be started: {}", failed.join(", ")),
                     next: format!("carrel learner show {first}"),
                 },
             }
         }
-        Err(error) => Found::Bad { what: error.to_string(), next: "carrel learner ls".to_owned() },
+        Err(error) => Found::Bad {
+            what: error.to_string(),
+            next: "carrel learner ls".to_owned(),
+        },
     }
 }
 
 async fn router_answers(router: &Client) -> Found {
     match router.get::<serde_json::Value>("/v1/models").await {
         Ok(_) => Found::Good("answers".to_owned()),
-        Err(error) => Found::Bad { what: error.to_string(), next: "carrel model ls".to_owned() },
+        Err(error) => Found::Bad {
+            what: error.to_string(),
+            next: "carrel model ls".to_owned(),
+        },
     }
 }

@@ -14,16 +14,27 @@ use crate::client::Client;
 use crate::exit::{Failure, Kind};
 use crate::output::{self, Rows};
 
-const HEADERS: [&str; 8] =
-    ["NAME", "STATE", "CLASS", "LAST-ACTIVE", "COST-TODAY", "POD", "SNAPSHOT", "MESSAGE"];
+const HEADERS: [&str; 8] = [
+    "NAME",
+    "STATE",
+    "CLASS",
+    "LAST-ACTIVE",
+    "COST-TODAY",
+    "POD",
+    "SNAPSHOT",
+    "MESSAGE",
+];
 /// Between looks at something that is waited for.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 pub(super) async fn run(command: LearnerCommand) -> anyhow::Result<()> {
     match command {
-        LearnerCommand::Create { id, class, aliases, client } => {
-            create(&id, class, &aliases, &client).await
-        }
+        LearnerCommand::Create {
+            id,
+            class,
+            aliases,
+            client,
+        } => create(&id, class, &aliases, &client).await,
         LearnerCommand::Ls { client } => ls(&client).await,
         LearnerCommand::Show { id, client } => {
             let learner: Learner = Client::find(&client)?.get(&path(&id, "")).await?;
@@ -37,22 +48,36 @@ pub(super) async fn run(command: LearnerCommand) -> anyhow::Result<()> {
             let asleep = |state| state == LearnerState::Asleep;
             order(&id, "/sleep", wait, &client, asleep, "asleep").await
         }
-        LearnerCommand::Chat { id, message, client } => {
-            chat::run(&id, message.as_deref(), &client).await
-        }
+        LearnerCommand::Chat {
+            id,
+            message,
+            client,
+        } => chat::run(&id, message.as_deref(), &client).await,
         LearnerCommand::Logs { id, follow, client } => chat::logs(&id, follow, &client).await,
-        LearnerCommand::Token { id, ttl, revoke, client } => {
-            token(&id, ttl, revoke, &client).await
-        }
+        LearnerCommand::Token {
+            id,
+            ttl,
+            revoke,
+            client,
+        } => token(&id, ttl, revoke, &client).await,
         LearnerCommand::Link { id, client } => {
             let server = Client::find(&client)?;
-            let link: Link = server.post(&path(&id, "/links"), &serde_json::json!({})).await?;
+            let link: Link = server
+                .post(&path(&id, "/links"), &serde_json::json!({}))
+                .await?;
             match client.output {
-                cli::Output::Table | cli::Output::Wide | cli::Output::Name => output::line(&link.url),
+                cli::Output::Table | cli::Output::Wide | cli::Output::Name => {
+                    output::line(&link.url)
+                }
                 cli::Output::Json | cli::Output::Yaml => output::one(&link, &id, &client),
             }
         }
-        LearnerCommand::Rm { id, yes, wait, client } => rm(&id, yes, wait, &client).await,
+        LearnerCommand::Rm {
+            id,
+            yes,
+            wait,
+            client,
+        } => rm(&id, yes, wait, &client).await,
     }
 }
 
@@ -62,15 +87,16 @@ pub(super) fn path(id: &str, rest: &str) -> String {
 
 /// A path segment of which nothing is special (RFC 3986).
 pub(super) fn segment(text: &str) -> String {
-    let mut encoded = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
+    text.bytes()
+        .map(|byte| {
+            if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
+        })
+        .collect::<Vec<_>>()
+        .concat()
 }
 
 async fn create(
@@ -86,12 +112,19 @@ async fn create(
             let (channel, external_id) = alias
                 .split_once('=')
                 .ok_or_else(|| usage(format!("--alias '{alias}' must be CHANNEL=ID")))?;
-            Ok(AliasBody { channel: channel.to_owned(), external_id: external_id.to_owned() })
+            Ok(AliasBody {
+                channel: channel.to_owned(),
+                external_id: external_id.to_owned(),
+            })
         })
         .collect::<Result<_, Failure>>()?;
-    let id = id.parse().map_err(|error: carrel_core::id::Error| usage(error.to_string()))?;
+    let id = id
+        .parse()
+        .map_err(|error: carrel_core::id::Error| usage(error.to_string()))?;
     let body = CreateLearner { id, class, aliases };
-    let learner: Learner = Client::find(flags)?.post("/admin/v1/learners", &body).await?;
+    let learner: Learner = Client::find(flags)?
+        .post("/admin/v1/learners", &body)
+        .await?;
     output::one(&learner, learner.id.as_str(), flags)
 }
 
@@ -101,8 +134,9 @@ async fn ls(flags: &cli::Client) -> anyhow::Result<()> {
     let mut next = None;
     loop {
         let query = next.map_or_else(String::new, |id| format!("&after={id}"));
-        let page: LearnerList =
-            server.get(&format!("/admin/v1/learners?limit=500{query}")).await?;
+        let page: LearnerList = server
+            .get(&format!("/admin/v1/learners?limit=500{query}"))
+            .await?;
         learners.extend(page.learners);
         next = page.next;
         if next.is_none() {
@@ -114,8 +148,12 @@ async fn ls(flags: &cli::Client) -> anyhow::Result<()> {
         headers: &HEADERS,
         plain: 5,
         cells: |learner: &Learner| {
-            let time = |time: Option<jiff::Timestamp>| time.map(|t| t.to_string()).unwrap_or_default();
-            let snapshot = learner.newest_snapshot.as_ref().and_then(|s| s.snapshot_id.as_ref());
+            let time =
+                |time: Option<jiff::Timestamp>| time.map(|t| t.to_string()).unwrap_or_default();
+            let snapshot = learner
+                .newest_snapshot
+                .as_ref()
+                .and_then(|s| s.snapshot_id.as_ref());
             vec![
                 learner.id.to_string(),
                 learner.state.to_string(),
@@ -123,7 +161,9 @@ async fn ls(flags: &cli::Client) -> anyhow::Result<()> {
                 time(learner.last_activity_time),
                 learner.cost_today_nano_usd.to_string(),
                 learner.pod.clone().unwrap_or_default(),
-                snapshot.map(|id| id.as_str()[..8].to_owned()).unwrap_or_default(),
+                snapshot
+                    .map(|id| id.as_str()[..8].to_owned())
+                    .unwrap_or_default(),
                 learner.state_detail.clone(),
             ]
         },
@@ -152,15 +192,20 @@ async fn order(
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(wait.timeout), look).await.map_err(|_| {
-            let message = format!(
-                "learner '{id}' is not {word} after {} s; 'carrel learner show {id}' says why",
-                wait.timeout
-            );
-            Failure::new(Kind::TimedOut, message)
-        })??;
+        tokio::time::timeout(Duration::from_secs(wait.timeout), look)
+            .await
+            .map_err(|_| {
+                let message = format!(
+                    "learner '{id}' is not {word} after {} s; 'carrel learner show {id}' says why",
+                    wait.timeout
+                );
+                Failure::new(Kind::TimedOut, message)
+            })??;
     }
-    output::talk(&format!("learner '{id}': {} {word}", if wait.wait { "is" } else { "will be" }));
+    output::talk(&format!(
+        "learner '{id}': {} {word}",
+        if wait.wait { "is" } else { "will be" }
+    ));
     Ok(())
 }
 
@@ -176,7 +221,9 @@ async fn token(
         output::talk(&format!("learner '{id}': all tokens are revoked"));
         return Ok(());
     }
-    let token: Token = server.post(&path(id, "/tokens"), &CreateToken { ttl_seconds }).await?;
+    let token: Token = server
+        .post(&path(id, "/tokens"), &CreateToken { ttl_seconds })
+        .await?;
     match flags.output {
         cli::Output::Table | cli::Output::Wide | cli::Output::Name => output::line(&token.token),
         cli::Output::Json | cli::Output::Yaml => output::one(&token, id, flags),
@@ -184,7 +231,10 @@ async fn token(
 }
 
 async fn rm(id: &str, yes: bool, wait: Wait, flags: &cli::Client) -> anyhow::Result<()> {
-    confirm(yes, &format!("learner '{id}' and all of its data will be erased for good"))?;
+    confirm(
+        yes,
+        &format!("learner '{id}' and all of its data will be erased for good"),
+    )?;
     let server = Client::find(flags)?;
     server.order(Method::DELETE, &path(id, "")).await?;
     if wait.wait {
@@ -193,10 +243,18 @@ async fn rm(id: &str, yes: bool, wait: Wait, flags: &cli::Client) -> anyhow::Res
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(wait.timeout), gone).await.map_err(|_| {
-            Failure::new(Kind::TimedOut, format!("learner '{id}' is not gone after {} s", wait.timeout))
-        })?;
+        tokio::time::timeout(Duration::from_secs(wait.timeout), gone)
+            .await
+            .map_err(|_| {
+                Failure::new(
+                    Kind::TimedOut,
+                    format!("learner '{id}' is not gone after {} s", wait.timeout),
+                )
+            })?;
     }
-    output::talk(&format!("learner '{id}' {} erased", if wait.wait { "is" } else { "is being" }));
+    output::talk(&format!(
+        "learner '{id}' {} erased",
+        if wait.wait { "is" } else { "is being" }
+    ));
     Ok(())
 }

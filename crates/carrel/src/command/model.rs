@@ -42,8 +42,14 @@ pub(super) async fn run(command: ModelCommand) -> anyhow::Result<()> {
             let began = std::time::Instant::now();
             let request = router.request(Method::POST, "/v1/messages").json(&body);
             let answer: Value = router.answer(request).await?.json().await?;
-            let text = answer.pointer("/content/0/text").and_then(Value::as_str).unwrap_or("");
-            output::talk(&format!("{model} answered in {} ms:", began.elapsed().as_millis()));
+            let text = answer
+                .pointer("/content/0/text")
+                .and_then(Value::as_str)
+                .unwrap_or("");
+            output::talk(&format!(
+                "{model} answered in {} ms:",
+                began.elapsed().as_millis()
+            ));
             output::line(text)
         }
     }

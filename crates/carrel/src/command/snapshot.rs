@@ -16,11 +16,20 @@ pub(super) async fn run(command: SnapshotCommand) -> anyhow::Result<()> {
         SnapshotCommand::Ls { learner, client } => ls(&learner, &client).await,
         SnapshotCommand::Create { learner, client } => {
             let server = Client::find(&client)?;
-            server.order(Method::POST, &path(&learner, "/snapshots")).await?;
-            output::talk(&format!("learner '{learner}': a snapshot of now is taken as it goes to sleep"));
+            server
+                .order(Method::POST, &path(&learner, "/snapshots"))
+                .await?;
+            output::talk(&format!(
+                "learner '{learner}': a snapshot of now is taken as it goes to sleep"
+            ));
             Ok(())
         }
-        SnapshotCommand::Restore { learner, snapshot, yes, client } => {
+        SnapshotCommand::Restore {
+            learner,
+            snapshot,
+            yes,
+            client,
+        } => {
             let what = format!("learner '{learner}' will go on from snapshot {snapshot}");
             confirm(yes, &what)?;
             let server = Client::find(&client)?;
@@ -34,11 +43,21 @@ pub(super) async fn run(command: SnapshotCommand) -> anyhow::Result<()> {
             output::talk(&what);
             Ok(())
         }
-        SnapshotCommand::Verify { learner, snapshot, client } => {
-            verify(&learner, snapshot.as_deref(), &client).await
-        }
-        SnapshotCommand::Rm { learner, snapshot, yes, client } => {
-            confirm(yes, &format!("snapshot {snapshot} of learner '{learner}' will be removed"))?;
+        SnapshotCommand::Verify {
+            learner,
+            snapshot,
+            client,
+        } => verify(&learner, snapshot.as_deref(), &client).await,
+        SnapshotCommand::Rm {
+            learner,
+            snapshot,
+            yes,
+            client,
+        } => {
+            confirm(
+                yes,
+                &format!("snapshot {snapshot} of learner '{learner}' will be removed"),
+            )?;
             let server = Client::find(&client)?;
             let place = path(&learner, &format!("/snapshots/{}", segment(&snapshot)));
             server.order(Method::DELETE, &place).await?;
@@ -50,43 +69,68 @@ pub(super) async fn run(command: SnapshotCommand) -> anyhow::Result<()> {
 }
 
 async fn ls(learner: &str, flags: &cli::Client) -> anyhow::Result<()> {
-    let list: SnapshotList = Client::find(flags)?.get(&path(learner, "/snapshots")).await?;
+    let list: SnapshotList = Client::find(flags)?
+        .get(&path(learner, "/snapshots"))
+        .await?;
     let rows = Rows {
         items: &list.snapshots,
         headers: &["GENERATION", "SNAPSHOT", "TIME", "DAMAGED", "TURN"],
         plain: 4,
         cells: |snapshot: &SnapshotSummary| {
             vec![
-                snapshot.generation.map(|g| g.to_string()).unwrap_or_default(),
-                snapshot.snapshot_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+                snapshot
+                    .generation
+                    .map(|g| g.to_string())
+                    .unwrap_or_default(),
+                snapshot
+                    .snapshot_id
+                    .as_ref()
+                    .map(ToString::to_string)
+                    .unwrap_or_default(),
                 snapshot.time.to_string(),
                 snapshot.damaged.to_string(),
                 snapshot.turn_id.map(|t| t.to_string()).unwrap_or_default(),
             ]
         },
-        name: |snapshot| snapshot.snapshot_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+        name: |snapshot| {
+            snapshot
+                .snapshot_id
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default()
+        },
     };
     rows.print(flags)
 }
 
 async fn verify(learner: &str, snapshot: Option<&str>, flags: &cli::Client) -> anyhow::Result<()> {
     let server = Client::find(flags)?;
-    let snapshot = match snapshot {
-        Some(snapshot) => snapshot.to_owned(),
-        None => {
-            let list: SnapshotList = server.get(&path(learner, "/snapshots")).await?;
-            let newest = list.snapshots.into_iter().find_map(|s| s.snapshot_id);
-            let none = || Failure::new(Kind::NotFound, format!("learner '{learner}' has no snapshot"));
-            newest.ok_or_else(none)?.to_string()
-        }
+    let snapshot = if let Some(snapshot) = snapshot {
+        snapshot.to_owned()
+    } else {
+        let list: SnapshotList = server.get(&path(learner, "/snapshots")).await?;
+        let newest = list.snapshots.into_iter().find_map(|s| s.snapshot_id);
+        let none = || {
+            Failure::new(
+                Kind::NotFound,
+                format!("learner '{learner}' has no snapshot"),
+            )
+        };
+        newest.ok_or_else(none)?.to_string()
     };
-    let place = path(learner, &format!("/snapshots/{}/verify", segment(&snapshot)));
+    let place = path(
+        learner,
+        &format!("/snapshots/{}/verify", segment(&snapshot)),
+    );
     let verified: SnapshotCheck = server.post(&place, &serde_json::json!({})).await?;
     if verified.intact {
         output::talk(&format!("snapshot {snapshot} is intact"));
         Ok(())
     } else {
-        let message = format!("snapshot {snapshot} is damaged: {}", verified.damage.join("; "));
+        let message = format!(
+            "snapshot {snapshot} is damaged: {}",
+            verified.damage.join("; ")
+        );
         Err(Failure::new(Kind::Failed, message).into())
     }
 }

@@ -15,12 +15,11 @@ pub(super) async fn run(flags: Usage) -> anyhow::Result<()> {
         By::Model => "model",
         By::Day => "day",
     };
-    let mut path = format!("/admin/v1/usage?by={by}");
-    for (name, value) in [("since", &flags.since), ("until", &flags.until)] {
-        if let Some(value) = value {
-            path.push_str(&format!("&{name}={}", segment(value)));
-        }
-    }
+    let bounds: Vec<_> = [("since", &flags.since), ("until", &flags.until)]
+        .into_iter()
+        .filter_map(|(name, value)| Some(format!("&{name}={}", segment(value.as_deref()?))))
+        .collect();
+    let path = format!("/admin/v1/usage?by={by}{}", bounds.concat());
     let report: UsageReport = Client::find(&flags.client)?.get(&path).await?;
     let rows = Rows {
         items: &report.rows,

@@ -57,25 +57,43 @@ struct LearnerSpec {
 
 /// Reads a document that names our group; the error is a sentence.
 pub(crate) fn read(value: Value) -> Result<Document, String> {
-    let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
+    let text = |key: &str| {
+        value
+            .get(key)
+            .and_then(Value::as_str)
+            .unwrap_or("")
+            .to_owned()
+    };
     let (api_version, kind) = (text("apiVersion"), text("kind"));
     if api_version != API_VERSION {
-        return Err(format!("apiVersion '{api_version}' must be '{API_VERSION}'"));
+        return Err(format!(
+            "apiVersion '{api_version}' must be '{API_VERSION}'"
+        ));
     }
     match kind.as_str() {
         "LearnerClass" => {
             let envelope: Envelope<ClassSpec> =
                 serde_json::from_value(value).map_err(|error| error.to_string())?;
-            let name = envelope.metadata.name.parse().map_err(|e: carrel_core::id::Error| e.to_string())?;
+            let name = envelope
+                .metadata
+                .name
+                .parse()
+                .map_err(|e: carrel_core::id::Error| e.to_string())?;
             if let Some(violation) = envelope.spec.violations().first() {
                 return Err(format!("LearnerClass '{name}': {violation}"));
             }
-            Ok(Document::Class(Box::new(ClassDocument { name, spec: envelope.spec })))
+            Ok(Document::Class(Box::new(ClassDocument {
+                name,
+                spec: envelope.spec,
+            })))
         }
         "Learner" => {
             let envelope: Envelope<LearnerSpec> =
                 serde_json::from_value(value).map_err(|error| error.to_string())?;
-            let id = |text: &str| text.parse().map_err(|e: carrel_core::id::Error| e.to_string());
+            let id = |text: &str| {
+                text.parse()
+                    .map_err(|e: carrel_core::id::Error| e.to_string())
+            };
             let class = envelope.spec.class_name.parse();
             Ok(Document::Learner(LearnerDocument {
                 id: id(&envelope.metadata.name)?,

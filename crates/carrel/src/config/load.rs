@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::Config;
 use super::documents::{self, ClassDocument, Document, LearnerDocument};
 use super::origin::{Origin, overlay_environment};
-use super::Config;
 
 /// Why the configuration cannot be used. Each says where and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +23,10 @@ pub(crate) enum Error {
     #[error("{variable}: {what}")]
     Environment { variable: String, what: String },
     #[error("{field} {must}")]
-    Bound { field: &'static str, must: &'static str },
+    Bound {
+        field: &'static str,
+        must: &'static str,
+    },
 }
 
 /// What was read.
@@ -45,9 +48,14 @@ pub(crate) fn load(
     let (mut classes, mut learners) = (Vec::new(), Vec::new());
     let mut origins = BTreeMap::new();
     for file in files(path)? {
-        let text = std::fs::read_to_string(&file)
-            .map_err(|source| Error::Read { path: file.clone(), source })?;
-        let invalid = |what: String| Error::Invalid { path: file.clone(), what };
+        let text = std::fs::read_to_string(&file).map_err(|source| Error::Read {
+            path: file.clone(),
+            source,
+        })?;
+        let invalid = |what: String| Error::Invalid {
+            path: file.clone(),
+            what,
+        };
         let values: Vec<Value> =
             serde_yaml::from_multiple(&text).map_err(|error| invalid(error.to_string()))?;
         for value in values {
@@ -74,19 +82,32 @@ pub(crate) fn load(
         what: with_nearest(&error.to_string()),
     })?;
     check(&config)?;
-    Ok(Loaded { config, classes, learners, origins })
+    Ok(Loaded {
+        config,
+        classes,
+        learners,
+        origins,
+    })
 }
 
 fn files(path: Option<&Path>) -> Result<Vec<PathBuf>, Error> {
-    let Some(path) = path else { return Ok(Vec::new()) };
-    let read = |source| Error::Read { path: path.to_path_buf(), source };
+    let Some(path) = path else {
+        return Ok(Vec::new());
+    };
+    let read = |source| Error::Read {
+        path: path.to_path_buf(),
+        source,
+    };
     if !std::fs::metadata(path).map_err(read)?.is_dir() {
         return Ok(vec![path.to_path_buf()]);
     }
     let mut files = Vec::new();
     for entry in std::fs::read_dir(path).map_err(read)? {
         let file = entry.map_err(read)?.path();
-        if file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+        if file
+            .extension()
+            .is_some_and(|extension| extension == "yaml" || extension == "yml")
+        {
             files.push(file);
         }
     }
@@ -106,16 +127,15 @@ fn merge(into: &mut Value, from: Value) {
     }
 }
 
-fn note_origins(
-    prefix: &str,
-    value: &Value,
-    file: &Path,
-    origins: &mut BTreeMap<String, Origin>,
-) {
+fn note_origins(prefix: &str, value: &Value, file: &Path, origins: &mut BTreeMap<String, Origin>) {
     match value {
         Value::Object(fields) => {
             for (key, value) in fields {
-                let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                let path = if prefix.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{prefix}.{key}")
+                };
                 note_origins(&path, value, file, origins);
             }
         }
@@ -145,19 +165,48 @@ pub(super) fn with_nearest(message: &str) -> String {
 }
 
 fn check(config: &Config) -> Result<(), Error> {
-    let bound = |holds: bool, field, must| if holds { Ok(()) } else { Err(Error::Bound { field, must }) };
-    bound(config.store.url.starts_with("sqlite:"), "store.url", "must begin with 'sqlite:'")?;
-    bound(config.objects.url.starts_with("file:"), "objects.url", "must begin with 'file:'")?;
-    bound(config.fleet.max_live > 0, "fleet.maxLive", "must be at least 1")?;
-    bound(config.fleet.starts_per_second > 0, "fleet.startsPerSecond", "must be at least 1")?;
+    let bound = |holds: bool, field, must| {
+        if holds {
+            Ok(())
+        } else {
+            Err(Error::Bound { field, must })
+        }
+    };
+    bound(
+        config.store.url.starts_with("sqlite:"),
+        "store.url",
+        "must begin with 'sqlite:'",
+    )?;
+    bound(
+        config.objects.url.starts_with("file:"),
+        "objects.url",
+        "must begin with 'file:'",
+    )?;
+    bound(
+        config.fleet.max_live > 0,
+        "fleet.maxLive",
+        "must be at least 1",
+    )?;
+    bound(
+        config.fleet.starts_per_second > 0,
+        "fleet.startsPerSecond",
+        "must be at least 1",
+    )?;
     bound(
         config.limits.messages_per_minute > 0,
         "limits.messagesPerMinute",
         "must be at least 1",
     )?;
-    let routes_name_models =
-        config.routes.values().flatten().all(|target| target.model.contains('/'));
-    bound(routes_name_models, "routes", "must name each model as 'provider/model'")
+    let routes_name_models = config
+        .routes
+        .values()
+        .flatten()
+        .all(|target| target.model.contains('/'));
+    bound(
+        routes_name_models,
+        "routes",
+        "must name each model as 'provider/model'",
+    )
 }
 
 #[cfg(test)]
@@ -173,14 +222,21 @@ mod tests {
     #[test]
     fn a_folder_of_documents_is_read_whole_and_variables_win() {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        write(dir.path(), "carrel.yaml", "fleet: {maxLive: 7}\nlimits: {messagesPerMinute: 9}\n");
+        write(
+            dir.path(),
+            "carrel.yaml",
+            "fleet: {maxLive: 7}\nlimits: {messagesPerMinute: 9}\n",
+        );
         write(
             dir.path(),
             "school.yaml",
             "apiVersion: carrel.dev/v1alpha1\nkind: LearnerClass\nmetadata: {name: free}\nspec: {idle: {minSeconds: 5}}\n---\napiVersion: carrel.dev/v1alpha1\nkind: Learner\nmetadata: {name: ada}\nspec: {className: free}\n",
         );
-        let variables =
-            [("CARREL_LIMITS_MESSAGES_PER_MINUTE".to_owned(), "11".to_owned())].into_iter();
+        let variables = [(
+            "CARREL_LIMITS_MESSAGES_PER_MINUTE".to_owned(),
+            "11".to_owned(),
+        )]
+        .into_iter();
         let loaded = load(Some(dir.path()), variables).expect("valid");
         assert_eq!(loaded.config.fleet.max_live, 7);
         assert_eq!(loaded.config.limits.messages_per_minute, 11);
@@ -192,14 +248,21 @@ mod tests {
     fn an_unknown_key_is_answered_with_the_nearest_known_one() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = write(dir.path(), "carrel.yaml", "fleet: {maxLife: 7}\n");
-        let error = load(Some(&path), std::iter::empty()).expect_err("unknown key").to_string();
-        assert!(error.contains("'maxLife' is not known; did you mean 'maxLive'?"), "{error}");
+        let error = load(Some(&path), std::iter::empty())
+            .expect_err("unknown key")
+            .to_string();
+        assert!(
+            error.contains("'maxLife' is not known; did you mean 'maxLive'?"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_variable_that_names_nothing_is_refused() {
         let variables = [("CARREL_FLEET_MAX_LIFE".to_owned(), "3".to_owned())].into_iter();
-        let error = load(None, variables).expect_err("unknown variable").to_string();
+        let error = load(None, variables)
+            .expect_err("unknown variable")
+            .to_string();
         assert!(error.contains("CARREL_FLEET_MAX_LIVE"), "{error}");
     }
 }

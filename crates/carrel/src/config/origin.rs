@@ -54,22 +54,30 @@ pub(super) fn overlay_environment(
             continue;
         }
         let Some(path) = known.get(&name) else {
-            let nearest = known
-                .keys()
-                .max_by(|a, b| strsim::jaro_winkler(&name, a).total_cmp(&strsim::jaro_winkler(&name, b)));
+            let nearest = known.keys().max_by(|a, b| {
+                strsim::jaro_winkler(&name, a).total_cmp(&strsim::jaro_winkler(&name, b))
+            });
             let what = format!(
                 "no such setting; did you mean {}?",
                 nearest.map_or("another", String::as_str)
             );
-            return Err(Error::Environment { variable: name, what });
+            return Err(Error::Environment {
+                variable: name,
+                what,
+            });
         };
-        let place = path.split('.').try_fold(&mut *config, |value, key| value.get_mut(key));
+        let place = path
+            .split('.')
+            .try_fold(&mut *config, |value, key| value.get_mut(key));
         let Some(place) = place else { continue };
         *place = match place {
             Value::String(_) => Value::String(text),
             _ => serde_yaml::from_str(&text).map_err(|_| Error::Environment {
                 variable: name.clone(),
-                what: format!("'{}' cannot be used here", text.chars().take(40).collect::<String>()),
+                what: format!(
+                    "'{}' cannot be used here",
+                    text.chars().take(40).collect::<String>()
+                ),
             })?,
         };
         origins.insert(path.clone(), Origin::Variable(name));
@@ -82,7 +90,11 @@ fn scalars(prefix: &str, value: &Value, found: &mut BTreeMap<String, String>) {
     match value {
         Value::Object(fields) => {
             for (key, value) in fields {
-                let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                let path = if prefix.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{prefix}.{key}")
+                };
                 scalars(&path, value, found);
             }
         }

@@ -19,8 +19,15 @@ pub(super) fn print(format: UpOutput, parts: &Parts) -> anyhow::Result<()> {
                 format!("  isolation  {}{}", run.isolation, missing(&run.limits_missing)),
                 format!("  providers  {}", run.providers.join(", ")),
             ];
-            lines.extend(parts.notices.iter().map(|notice| format!("  note       {notice}")));
-            lines.push("Stop it with Ctrl-C: learners fall asleep with everything saved.".to_owned());
+            lines.extend(
+                parts
+                    .notices
+                    .iter()
+                    .map(|notice| format!("  note       {notice}")),
+            );
+            lines.push(
+                "Stop it with Ctrl-C: learners fall asleep with everything saved.".to_owned(),
+            );
             output::line(&lines.join("\n"))
         }
     }

@@ -35,7 +35,10 @@ pub(super) fn open(dir: &Path) -> anyhow::Result<Data> {
     if !config.exists() {
         write_private(&config, DEFAULT_CONFIG)?;
     }
-    Ok(Data { dir: dir.to_path_buf(), _lock: lock })
+    Ok(Data {
+        dir: dir.to_path_buf(),
+        _lock: lock,
+    })
 }
 
 fn lock(dir: &Path) -> anyhow::Result<File> {
@@ -93,7 +96,11 @@ pub(super) fn read_or_make(
 
 fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
     let write = || -> std::io::Result<()> {
-        let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+        let mut file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()
     };

@@ -25,7 +25,13 @@ const KNOWN: [(&str, &str, Dialect, &str, &str); 3] = [
         "https://openrouter.ai/api",
         "anthropic/claude-sonnet-4.5",
     ),
-    ("openai", "OPENAI_API_KEY", Dialect::OpenAiChat, "https://api.openai.com/v1", "gpt-5"),
+    (
+        "openai",
+        "OPENAI_API_KEY",
+        Dialect::OpenAiChat,
+        "https://api.openai.com/v1",
+        "gpt-5",
+    ),
 ];
 
 /// What was found.
@@ -49,12 +55,18 @@ pub(super) fn options(config: &Config, admin_token: &str) -> anyhow::Result<Mode
                 config::Dialect::OpenAiChat => Dialect::OpenAiChat,
             },
             base_url: provider.base_url.trim_end_matches('/').to_owned(),
-            keys: provider.keys.iter().map(|key| secret(key)).collect::<Result<_, _>>()?,
+            keys: provider
+                .keys
+                .iter()
+                .map(|key| secret(key))
+                .collect::<Result<_, _>>()?,
         });
     }
     let mut default = None;
     for (name, variable, dialect, base_url, model) in KNOWN {
-        let Some(key) = variable_of(variable) else { continue };
+        let Some(key) = variable_of(variable) else {
+            continue;
+        };
         if providers.iter().any(|provider| provider.name == name) {
             continue;
         }
@@ -71,22 +83,42 @@ pub(super) fn options(config: &Config, admin_token: &str) -> anyhow::Result<Mode
     }
     let mut routes = carrel_router::Routes::default();
     for (name, targets) in &config.routes {
-        let targets = targets.iter().map(|target| parse_target(&target.model)).collect::<Result<_, _>>()?;
+        let targets = targets
+            .iter()
+            .map(|target| parse_target(&target.model))
+            .collect::<Result<_, _>>()?;
         routes.0.insert(name.clone(), targets);
     }
-    let notice = notice(&providers, default.as_deref(), routes.0.contains_key("default"));
+    let notice = notice(
+        &providers,
+        default.as_deref(),
+        routes.0.contains_key("default"),
+    );
     if !routes.0.contains_key("default") {
         let model = default.as_deref().unwrap_or("demo/tutor");
-        routes.0.insert("default".to_owned(), vec![parse_target(model)?]);
+        routes
+            .0
+            .insert("default".to_owned(), vec![parse_target(model)?]);
     }
-    let mut names: Vec<_> = providers.iter().map(|provider| provider.name.clone()).collect();
+    let mut names: Vec<_> = providers
+        .iter()
+        .map(|provider| provider.name.clone())
+        .collect();
     names.push("demo".to_owned());
-    let mut keys = config.router.keys.iter().map(|key| secret(key)).collect::<Result<Vec<_>, _>>()?;
+    let mut keys = config
+        .router
+        .keys
+        .iter()
+        .map(|key| secret(key))
+        .collect::<Result<Vec<_>, _>>()?;
     keys.push(SecretString::from(admin_token.to_owned()));
     let mut options = carrel_router::Options {
         providers,
         routes,
-        callers: Callers { keys, open_on_loopback: config.router.open_on_loopback },
+        callers: Callers {
+            keys,
+            open_on_loopback: config.router.open_on_loopback,
+        },
         ..carrel_router::Options::default()
     };
     if !config.prices.overlay_file.is_empty() {
@@ -96,7 +128,11 @@ pub(super) fn options(config: &Config, admin_token: &str) -> anyhow::Result<Mode
             .map_err(|error| Failure::new(Kind::Usage, format!("{path}: {error}")))?;
         options.prices = options.prices.overlaid(overlay);
     }
-    Ok(Models { options, names, notice })
+    Ok(Models {
+        options,
+        names,
+        notice,
+    })
 }
 
 fn notice(providers: &[Provider], default: Option<&str>, routed: bool) -> String {
@@ -119,7 +155,10 @@ fn parse_target(text: &str) -> anyhow::Result<Target> {
 fn secret(place: &str) -> anyhow::Result<SecretString> {
     if let Some(name) = place.strip_prefix("env:") {
         let value = variable_of(name).ok_or_else(|| {
-            Failure::new(Kind::Usage, format!("the variable {name} of the configuration is not set"))
+            Failure::new(
+                Kind::Usage,
+                format!("the variable {name} of the configuration is not set"),
+            )
         })?;
         return Ok(SecretString::from(value));
     }
@@ -132,7 +171,10 @@ fn secret(place: &str) -> anyhow::Result<SecretString> {
     Ok(SecretString::from(text.trim().to_owned()))
 }
 
-#[expect(clippy::disallowed_methods, reason = "the configuration names variables that hold keys")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the configuration names variables that hold keys"
+)]
 fn variable_of(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }

@@ -1,6 +1,6 @@
 //! Starts every role in this process, in the order in which they need each other, and stops them in the other.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +44,7 @@ pub(super) struct Parts {
     pub(super) chat_link: String,
     pub(super) console_link: String,
     pub(super) notices: Vec<String>,
+    run_dir: PathBuf,
     gateway: Gateway,
     fleet: LocalFleet,
     store: Arc<SqliteStore>,
@@ -54,7 +55,10 @@ pub(super) struct Parts {
     ended: CancellationToken,
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one place where the roles' clock is read")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place where the roles' clock is read"
+)]
 fn now() -> Timestamp {
     Timestamp::now()
 }
@@ -74,7 +78,10 @@ pub(super) async fn start(flags: &Up, data: &Data, loaded: Loaded) -> anyhow::Re
     apply_documents(&shared, &loaded).await?;
 
     let gateway_address = flags.listen.as_deref().unwrap_or(&config.gateway.listen);
-    let router_address = flags.model_listen.as_deref().unwrap_or(&config.router.listen);
+    let router_address = flags
+        .model_listen
+        .as_deref()
+        .unwrap_or(&config.router.listen);
     let (gateway_listener, gateway_bound) = serve::bind(gateway_address, "--listen").await?;
     let (router_listener, router_bound) = serve::bind(router_address, "--model-listen").await?;
     let public_url = match config.gateway.public_url.trim_end_matches('/') {
@@ -82,8 +89,11 @@ pub(super) async fn start(flags: &Up, data: &Data, loaded: Loaded) -> anyhow::Re
         url => url.to_owned(),
     };
 
-    let (tracker, cancel, ended) =
-        (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
+    let (tracker, cancel, ended) = (
+        TaskTracker::new(),
+        CancellationToken::new(),
+        CancellationToken::new(),
+    );
     let readiness = Readiness::default();
     let mut registry = carrel_telemetry::registry(env!("CARGO_PKG_VERSION"));
 
@@ -99,7 +109,11 @@ pub(super) async fn start(flags: &Up, data: &Data, loaded: Loaded) -> anyhow::Re
 
     // We hold the data folder alone: whatever is reserved was reserved by a router that died.
     shared.sweep_reservations(now(), now()).await?;
-    let Models { options, names, notice } = models::options(config, &admin_token)?;
+    let Models {
+        options,
+        names,
+        notice,
+    } = models::options(config, &admin_token)?;
     let router_metrics = carrel_router::Metrics::default();
     router_metrics.register(&mut registry);
     let verifier = Verifier::new(std::slice::from_ref(signer.public_key()))?;
@@ -130,7 +144,7 @@ pub(super) async fn start(flags: &Up, data: &Data, loaded: Loaded) -> anyhow::Re
         signer,
         executable,
         images_dir: dir.join("images"),
-        run_dir,
+        run_dir: run_dir.clone(),
         vault: Endpoint::Unix(vault_socket),
         router: Endpoint::Url(format!("http://{router_bound}")),
         isolation: wanted(flags.isolation.unwrap_or(config.fleet.isolation)),
@@ -172,13 +186,28 @@ pub(super) async fn start(flags: &Up, data: &Data, loaded: Loaded) -> anyhow::Re
     ));
 
     let said = |problem: carrel_protocol::Problem| Failure::new(Kind::Failed, problem.to_string());
-    let chat_link = gateway.chat_link(me(&shared).await?).await.map_err(said)?.url;
+    let chat_link = gateway
+        .chat_link(me(&shared).await?)
+        .await
+        .map_err(said)?
+        .url;
     let console_link = gateway.console_link().await.map_err(said)?.url;
     Ok(Parts {
-        run: run_file(&public_url, &format!("http://{router_bound}"), dir, &admin_token_file, &isolation, names),
+        run: run_file(
+            &public_url,
+            &format!("http://{router_bound}"),
+            dir,
+            &admin_token_file,
+            &isolation,
+            names,
+        ),
         chat_link,
         console_link,
-        notices: [notice, isolation.warning].into_iter().filter(|n| !n.is_empty()).collect(),
+        notices: [notice, isolation.warning]
+            .into_iter()
+            .filter(|n| !n.is_empty())
+            .collect(),
+        run_dir,
         gateway,
         fleet,
         store,
@@ -202,10 +231,16 @@ impl Parts {
         }
         self.cancel.cancel();
         self.tracker.close();
-        if tokio::time::timeout(AFTER_DRAIN, self.tracker.wait()).await.is_err() {
+        if tokio::time::timeout(AFTER_DRAIN, self.tracker.wait())
+            .await
+            .is_err()
+        {
             tracing::warn!("some tasks did not end in time");
         }
         self.store.close().await;
+        if let Err(error) = std::fs::remove_dir_all(&self.run_dir) {
+            tracing::warn!(dir = %self.run_dir.display(), %error, "the run folder stays");
+        }
     }
 
     /// Waits until a part ends that must not: its name.
@@ -268,7 +303,11 @@ async fn me(store: &SharedStore) -> anyhow::Result<LearnerId> {
 }
 
 async fn create(store: &SharedStore, id: &LearnerId, class: &ClassName) -> anyhow::Result<()> {
-    let new = NewLearner { id: id.clone(), class: class.clone(), aliases: Vec::new() };
+    let new = NewLearner {
+        id: id.clone(),
+        class: class.clone(),
+        aliases: Vec::new(),
+    };
     match store.create_learner(&new, now()).await? {
         Created::New | Created::Same => Ok(()),
         Created::Differs => {

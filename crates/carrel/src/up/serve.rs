@@ -13,10 +13,14 @@ use crate::exit::{Failure, Kind};
 /// Binds an address such as `127.0.0.1:7070`; port 0 picks a free one.
 pub(super) async fn bind(address: &str, flag: &str) -> anyhow::Result<(TcpListener, SocketAddr)> {
     let address: SocketAddr = address.parse().map_err(|_| {
-        Failure::new(Kind::Usage, format!("{flag} '{address}' must be IP:PORT, as in 127.0.0.1:7070"))
+        Failure::new(
+            Kind::Usage,
+            format!("{flag} '{address}' must be IP:PORT, as in 127.0.0.1:7070"),
+        )
     })?;
     let listener = TcpListener::bind(address).await.map_err(|error| {
-        let message = format!("{flag} {address} cannot be listened on: {error}; port 0 picks a free one");
+        let message =
+            format!("{flag} {address} cannot be listened on: {error}; port 0 picks a free one");
         Failure::new(Kind::Failed, message)
     })?;
     let bound = listener.local_addr()?;
@@ -37,7 +41,9 @@ pub(super) fn bind_unix(path: &Path) -> anyhow::Result<UnixListener> {
 
 /// Serves until cancelled; then lets running requests end.
 pub(super) async fn unix(listener: UnixListener, app: Router, cancel: CancellationToken) {
-    let served = axum::serve(listener, app).with_graceful_shutdown(cancel.cancelled_owned()).await;
+    let served = axum::serve(listener, app)
+        .with_graceful_shutdown(cancel.cancelled_owned())
+        .await;
     if let Err(error) = served {
         tracing::error!(%error, "a listener failed");
     }

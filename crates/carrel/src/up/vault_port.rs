@@ -16,13 +16,16 @@ impl VaultAdmin for LocalVault {
         snapshot: &SnapshotId,
     ) -> Result<Generation, Error> {
         let head = self.0.restore(learner, snapshot).await;
-        head.map(|head| head.generation).map_err(|error| translated("restoring a snapshot", error))
+        head.map(|head| head.generation)
+            .map_err(|error| translated("restoring a snapshot", error))
     }
 
     async fn verify(&self, learner: &LearnerId, snapshot: &SnapshotId) -> Result<Verified, Error> {
         let found = self.0.verify(learner, Some(snapshot)).await;
         let found = found.map_err(|error| translated("verifying a snapshot", error))?;
-        Ok(Verified { damage: found.wrong })
+        Ok(Verified {
+            damage: found.wrong,
+        })
     }
 
     async fn remove(&self, learner: &LearnerId, snapshot: &SnapshotId) -> Result<(), Error> {
@@ -31,12 +34,16 @@ impl VaultAdmin for LocalVault {
     }
 
     async fn erase(&self, learner: &LearnerId) -> Result<(), Error> {
-        self.0.erase(learner).await.map_err(|error| translated("erasing a learner", error))
+        self.0
+            .erase(learner)
+            .await
+            .map_err(|error| translated("erasing a learner", error))
     }
 
     async fn restic(&self, learner: &LearnerId) -> Result<ResticAccess, Error> {
         let access = self.0.restic_access(learner).await;
-        let access = access.map_err(|error| translated("opening a repository for restic", error))?;
+        let access =
+            access.map_err(|error| translated("opening a repository for restic", error))?;
         Ok(ResticAccess {
             repository: access.repository.display().to_string(),
             password_file: access.password_file.display().to_string(),
@@ -49,6 +56,9 @@ fn translated(doing: &'static str, error: carrel_vault::Error) -> Error {
         carrel_vault::Error::NoLearner => Error::NoLearner,
         carrel_vault::Error::NoSnapshot => Error::NoSnapshot,
         conflict if conflict.problem().status == 409 => Error::Conflict(conflict.to_string()),
-        other => Error::Unavailable { doing, source: Box::new(other) },
+        other => Error::Unavailable {
+            doing,
+            source: Box::new(other),
+        },
     }
 }

@@ -117,7 +117,7 @@ impl Maker {
         self.ground.tracker.spawn(watched.run());
         Ok(Pod {
             reference,
-           
+
             sidecar,
             seen,
             assigned,
@@ -229,9 +229,15 @@ fn container_spec(
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
     }));
     let socket = format!("{}/{SHIM_SOCKET}", crate::container::SHARED);
-    let mut argv = [crate::container::EXECUTABLE, "shim", "--socket", &socket, "--"]
-        .map(str::to_owned)
-        .to_vec();
+    let mut argv = [
+        crate::container::EXECUTABLE,
+        "shim",
+        "--socket",
+        &socket,
+        "--",
+    ]
+    .map(str::to_owned)
+    .to_vec();
     argv.extend(image.iter().flat_map(|image| image.command.clone()));
     Ok(ContainerSpec {
         id: ContainerId::try_from(name.to_owned()).map_err(PodError::Name)?,

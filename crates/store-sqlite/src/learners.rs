@@ -133,6 +133,7 @@ impl SqliteStore {
             };
             write.append(id, &changed, now).await?;
         }
+        write.hint(id);
         write.commit().await?;
         Ok(true)
     }

@@ -152,4 +152,32 @@ mod tests {
             assert!(!is_old(new), "{new} was refused");
         }
     }
+
+    #[tokio::test]
+    async fn commits_reach_the_disk_and_readers_cannot_write() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = SqliteStore::open(&folder.path().join("store.db")).await;
+        let store = store.expect("a store");
+        let mode: String = sqlx::query_scalar("PRAGMA journal_mode")
+            .fetch_one(&store.writer)
+            .await
+            .expect("a mode");
+        assert_eq!(mode, "wal");
+        for (pragma, expected) in [
+            ("PRAGMA synchronous", 2),
+            ("PRAGMA foreign_keys", 1),
+            ("PRAGMA secure_delete", 1),
+        ] {
+            let found: i64 = sqlx::query_scalar(pragma)
+                .fetch_one(&store.writer)
+                .await
+                .expect(pragma);
+            assert_eq!(found, expected, "{pragma}");
+        }
+        let written = sqlx::query("DELETE FROM class")
+            .execute(&store.readers)
+            .await;
+        let error = written.expect_err("a reader wrote").to_string();
+        assert!(error.contains("readonly"), "{error}");
+    }
 }

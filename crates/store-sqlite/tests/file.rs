@@ -93,17 +93,6 @@ async fn two_turns_of_a_learner_cannot_run_at_once() {
 }
 
 #[tokio::test]
-async fn commits_reach_the_disk() {
-    let (_store, folder) = opened().await;
-    let mut connection = beside(folder.path()).await;
-    let mode: String = sqlx::query_scalar("PRAGMA journal_mode")
-        .fetch_one(&mut connection)
-        .await
-        .expect("a mode");
-    assert_eq!(mode, "wal");
-}
-
-#[tokio::test]
 async fn an_erased_learner_is_nowhere_in_the_files() {
     const SECRET: &str = "a sentence that only ada wrote";
     let (store, folder) = opened().await;

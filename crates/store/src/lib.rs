@@ -68,7 +68,7 @@ pub trait Events: Send + Sync {
     /// Everybody's events after a place, in an order that never shows a place before an earlier one is final.
     async fn feed(&self, after: Cursor, limit: u32) -> Result<Vec<FeedEvent>>;
 
-    /// A hint that something was appended for some learner, in this process or another. May be late, may be spurious,
+    /// A hint that something was appended, wished or seen for some learner, in this process or another. May be late, may be spurious,
     /// may merge several; a reader that waits on it also polls.
     fn changes(&self) -> tokio::sync::broadcast::Receiver<LearnerId>;
 }

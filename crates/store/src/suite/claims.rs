@@ -1,16 +1,16 @@
 //! Owners and their leases.
 
-use carrel_core::Epoch;
 use carrel_core::event::ToolStatus;
 use carrel_core::learner::StartKind;
 use carrel_core::turn::{Death, FailureCode, TurnState};
+use carrel_core::{Epoch, LearnerId, TurnId};
 
 use super::fixture::{
     accept, at, at_once, begin, claim, commit, committed, failure, learner, message, owner,
     running, story,
 };
 use crate::SharedStore;
-use crate::turns::{Attachment, OwnerWrite, Timing, ToolUse};
+use crate::turns::{Attachment, Lease, OwnerWrite, Timing, ToolUse};
 
 pub async fn a_claim_brings_all_that_is_needed_to_run_the_turn(store: SharedStore) {
     let ada = learner(&store, "ada").await;
@@ -153,8 +153,25 @@ pub async fn waiting_names_learners_without_an_owner_longest_first(store: Shared
 pub async fn a_stale_owner_writes_nothing(store: SharedStore) {
     let ada = learner(&store, "ada").await;
     let (turn, stale) = running(&store, &ada, "k1", 3).await;
-    let current = claim(&store, &ada, owner(), 100).await.lease;
-    let before = story(&store, &ada).await;
+    // Another task of the same owner is another owner.
+    claim(&store, &ada, stale.owner, 99).await;
+    let gone = store.renew(&[(turn, stale)], at(100)).await;
+    assert_eq!(gone.expect("answered"), [turn]);
+    stale_lease_is_refused(&store, &ada, turn, stale).await;
+    let current = claim(&store, &ada, owner(), 200).await.lease;
+    stale_lease_is_refused(&store, &ada, turn, stale).await;
+    let verdict = failure(FailureCode::Timeout);
+    let failed = store.fail(turn, current, &verdict, Timing::default(), at(202));
+    assert!(matches!(
+        failed.await.expect("answered"),
+        OwnerWrite::Written(_)
+    ));
+    let row = store.turn(&ada, turn).await.expect("read").expect("a turn");
+    assert_eq!(row.state, TurnState::Failed);
+}
+
+async fn stale_lease_is_refused(store: &SharedStore, ada: &LearnerId, turn: TurnId, stale: Lease) {
+    let before = story(store, ada).await;
     let begun = store.begin_attempt(turn, stale, Epoch(4), StartKind::Cold, at(101));
     assert_eq!(begun.await.expect("answered"), OwnerWrite::NotOwner);
     let tool = ToolUse {
@@ -170,12 +187,5 @@ pub async fn a_stale_owner_writes_nothing(store: SharedStore) {
     let verdict = failure(FailureCode::Timeout);
     let failed = store.fail(turn, stale, &verdict, Timing::default(), at(101));
     assert_eq!(failed.await.expect("answered"), OwnerWrite::NotOwner);
-    assert_eq!(story(&store, &ada).await, before);
-    let failed = store.fail(turn, current, &verdict, Timing::default(), at(102));
-    assert!(matches!(
-        failed.await.expect("answered"),
-        OwnerWrite::Written(_)
-    ));
-    let row = store.turn(&ada, turn).await.expect("read").expect("a turn");
-    assert_eq!(row.state, TurnState::Failed);
+    assert_eq!(story(store, ada).await, before);
 }

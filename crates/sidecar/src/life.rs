@@ -72,7 +72,7 @@ async fn stay_awake(
             Some(attempt) = turns.recv() => attempt,
             end = awake.agent_ended() => {
                 let why = describe(end);
-                tracing::warn!(why, last_words = awake.log.last_line(), "the agent ended");
+                tracing::warn!(why, "the agent ended while nobody asked it");
                 pod.close();
                 pod.enter(Phase::Ending, why);
                 return Err(Exit::AgentDied);

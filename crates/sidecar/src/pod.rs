@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use carrel_core::TurnId;
-use carrel_protocol::sidecar::{Assignment, Hello, Phase, TurnOrder};
+use carrel_protocol::sidecar::{Assignment, Frame, Hello, Phase, TurnOrder};
 use carrel_protocol::token::{self, Verifier};
 use carrel_protocol::{Code, Problem};
 use jiff::Timestamp;
@@ -239,6 +239,16 @@ impl Pod {
             .latest
             .clone()
             .filter(|attempt| attempt.turn == turn)
+    }
+
+    /// Ends a turn that nobody will end any more.
+    pub(crate) fn abandon_turn(&self, reason: &str) {
+        if let Some(attempt) = &self.intake().latest {
+            attempt.end(Frame::Died {
+                by_agent: false,
+                reason: reason.to_owned(),
+            });
+        }
     }
 
     /// After a turn.

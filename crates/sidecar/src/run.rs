@@ -87,6 +87,8 @@ async fn run(options: SidecarOptions) -> io::Result<Exit> {
         exit = live(&pod, turns, link) => exit,
         () = abort.cancelled() => Exit::Interrupted,
     };
+    pod.close();
+    pod.abandon_turn("the sidecar had to end");
     pod.note(|hello| hello.phase = Phase::Ending);
     pod.end.cancel();
     let _ = tokio::time::timeout(FAREWELL, server).await;

@@ -28,6 +28,8 @@ use crate::pod::Pod;
 const ANSWER_WITHIN: Duration = Duration::from_secs(25);
 /// The most bytes of a body: a message with its attachments.
 const BODY_BYTES: usize = 64 << 20;
+/// The most bytes of an assignment: it comes without a token.
+const ASSIGNMENT_BYTES: usize = 256 << 10;
 
 /// A problem as an answer.
 pub(crate) struct Refusal(pub(crate) Problem);
@@ -89,7 +91,10 @@ pub(crate) async fn serve(listener: Listener, pod: Arc<Pod>) -> io::Result<()> {
 
 fn router(pod: Arc<Pod>) -> Router {
     Router::new()
-        .route("/v1/assign", post(assign))
+        .route(
+            "/v1/assign",
+            post(assign).layer(DefaultBodyLimit::max(ASSIGNMENT_BYTES)),
+        )
         .route("/v1/hello", get(hello))
         .route("/v1/ready", get(ready))
         .route("/v1/turns", post(turns::start))

@@ -188,7 +188,8 @@ async fn failed(
     operator_reason: String,
     timing: PodTiming,
 ) -> Verdict {
-    tracing::info!(%code, operator_reason, "the turn failed");
+    // The reason may hold words of the agent: it goes to the operator, not into logs.
+    tracing::info!(%code, "the turn failed");
     // Nothing more may be done or spent in its name.
     let _ = awake.link.kill_all().await;
     let frame = Frame::Failed {

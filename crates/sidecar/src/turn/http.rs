@@ -20,6 +20,8 @@ use crate::upstream::{self, Whole};
 
 /// The most bytes of a line.
 const LINE_BYTES: usize = 1 << 20;
+/// The most bytes of an answer, as they come: text may be written six times as long as it is.
+const ANSWER_BYTES: usize = 32 << 20;
 /// The most files of a reply.
 const FILES: usize = 16;
 /// How long an agent that is told to stop may take to settle.
@@ -66,6 +68,7 @@ pub(super) async fn run(awake: &Awake, attempt: &Attempt, order: &TurnRequest) -
     let mut lines = Lines {
         body: answer.into_body(),
         buffer: BytesMut::new(),
+        heard: 0,
     };
     let mut ended = Ended::default();
     loop {
@@ -195,6 +198,7 @@ enum Fault {
 struct Lines {
     body: Incoming,
     buffer: BytesMut,
+    heard: usize,
 }
 
 impl Lines {
@@ -208,7 +212,7 @@ impl Lines {
                 }
                 continue;
             }
-            if self.buffer.len() > LINE_BYTES {
+            if self.buffer.len() > LINE_BYTES || self.heard > ANSWER_BYTES {
                 return Err(Fault::TooLong);
             }
             match self.body.frame().await {
@@ -217,6 +221,7 @@ impl Lines {
                 Some(Err(error)) => return Err(Fault::Broken(upstream::chain(&error))),
                 Some(Ok(frame)) => {
                     if let Some(data) = frame.data_ref() {
+                        self.heard += data.len();
                         self.buffer.extend_from_slice(data);
                     }
                 }

@@ -226,3 +226,17 @@ async fn an_agent_that_ends_while_nobody_asks_ends_its_incarnation() {
     crate::pod::kill_pid(agent.trim().parse().expect("a pid"), Signal::KILL);
     assert_eq!(pod.exit().await, Exit::AgentDied);
 }
+
+#[tokio::test]
+async fn processes_that_start_others_without_end_are_ended_all() {
+    let restless = "r() { (sleep 0.02; r) & }; for i in 1 2 3 4; do r; done; sleep 0.2";
+    let mut pod = Pod::ready(command(&format!("cd /; {restless}; exit 4"))).await;
+    let heard = pod.turn("go").await;
+    assert!(
+        matches!(heard.last(), Some(Frame::Failed { .. })),
+        "{heard:?}"
+    );
+    assert_eq!(pod.exit().await, Exit::TurnFailed);
+    // The shim ends when none is left.
+    assert!(wait(&mut pod.shim).await.success());
+}

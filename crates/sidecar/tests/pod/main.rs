@@ -4,10 +4,12 @@
 #![expect(
     clippy::panic,
     clippy::disallowed_methods,
-    reason = "tests fail by panicking, take the time of day and end with their runtime"
+    clippy::print_stdout,
+    reason = "tests fail by panicking, say why they are skipped, take the time of day and end with their runtime"
 )]
 
 mod assignment;
+mod contained;
 mod failures;
 mod pod;
 mod proxies;

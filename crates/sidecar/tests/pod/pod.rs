@@ -68,6 +68,16 @@ pub(crate) fn learner() -> LearnerId {
 impl Pod {
     /// A blank pod.
     pub(crate) async fn blank(class: ClassSpec) -> Self {
+        Self::blank_beside(class, |socket| {
+            let mut shim = Command::new(PROGRAM);
+            shim.args(["shim", "--socket", socket]);
+            shim
+        })
+        .await
+    }
+
+    /// A blank pod with this shim.
+    pub(crate) async fn blank_beside(class: ClassSpec, shim: impl FnOnce(&str) -> Command) -> Self {
         let folder = TempDir::new().expect("a folder");
         let path = |name: &str| folder.path().join(name);
         fs::create_dir(path("w")).expect("made");
@@ -76,15 +86,8 @@ impl Pod {
         let keys = serde_json::to_vec(&[signer.public_key()]).expect("JSON");
         fs::write(path("keys"), keys).expect("written");
         let uid = PodUid(Uuid::new_v4());
-        let start = |arguments: &[&str]| {
-            Command::new(PROGRAM)
-                .args(arguments)
-                .stdin(Stdio::null())
-                .kill_on_drop(true)
-                .spawn()
-                .expect("started")
-        };
-        let sidecar = start(&[
+        let start = |command: &mut Command| command.stdin(Stdio::null()).spawn().expect("started");
+        let sidecar = start(Command::new(PROGRAM).args([
             "sidecar",
             "--pod",
             &uid.to_string(),
@@ -98,8 +101,8 @@ impl Pod {
             &path("keys").display().to_string(),
             "--parent",
             &std::process::id().to_string(),
-        ]);
-        let shim = start(&["shim", "--socket", &path("shim.sock").display().to_string()]);
+        ]));
+        let shim = start(&mut shim(&path("shim.sock").display().to_string()));
         let http = reqwest::Client::builder()
             .no_proxy()
             .unix_socket(path("s.sock"))
@@ -131,6 +134,12 @@ impl Pod {
     pub(crate) async fn ready_from(class: ClassSpec, prepare: impl FnOnce(&Self)) -> Self {
         let pod = Self::blank(class).await;
         prepare(&pod);
+        pod.waked().await
+    }
+
+    /// The same pod, assigned and ready.
+    pub(crate) async fn waked(self) -> Self {
+        let pod = self;
         assert_eq!(pod.assign(&pod.assignment(7)).await.status(), 200);
         let hello = pod.hello_when_settled().await;
         assert_eq!(hello.phase, Phase::Ready, "{}", hello.detail);
@@ -251,6 +260,19 @@ impl Pod {
         };
         let seen = tokio::time::timeout(LONG, seen).await;
         assert!(seen.is_ok(), "never seen: {what}");
+    }
+}
+
+/// Ends the sidecar, and gives its shim the time to end all the rest.
+impl Drop for Pod {
+    fn drop(&mut self) {
+        // Either may have ended.
+        let _ = self.sidecar.start_kill();
+        let began = std::time::Instant::now();
+        while matches!(self.shim.try_wait(), Ok(None)) && began.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let _ = self.shim.start_kill();
     }
 }
 

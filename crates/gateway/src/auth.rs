@@ -41,7 +41,8 @@ pub(crate) async fn caller(
     let caller = by_cookie(gateway, headers).await?;
     let known = caller != Caller::default();
     if known && !method.is_safe() && !headers.contains_key(BY_SCRIPT) {
-        let detail = "a request by cookie that changes something needs the header 'X-Carrel-Request: 1'";
+        let detail =
+            "a request by cookie that changes something needs the header 'X-Carrel-Request: 1'";
         return Err(Refusal::new(Code::Forbidden, detail));
     }
     Ok(caller)
@@ -52,7 +53,12 @@ async fn by_token(gateway: &Gateway, value: &str) -> Result<Caller> {
         .split_once(' ')
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim());
-    let invalid = || Refusal::new(Code::Unauthenticated, "the token is not valid or has expired");
+    let invalid = || {
+        Refusal::new(
+            Code::Unauthenticated,
+            "the token is not valid or has expired",
+        )
+    };
     let token = token.ok_or_else(invalid)?;
     if secret::matches(token, &gateway.options.admin_token_hash) {
         return Ok(Caller {
@@ -62,7 +68,10 @@ async fn by_token(gateway: &Gateway, value: &str) -> Result<Caller> {
     }
     let hash = secret::hash_of(token);
     let store = &gateway.options.store;
-    match store.subject(hash, SecretKind::Token, gateway.now()).await? {
+    match store
+        .subject(hash, SecretKind::Token, gateway.now())
+        .await?
+    {
         Some(Subject::Learner(learner)) => Ok(Caller {
             learner: Some(learner),
             operator: false,
@@ -83,7 +92,10 @@ async fn by_cookie(gateway: &Gateway, headers: &HeaderMap) -> Result<Caller> {
         };
         let hash = secret::hash_of(value);
         let store = &gateway.options.store;
-        match store.subject(hash, SecretKind::Session, gateway.now()).await? {
+        match store
+            .subject(hash, SecretKind::Session, gateway.now())
+            .await?
+        {
             Some(Subject::Learner(learner)) if name == LEARNER => caller.learner = Some(learner),
             Some(Subject::Operator) if name == OPERATOR => caller.operator = true,
             Some(_) | None => {}
@@ -98,8 +110,7 @@ pub(crate) fn unauthenticated() -> Refusal {
 }
 
 async fn learner_in_path(parts: &mut Parts) -> Option<LearnerId> {
-    let path: Path<HashMap<String, String>> =
-        Path::from_request_parts(parts, &()).await.ok()?;
+    let path: Path<HashMap<String, String>> = Path::from_request_parts(parts, &()).await.ok()?;
     path.get("id")?.parse().ok()
 }
 
@@ -115,12 +126,20 @@ impl FromRequestParts<Shared> for Own {
         if caller == Caller::default() {
             return Err(unauthenticated());
         }
-        let learner = learner_in_path(parts).await.ok_or_else(Refusal::no_learner)?;
-        if caller.operator || caller.learner.as_ref() == Some(&learner) {
-            Ok(Self(learner))
-        } else {
-            Err(Refusal::no_learner())
+        let learner = learner_in_path(parts)
+            .await
+            .ok_or_else(Refusal::no_learner)?;
+        if caller.learner.as_ref() == Some(&learner) {
+            return Ok(Self(learner));
         }
+        if !caller.operator {
+            return Err(Refusal::no_learner());
+        }
+        // A learner's own token ends with it; the operator's does not.
+        let row = shared.options.store.learner(&learner, shared.now()).await?;
+        row.filter(|row| !row.desired.deleting)
+            .map(|_| Self(learner))
+            .ok_or_else(Refusal::no_learner)
     }
 }
 
@@ -135,9 +154,10 @@ impl FromRequestParts<Shared> for Itself {
         let caller = caller(shared, &parts.method, &parts.headers).await?;
         let Some(itself) = caller.learner else {
             let detail = "an agent's pages are for its learner: use a token of the learner";
-            return Err(match caller.operator {
-                true => Refusal::new(Code::Forbidden, detail),
-                false => unauthenticated(),
+            return Err(if caller.operator {
+                Refusal::new(Code::Forbidden, detail)
+            } else {
+                unauthenticated()
             });
         };
         let learner = learner_in_path(parts).await;
@@ -159,9 +179,9 @@ impl FromRequestParts<Shared> for Operator {
         let caller = caller(shared, &parts.method, &parts.headers).await?;
         match caller {
             Caller { operator: true, .. } => Ok(Self),
-            Caller { learner: Some(_), .. } => {
-                Err(Refusal::new(Code::Forbidden, "this is for the operator"))
-            }
+            Caller {
+                learner: Some(_), ..
+            } => Err(Refusal::new(Code::Forbidden, "this is for the operator")),
             Caller { .. } => Err(unauthenticated()),
         }
     }

@@ -65,7 +65,11 @@ fn explain(response: &mut Response, id: &str) {
     let problem = match given {
         Some(problem) => problem,
         None if response.status().is_client_error() || response.status().is_server_error() => {
-            if response.headers().get(header::CONTENT_TYPE).is_some_and(|t| t == "text/plain") {
+            if response
+                .headers()
+                .get(header::CONTENT_TYPE)
+                .is_some_and(|t| t == "text/plain")
+            {
                 return;
             }
             Problem::new(code_of(response.status()), "")

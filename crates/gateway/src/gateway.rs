@@ -20,7 +20,7 @@ use crate::sidecar::Sidecar;
 use crate::stream::Hubs;
 
 /// Repeats of a message within this time get the same answer to the letter.
-const ANSWERED_FOR: Duration = Duration::from_secs(600);
+const ANSWERED_FOR: Duration = Duration::from_mins(10);
 const ANSWERS_KEPT: u64 = 10_000;
 
 /// What all requests and turns share.
@@ -108,7 +108,9 @@ impl Handle {
     /// # Errors
     /// When the store is away, or there is no such learner.
     pub async fn chat_link(&self, learner: LearnerId) -> Result<Link, Problem> {
-        tokens::chat_link(&self.0, learner).await.map_err(Into::into)
+        tokens::chat_link(&self.0, learner)
+            .await
+            .map_err(Into::into)
     }
 
     /// A link that signs a browser in as the operator, once.

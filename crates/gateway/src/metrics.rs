@@ -84,7 +84,11 @@ impl Metrics {
             waiting: Gauge::default(),
             oldest: Gauge::default(),
         };
-        registry.register("wakes", "Incarnations that turns waited for", metrics.wakes.clone());
+        registry.register(
+            "wakes",
+            "Incarnations that turns waited for",
+            metrics.wakes.clone(),
+        );
         registry.register(
             "wake_duration_seconds",
             "How long turns waited for an incarnation, by stage",

@@ -50,15 +50,26 @@ pub(super) async fn events(
     let limit = page.limit.unwrap_or(LIMIT_DEFAULT).clamp(1, LIMIT_MOST);
     let after = match &page.after {
         None => Cursor::default(),
-        Some(text) => read(text).ok_or_else(|| Refusal::invalid("'after' must be a cursor from an earlier page"))?,
+        Some(text) => read(text)
+            .ok_or_else(|| Refusal::invalid("'after' must be a cursor from an earlier page"))?,
     };
     if let Some(learner) = &page.learner {
         let after = EventVersion(after.sequence);
         let events = shared.options.store.events(learner, after, limit).await?;
-        let place = |version: EventVersion| write(Cursor { transaction: 0, sequence: version.0 });
+        let place = |version: EventVersion| {
+            write(Cursor {
+                transaction: 0,
+                sequence: version.0,
+            })
+        };
         let next = place(events.last().map_or(after, |event| event.version));
         let events = events.into_iter();
-        let events = events.map(|event| Placed { cursor: place(event.version), event }).collect();
+        let events = events
+            .map(|event| Placed {
+                cursor: place(event.version),
+                event,
+            })
+            .collect();
         return Ok(Json(EventPage { events, next }));
     }
     let events = shared.options.store.feed(after, limit).await?;

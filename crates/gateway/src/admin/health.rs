@@ -28,12 +28,19 @@ async fn measure(State(shared): State<Shared>, request: Request, next: Next) -> 
         Ok((waiting, oldest)) => {
             let age = oldest.map(|oldest| shared.now().duration_since(oldest));
             let age = age.and_then(|age| Duration::try_from(age).ok());
-            shared.options.metrics.backlog(waiting, age.unwrap_or_default());
+            shared
+                .options
+                .metrics
+                .backlog(waiting, age.unwrap_or_default());
             next.run(request).await
         }
         Err(error) if path == "/readyz" => {
             tracing::warn!(%error, "not ready");
-            (StatusCode::SERVICE_UNAVAILABLE, "store: it cannot be reached\n").into_response()
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "store: it cannot be reached\n",
+            )
+                .into_response()
         }
         Err(_) => next.run(request).await,
     }

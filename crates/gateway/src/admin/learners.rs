@@ -37,7 +37,11 @@ pub(super) async fn create(
         class: known_class(&shared, class).await?,
         aliases: aliases(&asked.aliases)?,
     };
-    let created = shared.options.store.create_learner(&new, shared.now()).await?;
+    let created = shared
+        .options
+        .store
+        .create_learner(&new, shared.now())
+        .await?;
     // The answer to a repeat is the answer to the first.
     accepted(created)?;
     Ok((StatusCode::OK, Json(find(&shared, &asked.id).await?)))
@@ -47,9 +51,9 @@ fn accepted(created: Created) -> Result<()> {
     let conflict = |detail: String| Err(Refusal::new(Code::Conflict, detail));
     match created {
         Created::New | Created::Same => Ok(()),
-        Created::Differs => conflict(
-            "there is a learner of this id with another class or other aliases".to_owned(),
-        ),
+        Created::Differs => {
+            conflict("there is a learner of this id with another class or other aliases".to_owned())
+        }
         Created::AliasTaken(alias) => conflict(format!(
             "an alias on channel '{}' belongs to another learner",
             alias.channel
@@ -61,9 +65,9 @@ fn accepted(created: Created) -> Result<()> {
 }
 
 async fn known_class(gateway: &Gateway, name: &str) -> Result<ClassName> {
-    let class: ClassName = name
-        .parse()
-        .map_err(|error: carrel_core::id::Error| Refusal::new(Code::InvalidBody, error.to_string()))?;
+    let class: ClassName = name.parse().map_err(|error: carrel_core::id::Error| {
+        Refusal::new(Code::InvalidBody, error.to_string())
+    })?;
     let known = name == DEFAULT_CLASS || gateway.options.store.class(&class).await?.is_some();
     if known {
         return Ok(class);
@@ -73,11 +77,12 @@ async fn known_class(gateway: &Gateway, name: &str) -> Result<ClassName> {
 }
 
 fn aliases(bodies: &[AliasBody]) -> Result<Vec<Alias>> {
-    let plain = |text: &str| {
-        (1..=ALIAS_BYTES).contains(&text.len()) && !text.contains(char::is_control)
-    };
+    let plain =
+        |text: &str| (1..=ALIAS_BYTES).contains(&text.len()) && !text.contains(char::is_control);
     if bodies.len() > MOST_ALIASES
-        || !bodies.iter().all(|alias| plain(&alias.channel) && plain(&alias.external_id))
+        || !bodies
+            .iter()
+            .all(|alias| plain(&alias.channel) && plain(&alias.external_id))
     {
         let detail = "an alias is a channel and an external_id of 1 to 256 bytes, 64 at most";
         return Err(Refusal::new(Code::InvalidBody, detail));
@@ -103,7 +108,9 @@ pub(super) async fn list(
 ) -> Result<Json<LearnerList>> {
     let limit = page.limit.unwrap_or(LIST_DEFAULT).clamp(1, LIST_MOST);
     let store = &shared.options.store;
-    let rows = store.learners(page.after.as_ref(), limit, shared.now()).await?;
+    let rows = store
+        .learners(page.after.as_ref(), limit, shared.now())
+        .await?;
     let next = (rows.len() == limit as usize)
         .then(|| rows.last().map(|row| row.id.clone()))
         .flatten();
@@ -142,9 +149,14 @@ pub(super) async fn change(
 
 /// The learner's document; one that is being erased is gone for everybody.
 pub(super) async fn find(gateway: &Gateway, learner: &LearnerId) -> Result<Learner> {
-    let row = gateway.options.store.learner(learner, gateway.now()).await?;
+    let row = gateway
+        .options
+        .store
+        .learner(learner, gateway.now())
+        .await?;
     let row = row.filter(|row| !row.desired.deleting);
-    row.map(|row| view(gateway, row)).ok_or_else(Refusal::no_learner)
+    row.map(|row| view(gateway, row))
+        .ok_or_else(Refusal::no_learner)
 }
 
 fn view(gateway: &Gateway, row: learners::Learner) -> Learner {
@@ -162,13 +174,15 @@ fn view(gateway: &Gateway, row: learners::Learner) -> Learner {
         epoch: row.status.epoch,
         created_time: row.created_time,
         last_activity_time: row.last_activity_time,
-        newest_snapshot: row.newest_snapshot.map(|(snapshot_id, time)| SnapshotSummary {
-            snapshot_id: Some(snapshot_id),
-            generation: None,
-            time,
-            turn_id: None,
-            damaged: false,
-        }),
+        newest_snapshot: row
+            .newest_snapshot
+            .map(|(snapshot_id, time)| SnapshotSummary {
+                snapshot_id: Some(snapshot_id),
+                generation: None,
+                time,
+                turn_id: None,
+                damaged: false,
+            }),
         cost_today_nano_usd: row.cost_today,
         isolation: isolation.isolation,
         limits_missing: isolation.limits_missing,

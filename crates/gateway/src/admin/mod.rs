@@ -24,19 +24,27 @@ pub(crate) fn paths() -> Router<Shared> {
     let learner = Router::new()
         .route(
             "/",
-            get(learners::show).patch(learners::change).delete(erase::erase),
+            get(learners::show)
+                .patch(learners::change)
+                .delete(erase::erase),
         )
         .route("/wake", post(operations::wake))
         .route("/sleep", post(operations::sleep))
         .route("/tokens", post(tokens::create).delete(tokens::revoke))
         .route("/links", post(tokens::link))
         .route("/snapshots", get(snapshots::list).post(snapshots::create))
-        .route("/snapshots/{snapshot_id}", axum::routing::delete(snapshots::remove))
+        .route(
+            "/snapshots/{snapshot_id}",
+            axum::routing::delete(snapshots::remove),
+        )
         .route("/snapshots/{snapshot_id}/verify", post(snapshots::verify))
         .route("/restore", post(snapshots::restore))
         .route("/restic", post(snapshots::restic));
     Router::new()
-        .route("/admin/v1/learners", get(learners::list).post(learners::create))
+        .route(
+            "/admin/v1/learners",
+            get(learners::list).post(learners::create),
+        )
         .nest("/admin/v1/learners/{id}", learner)
         .route("/admin/v1/usage", get(usage::usage))
         .route("/admin/v1/events", get(feed::events))

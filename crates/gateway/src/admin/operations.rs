@@ -40,7 +40,10 @@ pub(super) async fn sleep(
     if asleep {
         return Ok(document.into_response());
     }
-    Ok(look_later(&learner, (StatusCode::ACCEPTED, document).into_response()))
+    Ok(look_later(
+        &learner,
+        (StatusCode::ACCEPTED, document).into_response(),
+    ))
 }
 
 /// Adds the place to look.
@@ -70,7 +73,9 @@ pub(super) async fn put_to_sleep(gateway: &Gateway, learner: &LearnerId) -> Resu
             let _ = tokio::time::timeout(LOOK_EVERY, changes.recv()).await;
         }
     };
-    tokio::time::timeout(WITHIN, asleep).await.unwrap_or(Ok(false))
+    tokio::time::timeout(WITHIN, asleep)
+        .await
+        .unwrap_or(Ok(false))
 }
 
 fn sleeps(state: LearnerState) -> bool {

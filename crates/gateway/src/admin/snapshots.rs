@@ -81,7 +81,10 @@ pub(super) async fn create(
 ) -> Result<Response> {
     let document = find(&shared, &learner).await?;
     if !put_to_sleep(&shared, &learner).await? {
-        return Ok(look_later(&learner, (StatusCode::ACCEPTED, Json(document)).into_response()));
+        return Ok(look_later(
+            &learner,
+            (StatusCode::ACCEPTED, Json(document)).into_response(),
+        ));
     }
     let newest = summaries(&shared, &learner).await?.into_iter().next();
     let nothing = || Refusal::not_found("the workspace is empty: there is nothing to keep yet");
@@ -101,9 +104,15 @@ pub(super) async fn restore(
         tracing::info!(learner.id = %document.id, "a restore waits for sleep");
         return Err(Refusal::new(carrel_protocol::Code::Conflict, detail).retry_after(5));
     }
-    let generation = shared.options.vault.restore(&learner, &asked.snapshot_id).await?;
+    let generation = shared
+        .options
+        .vault
+        .restore(&learner, &asked.snapshot_id)
+        .await?;
     let rows = summaries(&shared, &learner).await?;
-    let restored = rows.into_iter().find(|row| row.generation == Some(generation));
+    let restored = rows
+        .into_iter()
+        .find(|row| row.generation == Some(generation));
     Ok(Json(restored.ok_or_else(no_snapshot)?).into_response())
 }
 

@@ -75,7 +75,12 @@ async fn grant(
     let (secret, now) = (secret::fresh(), gateway.now());
     let expires = now + SignedDuration::from_secs(i64::from(seconds));
     let hash = secret::hash_of(&secret);
-    if gateway.options.store.grant(hash, kind, subject, now, expires).await? {
+    if gateway
+        .options
+        .store
+        .grant(hash, kind, subject, now, expires)
+        .await?
+    {
         Ok((secret, expires))
     } else {
         Err(Refusal::no_learner())

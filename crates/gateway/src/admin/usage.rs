@@ -47,7 +47,9 @@ pub(super) async fn usage(
     let since = query.since.as_deref().map(time).transpose()?;
     let since = since.unwrap_or(until - SignedDuration::from_hours(24 * DAYS_DEFAULT));
     let store = &shared.options.store;
-    let rows = store.usage(by, query.learner.as_ref(), since, until).await?;
+    let rows = store
+        .usage(by, query.learner.as_ref(), since, until)
+        .await?;
     Ok(Json(UsageReport {
         by,
         since,
@@ -63,7 +65,9 @@ fn time(text: &str) -> Result<Timestamp> {
         Some(day.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
     };
     text.parse().ok().or_else(day).ok_or_else(|| {
-        Refusal::invalid("'since' and 'until' are days or times, as in '2026-05-01' or '2026-05-01T12:00:00Z'")
+        Refusal::invalid(
+            "'since' and 'until' are days or times, as in '2026-05-01' or '2026-05-01T12:00:00Z'",
+        )
     })
 }
 
@@ -75,7 +79,10 @@ mod tests {
     fn a_day_is_its_midnight_in_utc() {
         let day = time("2026-05-01").expect("a day");
         assert_eq!(day.to_string(), "2026-05-01T00:00:00Z");
-        assert_eq!(time("2026-05-01T12:30:00Z").expect("a time").to_string(), "2026-05-01T12:30:00Z");
+        assert_eq!(
+            time("2026-05-01T12:30:00Z").expect("a time").to_string(),
+            "2026-05-01T12:30:00Z"
+        );
         assert!(time("yesterday").is_err());
     }
 }

@@ -40,7 +40,9 @@ fn serve(path: &str, headers: &HeaderMap) -> Result<Response> {
     let no_file = || Refusal::not_found("there is no such file");
     let file = Assets::get(path).ok_or_else(no_file)?;
     let tag = format!("\"{}\"", hex::encode(&file.metadata.sha256_hash()[..16]));
-    let known = headers.get(header::IF_NONE_MATCH).and_then(|tags| tags.to_str().ok());
+    let known = headers
+        .get(header::IF_NONE_MATCH)
+        .and_then(|tags| tags.to_str().ok());
     let is_known = known.is_some_and(|tags| tags.split(',').any(|one| one.trim() == tag));
     let mut response = if is_known {
         StatusCode::NOT_MODIFIED.into_response()
@@ -48,7 +50,10 @@ fn serve(path: &str, headers: &HeaderMap) -> Result<Response> {
         file.data.into_response()
     };
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type(path)));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(media_type(path)),
+    );
     if let Ok(tag) = HeaderValue::try_from(tag) {
         headers.insert(header::ETAG, tag);
     }

@@ -50,9 +50,9 @@ pub(super) async fn of_turn(
     let turn = store.turn(learner, turn_id).await?;
     let turn = turn.ok_or_else(Refusal::no_learner)?;
     let log = turn_log(store, learner, turn_id, turn.version).await?;
-    let queued = log.iter().find(|event| {
-        matches!(event.body, EventBody::Queued { turn_id: id, .. } if id == turn_id)
-    });
+    let queued = log
+        .iter()
+        .find(|event| matches!(event.body, EventBody::Queued { turn_id: id, .. } if id == turn_id));
     let queued = queued.map_or(turn.version, |event| event.version);
     let subscriber = Subscriber::new(hub, Arc::clone(store), From::Turn(turn_id, queued));
     Ok(respond(subscriber, shared.cancel.clone()))

@@ -45,7 +45,9 @@ pub(super) async fn post(
     let message: PostMessage = body::json(&headers, body, most).await?;
     let attachments = checked(&shared, &message)?;
     let row = shared.options.store.learner(&learner, shared.now()).await?;
-    let row = row.filter(|row| !row.desired.deleting).ok_or_else(Refusal::no_learner)?;
+    let row = row
+        .filter(|row| !row.desired.deleting)
+        .ok_or_else(Refusal::no_learner)?;
     let new = NewMessage {
         learner: learner.clone(),
         message_id: MessageId(Uuid::now_v7()),
@@ -79,7 +81,13 @@ async fn accept(shared: &Gateway, mut new: NewMessage) -> Result<(MessageId, Tur
         new.max_queued = 0;
     }
     let accepted = shared.options.store.accept(&new, now).await;
-    let is_new = matches!(accepted, Ok(Accepted::Stored { repeated: false, .. }));
+    let is_new = matches!(
+        accepted,
+        Ok(Accepted::Stored {
+            repeated: false,
+            ..
+        })
+    );
     if limited.is_none() && !is_new {
         shared.rate.give_back(&learner);
     }
@@ -131,7 +139,9 @@ fn idempotency_key(headers: &HeaderMap) -> Result<String> {
 }
 
 fn wants_stream(headers: &HeaderMap) -> bool {
-    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok());
     accept.is_some_and(|accept| accept.contains("text/event-stream"))
 }
 
@@ -162,7 +172,10 @@ fn checked(shared: &Gateway, message: &PostMessage) -> Result<Vec<Attachment>> {
     let files = files?;
     let total: usize = files.iter().map(|file| file.data.len()).sum();
     if total > limits.attachment_bytes {
-        let detail = format!("all files may have {} bytes at most", limits.attachment_bytes);
+        let detail = format!(
+            "all files may have {} bytes at most",
+            limits.attachment_bytes
+        );
         return Err(Refusal::new(Code::BodyTooLarge, detail));
     }
     Ok(files)
@@ -179,7 +192,9 @@ fn attachment(file: &AttachmentData) -> Result<Attachment> {
         return Err(invalid("a file's name must be a plain name without a path"));
     }
     if !is_media_type(&file.media_type) {
-        return Err(invalid("a file's media_type must be one, as in 'image/png'"));
+        return Err(invalid(
+            "a file's media_type must be one, as in 'image/png'",
+        ));
     }
     let data = STANDARD
         .decode(&file.data)
@@ -200,7 +215,9 @@ fn is_media_type(text: &str) -> bool {
     let essence = text.split(';').next().unwrap_or_default().trim();
     text.len() <= NAME_BYTES
         && text.bytes().all(|b| b == b' ' || b.is_ascii_graphic())
-        && essence.split_once('/').is_some_and(|(kind, sub)| token(kind) && token(sub))
+        && essence
+            .split_once('/')
+            .is_some_and(|(kind, sub)| token(kind) && token(sub))
 }
 
 #[cfg(test)]

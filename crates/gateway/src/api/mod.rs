@@ -47,7 +47,10 @@ fn learner_paths() -> Router<Shared> {
         )
         .route("/v1/learners/{id}/events", get(events::events))
         .route("/v1/learners/{id}/turns/{turn_id}", get(turns::turn))
-        .route("/v1/learners/{id}/turns/{turn_id}/files/{n}", get(turns::file))
+        .route(
+            "/v1/learners/{id}/turns/{turn_id}/files/{n}",
+            get(turns::file),
+        )
         .route("/v1/learners/{id}/turns/{turn_id}/stop", post(turns::stop))
         .route("/v1/learners/{id}/wake", post(wake::wake))
         .route("/l/{id}", any(proxy::to_folder))

@@ -18,7 +18,7 @@ use crate::gateway::{Gateway, Shared};
 use crate::refusal::{Refusal, Result};
 
 /// A request waits this long for its learner to wake.
-const WAKE_WITHIN: Duration = Duration::from_secs(60);
+const WAKE_WITHIN: Duration = Duration::from_mins(1);
 const WEBSOCKET: &str = "websocket";
 
 /// An agent's pages are a folder: their relative links need the slash.
@@ -39,7 +39,9 @@ pub(super) async fn proxy(
     let hub = shared.hubs.open(&learner, &shared.options.store).await?;
     let mut waker = Waker::new(hub);
     let waking = tokio::time::timeout(WAKE_WITHIN, waker.wake(&shared, &|_, _| {}));
-    let incarnation = waking.await.map_err(|_| asleep("it did not wake in time"))?;
+    let incarnation = waking
+        .await
+        .map_err(|_| asleep("it did not wake in time"))?;
     let incarnation = incarnation.map_err(|why| match why {
         NotAwake::NoLearner => Refusal::no_learner(),
         NotAwake::Died { .. } => asleep("it could not be woken; try again shortly"),
@@ -54,7 +56,9 @@ fn asleep(detail: &str) -> Refusal {
 fn agent_uri(uri: &Uri) -> Result<Uri> {
     let path = agent_path(uri.path());
     let path = path.ok_or_else(|| Refusal::invalid("the path may not step out of its folder"))?;
-    let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));
+    let query = uri
+        .query()
+        .map_or_else(String::new, |query| format!("?{query}"));
     format!("/agent{path}{query}")
         .parse()
         .map_err(|_| Refusal::invalid("the path makes no sense"))

@@ -75,7 +75,9 @@ async fn open(gateway: &Gateway, subject: Subject) -> Result<Response> {
     let expires = now + SignedDuration::from_secs(seconds);
     let hash = secret::hash_of(&session);
     let store = &gateway.options.store;
-    let granted = store.grant(hash, SecretKind::Session, &subject, now, expires).await?;
+    let granted = store
+        .grant(hash, SecretKind::Session, &subject, now, expires)
+        .await?;
     if !granted {
         return Err(used_up());
     }

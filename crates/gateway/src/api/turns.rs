@@ -1,5 +1,7 @@
 //! Turns and history: `GET …/turns/{turn_id}`, `…/files/{n}`, `POST …/stop`, `GET …/messages`.
 
+use std::fmt::Write as _;
+
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse as _, Response};
@@ -34,7 +36,9 @@ pub(super) async fn turn(
     Own(learner): Own,
     Path((_, turn)): Path<(String, String)>,
 ) -> Result<Json<Turn>> {
-    found(&shared, &learner, turn_in_path(&turn)?).await.map(Json)
+    found(&shared, &learner, turn_in_path(&turn)?)
+        .await
+        .map(Json)
 }
 
 /// A file of a reply. What an agent made is never shown by a browser as a page of ours.
@@ -46,7 +50,9 @@ pub(super) async fn file(
     let no_file = || Refusal::not_found("there is no such file");
     let place: u32 = place.parse().map_err(|_| no_file())?;
     let store = &shared.options.store;
-    let file = store.reply_file(&learner, turn_in_path(&turn)?, place).await?;
+    let file = store
+        .reply_file(&learner, turn_in_path(&turn)?, place)
+        .await?;
     let file = file.ok_or_else(no_file)?;
     let kind = HeaderValue::try_from(&file.media_type)
         .unwrap_or(HeaderValue::from_static("application/octet-stream"));
@@ -56,7 +62,10 @@ pub(super) async fn file(
     headers.insert(header::CONTENT_TYPE, kind);
     headers.insert(header::CONTENT_SECURITY_POLICY, sandbox);
     headers.insert(header::CONTENT_DISPOSITION, disposition(&file.name));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("private, no-store"),
+    );
     Ok(response)
 }
 
@@ -67,7 +76,8 @@ fn disposition(name: &str) -> HeaderValue {
         if byte.is_ascii_alphanumeric() || b"-._".contains(&byte) {
             text.push(char::from(byte));
         } else {
-            text.push_str(&format!("%{byte:02X}"));
+            // Writing into a text never fails.
+            let _ = write!(text, "%{byte:02X}");
         }
     }
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("attachment"))
@@ -104,12 +114,17 @@ pub(super) async fn history(
     let Query(page) = page.map_err(|error| Refusal::invalid(error.body_text()))?;
     let before: Option<MessageId> = match page.before {
         None => None,
-        Some(id) => Some(id.parse().map_err(|_| {
-            Refusal::invalid("'before' must be the id of a message")
-        })?),
+        Some(id) => Some(
+            id.parse()
+                .map_err(|_| Refusal::invalid("'before' must be the id of a message"))?,
+        ),
     };
     let limit = page.limit.unwrap_or(HISTORY_DEFAULT).clamp(1, HISTORY_MOST);
-    let turns = shared.options.store.history(&learner, before, limit).await?;
+    let turns = shared
+        .options
+        .store
+        .history(&learner, before, limit)
+        .await?;
     let messages = turns.into_iter().map(view::history_entry).collect();
     Ok(Json(History { messages }))
 }

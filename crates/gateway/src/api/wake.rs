@@ -16,7 +16,10 @@ pub(super) async fn wake(
     Own(learner): Own,
 ) -> Result<(StatusCode, Json<Value>)> {
     let state = nudge(&shared, &learner).await?.state;
-    Ok((StatusCode::ACCEPTED, Json(json!({ "learner_state": state }))))
+    Ok((
+        StatusCode::ACCEPTED,
+        Json(json!({ "learner_state": state })),
+    ))
 }
 
 /// Asks the fleet for an incarnation if none is there or coming; gives what was seen.

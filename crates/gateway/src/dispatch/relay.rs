@@ -202,7 +202,8 @@ impl Run<'_> {
         }
         let written = self
             .persist("keeping a tool use", || {
-                self.store().tool(self.turn_id(), self.lease(), &tool, self.now())
+                self.store()
+                    .tool(self.turn_id(), self.lease(), &tool, self.now())
             })
             .await;
         match written {
@@ -211,7 +212,18 @@ impl Run<'_> {
                 self.catch_up().await;
                 None
             }
-            Some(OwnerWrite::Ended) => Some(After::Ended),
+            // The commit overtook it: it is shown to those who watch, and the last frame is about to come.
+            Some(OwnerWrite::Ended) => {
+                self.hub.live(StreamEvent::Tool {
+                    turn_id: self.turn_id(),
+                    tool_id: tool.tool_id,
+                    name: tool.name,
+                    status: tool.status,
+                    summary: tool.summary,
+                });
+                told.tools.push(use_of);
+                None
+            }
             Some(OwnerWrite::StaleEpoch { .. } | OwnerWrite::NotOwner) | None => Some(After::LetGo),
         }
     }
@@ -236,7 +248,9 @@ impl Run<'_> {
             Ok(status) if status.epoch == incarnation.epoch && status.pod.is_some() => None,
             Ok(status) if status.detail.is_empty() => Some("its pod ended".to_owned()),
             Ok(status) => Some(status.detail),
-            Err(carrel_protocol::fleet::Error::NoLearner(_)) => Some("the learner is gone".to_owned()),
+            Err(carrel_protocol::fleet::Error::NoLearner(_)) => {
+                Some("the learner is gone".to_owned())
+            }
             Err(error) => {
                 tracing::warn!(learner.id = %self.learner, %error, "the fleet does not answer");
                 None

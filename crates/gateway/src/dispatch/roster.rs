@@ -97,7 +97,10 @@ impl Roster {
     /// Leaves when the process ends.
     pub(super) fn leave_for_good(&self, entry: &Arc<Entry>) {
         let mut entries = self.lock();
-        if entries.get(&entry.learner).is_some_and(|there| Arc::ptr_eq(there, entry)) {
+        if entries
+            .get(&entry.learner)
+            .is_some_and(|there| Arc::ptr_eq(there, entry))
+        {
             entries.remove(&entry.learner);
             self.count.send_replace(entries.len());
         }

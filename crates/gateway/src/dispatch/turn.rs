@@ -137,9 +137,13 @@ impl Run<'_> {
             return Next::Again;
         };
         let status = self.shared.options.fleet.status(self.learner).await.ok();
-        let pod = status.filter(|status| status.epoch == epoch).and_then(|s| s.pod);
+        let pod = status
+            .filter(|status| status.epoch == epoch)
+            .and_then(|s| s.pod);
         let Some(endpoint) = pod.and_then(|pod| pod.address.parse().ok()) else {
-            return self.died(epoch, Death::Infrastructure, "its server ended").await;
+            return self
+                .died(epoch, Death::Infrastructure, "its server ended")
+                .await;
         };
         let newest = self.claimed.turn.version;
         let log = self
@@ -147,12 +151,15 @@ impl Run<'_> {
                 turn_log(self.store(), self.learner, self.turn_id(), newest)
             })
             .await;
-        let tools = log.unwrap_or_default().into_iter().filter_map(|event| match event.body {
-            EventBody::Tool {
-                tool_id, status, ..
-            } => Some((tool_id, status)),
-            _ => None,
-        });
+        let tools = log
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|event| match event.body {
+                EventBody::Tool {
+                    tool_id, status, ..
+                } => Some((tool_id, status)),
+                _ => None,
+            });
         let told = Told::before(tools.collect());
         // What the earlier owner published is not known here: the text comes whole, from the start of the attempt.
         self.hub.live(StreamEvent::Restart {
@@ -162,7 +169,11 @@ impl Run<'_> {
         let incarnation = Incarnation {
             epoch,
             sidecar: self.shared.sidecar(self.learner, epoch, endpoint),
-            start_kind: self.claimed.turn.start_kind.unwrap_or(carrel_core::learner::StartKind::Live),
+            start_kind: self
+                .claimed
+                .turn
+                .start_kind
+                .unwrap_or(carrel_core::learner::StartKind::Live),
             restore_ms: 0,
         };
         let attempt = self.claimed.turn.attempts;
@@ -190,7 +201,8 @@ impl Run<'_> {
         match self.begin(&incarnation).await {
             Some(OwnerWrite::Written((_, attempt))) => {
                 self.catch_up().await;
-                self.deliver(&incarnation, attempt, Told::default(), waker).await
+                self.deliver(&incarnation, attempt, Told::default(), waker)
+                    .await
             }
             Some(OwnerWrite::StaleEpoch { .. }) => {
                 waker.dismiss(incarnation.epoch);
@@ -207,7 +219,8 @@ impl Run<'_> {
         let (epoch, kind) = (incarnation.epoch, incarnation.start_kind);
         self.persist("beginning an attempt", || {
             let (turn, lease) = (self.turn_id(), self.lease());
-            self.store().begin_attempt(turn, lease, epoch, kind, self.now())
+            self.store()
+                .begin_attempt(turn, lease, epoch, kind, self.now())
         })
         .await
     }
@@ -270,11 +283,13 @@ impl Run<'_> {
             })
             .await;
         match written {
-            Some(OwnerWrite::Written((_, AfterDeath::RunAgain)) | OwnerWrite::StaleEpoch { .. }) => {
-                Next::Again
-            }
             Some(
-                OwnerWrite::Written((_, AfterDeath::Park)) | OwnerWrite::NotOwner | OwnerWrite::Ended,
+                OwnerWrite::Written((_, AfterDeath::RunAgain)) | OwnerWrite::StaleEpoch { .. },
+            ) => Next::Again,
+            Some(
+                OwnerWrite::Written((_, AfterDeath::Park))
+                | OwnerWrite::NotOwner
+                | OwnerWrite::Ended,
             )
             | None => Next::Over,
         }
@@ -287,7 +302,8 @@ impl Run<'_> {
         let begun = self
             .persist("beginning an attempt", || {
                 let (turn, lease) = (self.turn_id(), self.lease());
-                self.store().begin_attempt(turn, lease, epoch, kind, self.now())
+                self.store()
+                    .begin_attempt(turn, lease, epoch, kind, self.now())
             })
             .await;
         match begun {

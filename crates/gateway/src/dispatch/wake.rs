@@ -10,6 +10,9 @@ use carrel_core::{Epoch, LearnerId};
 use carrel_protocol::fleet;
 use carrel_protocol::gateway::TurnStep;
 use carrel_protocol::sidecar::{Hello, Phase};
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
 
 use crate::gateway::Gateway;
 use crate::sidecar::{Error, Sidecar};
@@ -19,8 +22,10 @@ use crate::stream::Hub;
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// A sidecar that was just started may not listen yet.
 const CONNECT_AGAIN: Duration = Duration::from_millis(20);
+/// A wake that takes longer says what it waits for.
+const LONG: SignedDuration = SignedDuration::from_secs(2);
 /// What a learner is told while it wakes.
-pub(super) const FETCHING: &str = "Fetching your notes…";
+const FETCHING: &str = "Fetching your notes…";
 
 /// An incarnation that takes turns.
 #[derive(Debug, Clone)]
@@ -58,6 +63,12 @@ enum Look {
     Gone,
 }
 
+/// What a look came to.
+enum Step {
+    Ready(Incarnation),
+    LookAgain(Duration),
+}
+
 /// Gets incarnations of one learner, for one turn or request.
 #[derive(Debug)]
 pub(crate) struct Waker {
@@ -72,6 +83,8 @@ pub(crate) struct Waker {
     tried: Option<Epoch>,
     /// How many sidecars said that they could not start.
     could_not_start: u32,
+    /// What was said last.
+    told: Option<(TurnStep, String)>,
 }
 
 impl Waker {
@@ -85,6 +98,7 @@ impl Waker {
             asked: None,
             tried: None,
             could_not_start: 0,
+            told: None,
         }
     }
 
@@ -109,52 +123,68 @@ impl Waker {
         say: &(dyn Fn(TurnStep, &str) + Sync),
     ) -> Result<Incarnation, NotAwake> {
         let mut hints = self.hub.hints();
-        let mut fleet_changes = gateway.options.fleet.changes();
+        let mut changes = gateway.options.fleet.changes();
         loop {
             hints.mark_unchanged();
-            let mut pause = LOOK_AGAIN;
-            match gateway.options.fleet.status(&self.learner).await {
-                Ok(status) => {
-                    self.first(&status);
-                    match self.look(&status) {
-                        Look::Gone => return Err(NotAwake::NoLearner),
-                        Look::Ended(epoch) => {
-                            self.dismiss(epoch);
-                            if self.present < Some(epoch) {
-                                let reason = ended(&status);
-                                return Err(NotAwake::Died { epoch, reason });
-                            }
-                            continue;
-                        }
-                        Look::Ask(after) => {
-                            let detail = if status.detail.is_empty() { FETCHING } else { &status.detail };
-                            say(TurnStep::Waking, detail);
-                            self.ask(gateway, after).await?;
-                        }
-                        Look::Try(pod) => {
-                            self.tried = Some(status.epoch);
-                            if !is_up(status.state) {
-                                say(TurnStep::Restoring, FETCHING);
-                            }
-                            match self.wait_at(gateway, &pod, &status).await? {
-                                Some(incarnation) => return Ok(incarnation),
-                                None => pause = CONNECT_AGAIN,
-                            }
-                        }
-                    }
-                }
+            let pause = match gateway.options.fleet.status(&self.learner).await {
+                Ok(status) => match self.step(gateway, &status, say).await? {
+                    Step::Ready(incarnation) => return Ok(incarnation),
+                    Step::LookAgain(pause) => pause,
+                },
                 Err(fleet::Error::NoLearner(_)) => return Err(NotAwake::NoLearner),
-                Err(error) => tracing::warn!(learner.id = %self.learner, %error, "the fleet does not answer"),
-            }
-            let changed = async {
-                // A missed change is as good as one.
-                while fleet_changes.recv().await.is_ok_and(|who| who != self.learner) {}
+                Err(error) => {
+                    tracing::warn!(learner.id = %self.learner, %error, "the fleet does not answer");
+                    LOOK_AGAIN
+                }
             };
             tokio::select! {
-                () = changed => {}
+                () = changed(&mut changes, &self.learner) => {}
                 _ = hints.changed() => {}
                 () = tokio::time::sleep(pause) => {}
             }
+        }
+    }
+
+    async fn step(
+        &mut self,
+        gateway: &Gateway,
+        status: &Status,
+        say: &(dyn Fn(TurnStep, &str) + Sync),
+    ) -> Result<Step, NotAwake> {
+        self.first(status);
+        match self.look(status) {
+            Look::Gone => Err(NotAwake::NoLearner),
+            Look::Ended(epoch) => {
+                self.dismiss(epoch);
+                if self.present < Some(epoch) {
+                    let reason = ended(status);
+                    return Err(NotAwake::Died { epoch, reason });
+                }
+                Ok(Step::LookAgain(Duration::ZERO))
+            }
+            Look::Ask(after) => {
+                let detail = waits_for(status, gateway.now());
+                self.tell(TurnStep::Waking, detail, say);
+                self.ask(gateway, after).await?;
+                Ok(Step::LookAgain(LOOK_AGAIN))
+            }
+            Look::Try(pod) => {
+                self.tried = Some(status.epoch);
+                if !is_up(status.state) {
+                    self.tell(TurnStep::Restoring, FETCHING, say);
+                }
+                let found = self.wait_at(gateway, &pod, status).await?;
+                Ok(found.map_or(Step::LookAgain(CONNECT_AGAIN), Step::Ready))
+            }
+        }
+    }
+
+    /// Says each thing once.
+    fn tell(&mut self, step: TurnStep, detail: &str, say: &(dyn Fn(TurnStep, &str) + Sync)) {
+        let news = (step, detail.to_owned());
+        if self.told.as_ref() != Some(&news) {
+            say(step, detail);
+            self.told = Some(news);
         }
     }
 
@@ -265,6 +295,29 @@ fn is_up(state: LearnerState) -> bool {
     matches!(state, LearnerState::Ready | LearnerState::Busy)
 }
 
+/// What a learner is told that it waits for: something better than the usual only when that takes long.
+fn waits_for(status: &Status, now: Timestamp) -> &str {
+    let is_long = status
+        .since
+        .is_some_and(|since| now.duration_since(since) > LONG);
+    if status.state == LearnerState::Waking && is_long && !status.detail.is_empty() {
+        &status.detail
+    } else {
+        FETCHING
+    }
+}
+
+/// Returns when something about the learner changed; a missed change is as good as one.
+async fn changed(changes: &mut Receiver<LearnerId>, learner: &LearnerId) {
+    loop {
+        match changes.recv().await {
+            Ok(who) if who != *learner => {}
+            Ok(_) | Err(RecvError::Lagged(_)) => return,
+            Err(RecvError::Closed) => return std::future::pending().await,
+        }
+    }
+}
+
 fn ended(status: &Status) -> String {
     if status.detail.is_empty() {
         "its pod ended before it was ready".to_owned()
@@ -272,3 +325,6 @@ fn ended(status: &Status) -> String {
         status.detail.clone()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,16 +55,12 @@ impl Frames {
 
     fn line(&mut self) -> Option<BytesMut> {
         let unsearched = self.buffer.get(self.searched..)?;
-        match unsearched.iter().position(|b| *b == b'\n') {
-            Some(at) => {
-                let line = self.buffer.split_to(self.searched + at + 1);
-                self.searched = 0;
-                Some(line)
-            }
-            None => {
-                self.searched = self.buffer.len();
-                None
-            }
-        }
+        let Some(at) = unsearched.iter().position(|b| *b == b'\n') else {
+            self.searched = self.buffer.len();
+            return None;
+        };
+        let line = self.buffer.split_to(self.searched + at + 1);
+        self.searched = 0;
+        Some(line)
     }
 }

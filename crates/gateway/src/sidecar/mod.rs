@@ -87,14 +87,15 @@ impl Sidecar {
         }
         let status = response.status();
         let bytes = whole(response).await.unwrap_or_default();
-        Err(serde_json::from_slice(&bytes).map_or_else(
-            |_| Error::Refused(unexplained(status)),
-            Error::Refused,
-        ))
+        Err(serde_json::from_slice(&bytes)
+            .map_or_else(|_| Error::Refused(unexplained(status)), Error::Refused))
     }
 
     /// Sends any request, with our token in it.
-    pub(crate) async fn send(&self, mut request: Request<Body>) -> Result<Response<Incoming>, Error> {
+    pub(crate) async fn send(
+        &self,
+        mut request: Request<Body>,
+    ) -> Result<Response<Incoming>, Error> {
         self.authorise(request.headers_mut())?;
         let mut connection = self.connect().await?;
         connection.send(request).await

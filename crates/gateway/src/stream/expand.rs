@@ -64,10 +64,9 @@ fn missing(
         Said::Text("") => vec![(place(WHOLE_TEXT + 1), delta)],
         Said::Text(_) if text.is_empty() => vec![(place(WHOLE_TEXT), restart)],
         Said::Unknown if text.is_empty() => Vec::new(),
-        Said::Text(_) | Said::Unknown => vec![
-            (place(WHOLE_TEXT), restart),
-            (place(WHOLE_TEXT + 1), delta),
-        ],
+        Said::Text(_) | Said::Unknown => {
+            vec![(place(WHOLE_TEXT), restart), (place(WHOLE_TEXT + 1), delta)]
+        }
     }
 }
 
@@ -184,7 +183,10 @@ mod tests {
         let names = |text, said| names(&expand(&done(text), said));
         assert_eq!(names("four", Said::Text("four")), ["done"]);
         assert_eq!(names("four", Said::Text("")), ["delta", "done"]);
-        assert_eq!(names("four", Said::Text("fo")), ["restart", "delta", "done"]);
+        assert_eq!(
+            names("four", Said::Text("fo")),
+            ["restart", "delta", "done"]
+        );
         assert_eq!(names("four", Said::Unknown), ["restart", "delta", "done"]);
         assert_eq!(names("", Said::Text("fo")), ["restart", "done"]);
     }

@@ -30,7 +30,7 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    pub(super) fn new(learner: LearnerId, version: EventVersion, hubs: Weak<Hubs>) -> Self {
+    pub(crate) fn new(learner: LearnerId, version: EventVersion, hubs: Weak<Hubs>) -> Self {
         Self {
             learner,
             log: Mutex::new(Log::new(version)),

@@ -37,12 +37,11 @@ impl Hubs {
         learner: &LearnerId,
         store: &SharedStore,
     ) -> Result<Arc<Hub>> {
-        let hub = match self.find(learner) {
-            Some(hub) => hub,
-            None => {
-                let start = near_the_end(learner, store).await?;
-                self.make(learner, start)
-            }
+        let hub = if let Some(hub) = self.find(learner) {
+            hub
+        } else {
+            let start = near_the_end(learner, store).await?;
+            self.make(learner, start)
         };
         hub.catch_up(store).await?;
         Ok(hub)

@@ -186,11 +186,146 @@ fn size(event: &StreamEvent) -> usize {
     const FIXED: usize = 96;
     FIXED
         + match event {
-            StreamEvent::State { detail, .. } => detail.len(),
+            StreamEvent::State { detail, .. } | StreamEvent::Error { detail, .. } => detail.len(),
             StreamEvent::Delta { text, .. } => text.len(),
             StreamEvent::Tool { summary, .. } => summary.len(),
             StreamEvent::Restart { reason, .. } => reason.len(),
             StreamEvent::Done { reply, .. } => reply.text.len(),
-            StreamEvent::Error { detail, .. } => detail.len(),
         }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use carrel_core::event::{Reply, Usage};
+    use carrel_core::{Epoch, Generation, MessageId};
+    use uuid::Uuid;
+
+    const TURN: TurnId = TurnId(Uuid::from_u128(5));
+    const OTHER: TurnId = TurnId(Uuid::from_u128(6));
+
+    fn event(version: u64, body: EventBody) -> Event {
+        Event {
+            learner: "ada".parse().expect("a label"),
+            version: EventVersion(version),
+            time: jiff::Timestamp::from_second(9).expect("in range"),
+            body,
+        }
+    }
+
+    fn queued(version: u64, turn_id: TurnId) -> Event {
+        let message_id = MessageId(Uuid::from_u128(version.into()));
+        event(
+            version,
+            EventBody::Queued {
+                turn_id,
+                message_id,
+            },
+        )
+    }
+
+    fn started(version: u64) -> Event {
+        let (epoch, attempt) = (Epoch(3), 1);
+        event(
+            version,
+            EventBody::Started {
+                turn_id: TURN,
+                epoch,
+                attempt,
+            },
+        )
+    }
+
+    fn done(version: u64, text: &str) -> Event {
+        event(
+            version,
+            EventBody::Done {
+                turn_id: TURN,
+                stopped: false,
+                reply: Reply {
+                    text: text.to_owned(),
+                    files: Vec::new(),
+                },
+                usage: Usage::default(),
+                snapshot_id: None,
+                generation: Generation(4),
+            },
+        )
+    }
+
+    fn delta(text: &str) -> StreamEvent {
+        StreamEvent::Delta {
+            turn_id: TURN,
+            text: text.to_owned(),
+        }
+    }
+
+    fn running() -> Log {
+        let mut log = Log::new(EventVersion(0));
+        assert!(log.append(&[queued(1, TURN), started(2)]));
+        log.relay(Some(TURN));
+        log
+    }
+
+    fn ids(log: &Log) -> Vec<String> {
+        let Read::Events(events) = log.after(Place::default()) else {
+            return Vec::new();
+        };
+        events.iter().map(|(place, _)| place.to_string()).collect()
+    }
+
+    #[test]
+    fn an_outcome_waits_for_the_last_live_text() {
+        let mut log = running();
+        log.live(delta("fo"));
+        assert!(!log.append(&[done(3, "four"), queued(4, OTHER)]));
+        log.live(delta("ur"));
+        log.relay(None);
+        assert!(log.append(&[done(3, "four"), queued(4, OTHER)]));
+        assert_eq!(ids(&log), ["1.0", "2.0", "2.1", "2.2", "3.0", "4.0"]);
+        assert!(log.has_ended(TURN));
+    }
+
+    #[test]
+    fn a_missing_version_is_waited_for_and_a_known_one_is_passed_over() {
+        let mut log = running();
+        assert!(!log.append(&[queued(4, OTHER)]));
+        assert!(log.append(&[queued(1, TURN), started(2), queued(3, OTHER)]));
+        assert_eq!(ids(&log), ["1.0", "2.0", "3.0"]);
+    }
+
+    #[test]
+    fn a_later_owner_never_uses_an_earlier_ones_ids() {
+        let (mut first, mut second) = (running(), running());
+        first.lease(LeaseGeneration(1));
+        second.lease(LeaseGeneration(2));
+        for _ in 0..1000 {
+            first.live(delta("x"));
+        }
+        second.live(delta("y"));
+        assert!(first.last() < second.last());
+        assert_eq!(first.last().to_string(), "2.1000");
+    }
+
+    #[test]
+    fn text_that_did_not_fit_is_given_whole_at_a_place_of_its_own() {
+        let mut log = running();
+        let piece = "x".repeat(BYTES_KEPT / 4);
+        for _ in 0..8 {
+            log.live(delta(&piece));
+        }
+        let early = Place::durable(EventVersion(2));
+        assert_eq!(log.after(early), Read::Behind(EventVersion(2)));
+        let before = log.last();
+        let events = log.text_so_far(false);
+        assert_eq!(events.len(), 2);
+        assert!(before < events[0].0 && events[0].0 < events[1].0);
+        assert_eq!(events[1].1, delta(&piece.repeat(8)));
+        let at = log.last();
+        log.live(delta("the rest"));
+        let Read::Events(rest) = log.after(at) else {
+            unreachable!("its place is kept");
+        };
+        assert_eq!(rest.len(), 1);
+    }
 }

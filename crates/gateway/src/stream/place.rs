@@ -70,7 +70,16 @@ mod tests {
 
     #[test]
     fn what_is_no_place_is_refused() {
-        for bad in ["", ".", "1.", "-1.0", "1.2.3", "+1.0", "99999999999999999999.0", "a"] {
+        for bad in [
+            "",
+            ".",
+            "1.",
+            "-1.0",
+            "1.2.3",
+            "+1.0",
+            "99999999999999999999.0",
+            "a",
+        ] {
             assert!(bad.parse::<Place>().is_err(), "{bad:?} was taken");
         }
     }

@@ -121,7 +121,11 @@ impl Subscriber {
             let learner = self.hub.learner();
             let page = self.store.events(learner, self.place.version, PAGE).await?;
             for event in page.iter().take_while(|event| event.version <= until) {
-                let said = if self.fresh { Said::Text("") } else { Said::Unknown };
+                let said = if self.fresh {
+                    Said::Text("")
+                } else {
+                    Said::Unknown
+                };
                 for (place, event) in expand(event, said) {
                     self.give(place, event);
                 }

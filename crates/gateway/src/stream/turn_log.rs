@@ -22,9 +22,9 @@ pub(crate) async fn turn_log(
         page.retain(|event| event.version.0 <= until);
         page.append(&mut found);
         found = page;
-        let start = found.iter().position(|event| {
-            matches!(&event.body, EventBody::Queued { turn_id, .. } if *turn_id == turn)
-        });
+        let start = found.iter().position(
+            |event| matches!(&event.body, EventBody::Queued { turn_id, .. } if *turn_id == turn),
+        );
         if let Some(start) = start {
             found.drain(..start);
             return Ok(found);

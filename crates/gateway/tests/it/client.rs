@@ -37,7 +37,10 @@ impl Answer {
 
     /// The problem's code, after checking that it is a whole problem document.
     pub(crate) fn problem(&self) -> String {
-        let kind = self.headers.get("content-type").map(http::HeaderValue::as_bytes);
+        let kind = self
+            .headers
+            .get("content-type")
+            .map(http::HeaderValue::as_bytes);
         assert_eq!(kind, Some(&b"application/problem+json"[..]), "{self:?}");
         let problem = self.json();
         assert_eq!(problem["status"], self.status.as_u16(), "{self:?}");
@@ -63,7 +66,8 @@ impl Client {
 
     pub(crate) fn with(&self, name: &'static str, value: &str) -> Self {
         let mut with = self.clone();
-        with.headers.insert(name, value.parse().expect("a header's value"));
+        with.headers
+            .insert(name, value.parse().expect("a header's value"));
         with
     }
 
@@ -84,7 +88,9 @@ impl Client {
 
     async fn whole(&self, method: Method, path: &str, body: Bytes) -> Answer {
         let (parts, body) = self.send(method, path, body).await.into_parts();
-        let bytes = tokio::time::timeout(PATIENCE, body.collect()).await.expect("in time");
+        let bytes = tokio::time::timeout(PATIENCE, body.collect())
+            .await
+            .expect("in time");
         let bytes = bytes.expect("a whole body").to_bytes();
         Answer {
             status: parts.status,
@@ -138,7 +144,10 @@ impl Event {
     /// Its id as two numbers.
     pub(crate) fn place(&self) -> (u64, u64) {
         let (version, step) = self.id.split_once('.').expect("two numbers");
-        (version.parse().expect("a number"), step.parse().expect("a number"))
+        (
+            version.parse().expect("a number"),
+            step.parse().expect("a number"),
+        )
     }
 }
 
@@ -151,7 +160,10 @@ pub(crate) struct Events {
 impl Events {
     pub(crate) fn new(response: Response<Incoming>) -> Self {
         assert_eq!(response.status(), 200);
-        let kind = response.headers().get("content-type").map(http::HeaderValue::as_bytes);
+        let kind = response
+            .headers()
+            .get("content-type")
+            .map(http::HeaderValue::as_bytes);
         assert_eq!(kind, Some(&b"text/event-stream"[..]));
         Self {
             body: response.into_body(),
@@ -162,9 +174,9 @@ impl Events {
     /// The next event; `None` when the stream has ended.
     pub(crate) async fn next(&mut self) -> Option<Event> {
         loop {
-            if let Some((block, rest)) = self.buffer.split_once("\n\n") {
-                let event = parse(block);
-                self.buffer = rest.to_owned();
+            if let Some(end) = self.buffer.find("\n\n") {
+                let event = parse(&self.buffer[..end]);
+                self.buffer.drain(..end + 2);
                 match event {
                     Some(event) => return Some(event),
                     None => continue,
@@ -173,13 +185,15 @@ impl Events {
             let frame = tokio::time::timeout(PATIENCE, self.body.frame()).await;
             let frame = frame.expect("an event in time")?.ok()?;
             let data = frame.into_data().ok()?;
-            self.buffer.push_str(std::str::from_utf8(&data).expect("text"));
+            self.buffer
+                .push_str(std::str::from_utf8(&data).expect("text"));
         }
     }
 
     /// All events up to and with the first outcome.
-    pub(crate) async fn to_outcome(&mut self) -> Vec<Event> {
-        self.until(|event| event.name == "done" || event.name == "error").await
+    pub(crate) async fn outcome(&mut self) -> Vec<Event> {
+        self.until(|event| event.name == "done" || event.name == "error")
+            .await
     }
 
     /// All events up to and with the first that is wanted.
@@ -198,7 +212,7 @@ impl Events {
 fn parse(block: &str) -> Option<Event> {
     let field = |name: &str| {
         let lines = block.lines().filter_map(|line| line.strip_prefix(name));
-        let values: Vec<&str> = lines.map(|value| value.trim_start()).collect();
+        let values: Vec<&str> = lines.map(str::trim_start).collect();
         (!values.is_empty()).then(|| values.join("\n"))
     };
     Some(Event {
@@ -213,12 +227,19 @@ pub(crate) fn text_of(events: &[Event]) -> String {
     let from = events.iter().rposition(|event| event.name == "restart");
     let after = &events[from.map_or(0, |at| at + 1)..];
     let deltas = after.iter().filter(|event| event.name == "delta");
-    deltas.filter_map(|event| event.data["text"].as_str()).collect()
+    deltas
+        .filter_map(|event| event.data["text"].as_str())
+        .collect()
 }
 
 /// Checks that ids only rise.
 pub(crate) fn assert_rising(events: &[Event]) {
     for pair in events.windows(2) {
-        assert!(pair[0].place() < pair[1].place(), "{} then {}", pair[0].id, pair[1].id);
+        assert!(
+            pair[0].place() < pair[1].place(),
+            "{} then {}",
+            pair[0].id,
+            pair[1].id
+        );
     }
 }

@@ -1,10 +1,14 @@
 //! Deaths under a turn: run again at once, or parked with the reason.
 
+use carrel_core::OwnerId;
+use carrel_core::turn::FailureCode;
 use carrel_protocol::sidecar::Phase;
+use carrel_store::turns::{Failure, OwnerWrite, Timing};
+use jiff::SignedDuration;
 
 use crate::client::{assert_rising, text_of};
 use crate::pod::Act;
-use crate::world::{World, accepted, streamed, turn_of};
+use crate::world::{World, accepted, now, streamed, turn_of};
 
 const EVENTS: &str = "/v1/learners/ada/events";
 
@@ -12,11 +16,22 @@ const EVENTS: &str = "/v1/learners/ada/events";
 async fn a_turn_whose_pod_dies_runs_again_from_the_head() {
     let world = World::new().await;
     let ada = world.learner("ada").await;
-    world.fleet.script("ada", [Act::PodDies("wrong "), Act::PodDies("also wrong "), Act::Say(vec!["right"])]);
-    let seen = streamed(&ada, "ada", "k", "answer").await.to_outcome().await;
+    world.fleet.script(
+        "ada",
+        [
+            Act::PodDies("wrong "),
+            Act::PodDies("also wrong "),
+            Act::Say(vec!["right"]),
+        ],
+    );
+    let seen = streamed(&ada, "ada", "k", "answer").await.outcome().await;
     assert_eq!(text_of(&seen), "right");
     assert_rising(&seen);
-    assert_eq!(seen.iter().filter(|event| event.name == "restart").count(), 2, "{seen:?}");
+    assert_eq!(
+        seen.iter().filter(|event| event.name == "restart").count(),
+        2,
+        "{seen:?}"
+    );
     let turn = seen[0].data["turn_id"].as_str().expect("a turn").to_owned();
     assert_eq!(turn_of(&ada, "ada", &turn).await["attempts"], 3);
 }
@@ -25,11 +40,21 @@ async fn a_turn_whose_pod_dies_runs_again_from_the_head() {
 async fn an_agent_that_dies_three_times_on_a_message_parks_it_and_the_next_goes_on() {
     let world = World::new().await;
     let ada = world.learner("ada").await;
-    world.fleet.script("ada", [Act::AgentDies("a"), Act::AgentDies("b"), Act::AgentDies("c")]);
-    let seen = streamed(&ada, "ada", "k", "poison").await.to_outcome().await;
+    world.fleet.script(
+        "ada",
+        [
+            Act::AgentDies("a"),
+            Act::AgentDies("b"),
+            Act::AgentDies("c"),
+        ],
+    );
+    let seen = streamed(&ada, "ada", "k", "poison").await.outcome().await;
     let error = &seen[seen.len() - 1];
-    assert_eq!((error.name.as_str(), &error.data["code"]), ("error", &"agent_died".into()));
-    let next = streamed(&ada, "ada", "k2", "hello").await.to_outcome().await;
+    assert_eq!(
+        (error.name.as_str(), &error.data["code"]),
+        ("error", &"agent_died".into())
+    );
+    let next = streamed(&ada, "ada", "k2", "hello").await.outcome().await;
     assert_eq!(text_of(&next), "You said: hello");
 }
 
@@ -42,7 +67,7 @@ async fn a_lost_connection_to_a_living_sidecar_is_taken_up_again() {
     let turn = accepted(&ada, "ada", "k", "count").await;
     let mut seen = events.until(|event| event.name == "delta").await;
     world.fleet.pod("ada").go_on.send_replace(true);
-    seen.extend(events.to_outcome().await);
+    seen.extend(events.outcome().await);
     assert_eq!(text_of(&seen), "one two");
     assert!(seen.iter().all(|event| event.name != "restart"), "{seen:?}");
     assert_eq!(turn_of(&ada, "ada", &turn).await["attempts"], 1);
@@ -53,7 +78,10 @@ async fn a_pod_killed_between_turns_is_replaced() {
     let world = World::new().await;
     let ada = world.learner("ada").await;
     for n in 0..5 {
-        let said = streamed(&ada, "ada", &format!("k{n}"), "x").await.to_outcome().await;
+        let said = streamed(&ada, "ada", &format!("k{n}"), "x")
+            .await
+            .outcome()
+            .await;
         assert_eq!(text_of(&said), "You said: x");
         world.fleet.kill("ada");
     }
@@ -71,7 +99,7 @@ async fn a_gateway_that_ends_while_a_pod_dies_counts_the_death_and_runs_the_turn
     world.restart().await;
     let ada = world.client_of("ada").await;
     let last = seen[seen.len() - 1].id.clone();
-    seen.extend(ada.events(EVENTS, Some(&last)).await.to_outcome().await);
+    seen.extend(ada.events(EVENTS, Some(&last)).await.outcome().await);
     assert_rising(&seen);
     assert_eq!(text_of(&seen), "You said: once");
     assert_eq!(turn_of(&ada, "ada", &turn).await["attempts"], 2);
@@ -81,9 +109,9 @@ async fn a_gateway_that_ends_while_a_pod_dies_counts_the_death_and_runs_the_turn
 async fn a_sidecar_that_falls_asleep_just_now_is_waited_out() {
     let world = World::new().await;
     let ada = world.learner("ada").await;
-    streamed(&ada, "ada", "k1", "x").await.to_outcome().await;
+    streamed(&ada, "ada", "k1", "x").await.outcome().await;
     *world.fleet.pod("ada").phase.lock().expect("whole") = Phase::Draining;
-    let seen = streamed(&ada, "ada", "k2", "y").await.to_outcome().await;
+    let seen = streamed(&ada, "ada", "k2", "y").await.outcome().await;
     assert_eq!(text_of(&seen), "You said: y");
     assert!(seen.iter().all(|event| event.name != "restart"), "{seen:?}");
     assert_eq!(world.fleet.pod("ada").epoch.0, 2);
@@ -93,11 +121,16 @@ async fn a_sidecar_that_falls_asleep_just_now_is_waited_out() {
 async fn an_agent_that_cannot_start_fails_its_turn_with_a_reason() {
     let world = World::new().await;
     let ada = world.learner("ada").await;
-    world.fleet.births([Phase::Ending, Phase::Ending, Phase::Ending]);
-    let seen = streamed(&ada, "ada", "k", "x").await.to_outcome().await;
+    world
+        .fleet
+        .births([Phase::Ending, Phase::Ending, Phase::Ending]);
+    let seen = streamed(&ada, "ada", "k", "x").await.outcome().await;
     let error = &seen[seen.len() - 1];
-    assert_eq!((error.name.as_str(), &error.data["code"]), ("error", &"agent_not_ready".into()));
-    let next = streamed(&ada, "ada", "k2", "y").await.to_outcome().await;
+    assert_eq!(
+        (error.name.as_str(), &error.data["code"]),
+        ("error", &"agent_not_ready".into())
+    );
+    let next = streamed(&ada, "ada", "k2", "y").await.outcome().await;
     assert_eq!(text_of(&next), "You said: y");
 }
 
@@ -115,7 +148,47 @@ async fn draining_refuses_new_messages_and_lets_running_turns_finish() {
         assert_eq!(refused.is(503).problem(), "unavailable");
         assert!(refused.headers.contains_key("retry-after"));
         pod.go_on.send_replace(true);
-        events.to_outcome().await
+        events.outcome().await
     });
     assert_eq!((drained, text_of(&seen)), ((), "two".to_owned()));
+}
+
+#[tokio::test]
+async fn a_former_owner_writes_nothing_and_the_new_ones_outcome_is_the_only_one() {
+    let world = World::new().await;
+    let ada = world.learner("ada").await;
+    world.fleet.script("ada", [Act::FailLater("half ")]);
+    let mut events = ada.events(EVENTS, None).await;
+    let turn = accepted(&ada, "ada", "k", "go").await;
+    events.until(|event| event.name == "delta").await;
+    let (learner, other) = (
+        "ada".parse().expect("a label"),
+        OwnerId(uuid::Uuid::from_u128(77)),
+    );
+    let later = now() + SignedDuration::from_mins(2);
+    let claimed = world
+        .store
+        .claim(&learner, other, later, later)
+        .await
+        .expect("a store");
+    let claimed = claimed.expect("an abandoned turn");
+    let pod = world.fleet.pod("ada");
+    pod.go_on.send_replace(true);
+    world.handle.drain().await;
+    assert_eq!(turn_of(&ada, "ada", &turn).await["state"], "running");
+    let failure = Failure {
+        code: FailureCode::Timeout,
+        detail: "by the new owner".to_owned(),
+        retryable: false,
+        partial_text: String::new(),
+        operator_reason: String::new(),
+    };
+    let (id, lease) = (claimed.turn.turn_id, claimed.lease);
+    let written = world
+        .store
+        .fail(id, lease, &failure, Timing::default(), now())
+        .await;
+    assert!(matches!(written, Ok(OwnerWrite::Written(_))), "{written:?}");
+    let seen = events.outcome().await;
+    assert_eq!(seen[seen.len() - 1].data["detail"], "by the new owner");
 }

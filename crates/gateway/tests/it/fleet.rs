@@ -17,6 +17,9 @@ use tokio_util::task::TaskTracker;
 use crate::pod::{Act, Making, Pod};
 use crate::world::now;
 
+/// A learner's status, and its pod while it lives.
+type Seen = (Status, Option<Arc<Pod>>);
+
 /// A fleet of scripted pods.
 pub(crate) struct Scripted {
     me: Weak<Self>,
@@ -24,7 +27,7 @@ pub(crate) struct Scripted {
     folder: PathBuf,
     verifier: Verifier,
     tracker: TaskTracker,
-    seen: Mutex<HashMap<LearnerId, (Status, Option<Arc<Pod>>)>>,
+    seen: Mutex<HashMap<LearnerId, Seen>>,
     acts: Mutex<HashMap<LearnerId, VecDeque<Act>>>,
     /// Phases in which the next pods begin and stay.
     births: Mutex<VecDeque<Phase>>,
@@ -155,8 +158,16 @@ impl Fleet for Scripted {
             return Ok(());
         }
         let (status, pod) = self.begin(learner, old.epoch.next());
-        let row = self.store.learner(learner, now()).await.expect("a store").expect("there");
-        let put = self.store.put_status(learner, &row.status, &status, now()).await;
+        let row = self
+            .store
+            .learner(learner, now())
+            .await
+            .expect("a store")
+            .expect("there");
+        let put = self
+            .store
+            .put_status(learner, &row.status, &status, now())
+            .await;
         assert!(put.expect("a store"), "somebody else wrote the status");
         let mut seen = self.seen.lock().expect("whole");
         seen.insert(learner.clone(), (status, Some(pod)));
@@ -166,7 +177,12 @@ impl Fleet for Scripted {
     }
 
     async fn sleep(&self, learner: &LearnerId) -> Result<(), Error> {
-        let pod = self.seen.lock().expect("whole").get(learner).and_then(|(_, pod)| pod.clone());
+        let pod = self
+            .seen
+            .lock()
+            .expect("whole")
+            .get(learner)
+            .and_then(|(_, pod)| pod.clone());
         if let Some(pod) = pod {
             pod.dead.cancel();
             self.over(&pod);
@@ -179,7 +195,10 @@ impl Fleet for Scripted {
             return Err(Error::NoLearner(learner.clone()));
         }
         let seen = self.seen.lock().expect("whole");
-        Ok(seen.get(learner).map(|(status, _)| status.clone()).unwrap_or_default())
+        Ok(seen
+            .get(learner)
+            .map(|(status, _)| status.clone())
+            .unwrap_or_default())
     }
 
     fn changes(&self) -> broadcast::Receiver<LearnerId> {

@@ -33,10 +33,12 @@ pub(crate) enum Act {
     Say(Vec<&'static str>),
     /// Says a piece, then waits until it is let go on or stopped, then says the other.
     Hold(&'static str, &'static str),
-    /// Uses a tool, then says this.
+    /// Uses a tool, waits until it is let go on, then says this.
     UseTool(&'static str),
     /// Says this, then fails.
     Fail(&'static str),
+    /// Says this, waits until it is let go on, then fails.
+    FailLater(&'static str),
     /// Says this, then is killed; the sidecar sees it.
     AgentDies(&'static str),
     /// Says this, then the pod is gone.
@@ -128,8 +130,19 @@ impl Pod {
         pod
     }
 
+    /// The agent says something more in each attempt that was made.
+    pub(crate) fn say(&self, text: &str) {
+        for attempt in self.attempts.lock().expect("whole").values() {
+            attempt.say(text);
+        }
+    }
+
     fn check(&self, request: &http::HeaderMap) {
-        let value = request.get("authorization").expect("a token").to_str().expect("text");
+        let value = request
+            .get("authorization")
+            .expect("a token")
+            .to_str()
+            .expect("text");
         let token = value.strip_prefix("Bearer ").expect("a bearer token");
         let claims = self.verifier.caller(token, now()).expect("a valid token");
         assert_eq!((&claims.sub, claims.ep), (&self.learner, self.epoch));
@@ -158,7 +171,9 @@ impl Pod {
                 self.commit(&attempt, &order, false).await;
             }
             Some(Act::Say(pieces)) => {
-                pieces.iter().for_each(|piece| attempt.say(piece));
+                for piece in pieces {
+                    attempt.say(piece);
+                }
                 self.commit(&attempt, &order, false).await;
             }
             Some(Act::Hold(before, after)) => {
@@ -183,20 +198,20 @@ impl Pod {
                         summary: format!("notes {status}"),
                     });
                 }
+                let mut go_on = self.go_on.subscribe();
+                let _ = go_on.wait_for(|go| *go).await;
                 attempt.say(text);
                 self.commit(&attempt, &order, false).await;
             }
             Some(Act::Fail(text)) => {
                 attempt.say(text);
-                *self.phase.lock().expect("whole") = Phase::Ending;
-                attempt.push(Frame::Failed {
-                    code: FailureCode::AgentFailed,
-                    detail: "It did not work.".to_owned(),
-                    retryable: true,
-                    operator_reason: "exit code 3".to_owned(),
-                    timing: PodTiming::default(),
-                });
-                (self.ended)(&self);
+                self.fail(&attempt);
+            }
+            Some(Act::FailLater(text)) => {
+                attempt.say(text);
+                let mut go_on = self.go_on.subscribe();
+                let _ = go_on.wait_for(|go| *go).await;
+                self.fail(&attempt);
             }
             Some(Act::AgentDies(text)) => {
                 attempt.say(text);
@@ -223,9 +238,25 @@ impl Pod {
         }
     }
 
+    fn fail(&self, attempt: &Attempt) {
+        *self.phase.lock().expect("whole") = Phase::Ending;
+        attempt.push(Frame::Failed {
+            code: FailureCode::AgentFailed,
+            detail: "It did not work.".to_owned(),
+            retryable: true,
+            operator_reason: "exit code 3".to_owned(),
+            timing: PodTiming::default(),
+        });
+        (self.ended)(self);
+    }
+
     async fn commit(&self, attempt: &Attempt, order: &TurnOrder, stopped: bool) {
         attempt.push(Frame::Snapshotting);
-        let contact = self.store.contact(&self.learner, self.epoch).await.expect("a store");
+        let contact = self
+            .store
+            .contact(&self.learner, self.epoch)
+            .await
+            .expect("a store");
         let Contact::Current { head, .. } = contact else {
             return attempt.push(Frame::Died {
                 by_agent: false,
@@ -319,7 +350,10 @@ async fn turn(
                 () = broken.cancelled() => None,
             };
             let Some(frame) = frame else {
-                return Some((Err(std::io::Error::other("the connection breaks")), (at, frames)));
+                return Some((
+                    Err(std::io::Error::other("the connection breaks")),
+                    (at, frames),
+                ));
             };
             let mut line = serde_json::to_vec(&frame).expect("JSON");
             line.push(b'\n');
@@ -343,13 +377,15 @@ async fn agent(State(pod): State<Arc<Pod>>, request: Request) -> Response {
         use axum::extract::FromRequestParts as _;
         let (mut parts, _) = request.into_parts();
         let upgrade = axum::extract::WebSocketUpgrade::from_request_parts(&mut parts, &()).await;
-        return upgrade.expect("a WebSocket").on_upgrade(async |mut socket| {
-            while let Some(Ok(message)) = socket.recv().await {
-                if socket.send(message).await.is_err() {
-                    return;
+        return upgrade
+            .expect("a WebSocket")
+            .on_upgrade(async |mut socket| {
+                while let Some(Ok(message)) = socket.recv().await {
+                    if socket.send(message).await.is_err() {
+                        return;
+                    }
                 }
-            }
-        });
+            });
     }
     let names: Vec<String> = request.headers().keys().map(ToString::to_string).collect();
     let shown = serde_json::json!({
@@ -357,7 +393,9 @@ async fn agent(State(pod): State<Arc<Pod>>, request: Request) -> Response {
         "uri": request.uri().to_string(),
         "headers": names,
     });
-    let bytes = axum::body::to_bytes(request.into_body(), 1 << 20).await.expect("a body");
+    let bytes = axum::body::to_bytes(request.into_body(), 1 << 20)
+        .await
+        .expect("a body");
     let mut response = Json(serde_json::json!({
         "asked": shown,
         "body": String::from_utf8_lossy(&bytes),

@@ -18,7 +18,9 @@ async fn a_request_wakes_the_agent_and_carries_nothing_of_ours() {
         .with("x-own", "kept")
         .with("connection", "x-hop")
         .with("x-hop", "1");
-    let answer = asked.raw(Method::POST, "/l/ada/a%20b/c?d=e&f", "the body").await;
+    let answer = asked
+        .raw(Method::POST, "/l/ada/a%20b/c?d=e&f", "the body")
+        .await;
     let seen = answer.is(200).json();
     assert_eq!(seen["asked"]["method"], "POST");
     assert_eq!(seen["asked"]["uri"], "/agent/a%20b/c?d=e&f");
@@ -31,7 +33,10 @@ async fn a_request_wakes_the_agent_and_carries_nothing_of_ours() {
     for refused in ["set-cookie", "service-worker-allowed", "clear-site-data"] {
         assert!(!answer.headers.contains_key(refused), "{refused}");
     }
-    assert_eq!(answer.headers["content-security-policy"], "sandbox allow-scripts allow-forms");
+    assert_eq!(
+        answer.headers["content-security-policy"],
+        "sandbox allow-scripts allow-forms"
+    );
     assert_eq!(answer.headers["x-of-the-agent"], "kept");
     assert_eq!(answer.headers["x-content-type-options"], "nosniff");
 }
@@ -40,12 +45,23 @@ async fn a_request_wakes_the_agent_and_carries_nothing_of_ours() {
 async fn a_path_that_steps_out_reaches_no_agent() {
     let world = World::new().await;
     let ada = world.learner("ada").await;
-    for path in ["/l/ada/../bob/x", "/l/ada/%2e%2e/v1/turns", "/l/ada/a/..%2f..%2fv1"] {
+    for path in [
+        "/l/ada/../bob/x",
+        "/l/ada/%2e%2e/v1/turns",
+        "/l/ada/a/..%2f..%2fv1",
+    ] {
         let answer = ada.get(path).await;
-        assert!(matches!(answer.status.as_u16(), 400 | 404), "{path}: {}", answer.text);
+        assert!(
+            matches!(answer.status.as_u16(), 400 | 404),
+            "{path}: {}",
+            answer.text
+        );
         answer.problem();
     }
-    assert_eq!(world.fleet.made.load(std::sync::atomic::Ordering::SeqCst), 0);
+    assert_eq!(
+        world.fleet.made.load(std::sync::atomic::Ordering::SeqCst),
+        0
+    );
     let folder = ada.get("/l/ada").await;
     assert_eq!(folder.is(308).headers["location"], "/l/ada/");
 }
@@ -54,19 +70,32 @@ async fn a_path_that_steps_out_reaches_no_agent() {
 async fn a_websocket_is_joined_and_one_from_another_site_is_refused() {
     let world = World::new().await;
     let made = json!({"id": "ada"});
-    world.operator().post("/admin/v1/learners", &made).await.is(200);
-    let tokens = world.operator().post("/admin/v1/learners/ada/tokens", &json!({})).await;
+    world
+        .operator()
+        .post("/admin/v1/learners", &made)
+        .await
+        .is(200);
+    let tokens = world
+        .operator()
+        .post("/admin/v1/learners/ada/tokens", &json!({}))
+        .await;
     let token = tokens.json()["token"].as_str().expect("a token").to_owned();
     let address = world.base.replace("http://", "ws://");
     let request = |origin: &str| {
-        let mut request = format!("{address}/l/ada/socket").into_client_request().expect("a request");
+        let mut request = format!("{address}/l/ada/socket")
+            .into_client_request()
+            .expect("a request");
         let headers = request.headers_mut();
-        headers.insert("authorization", format!("Bearer {token}").parse().expect("a value"));
+        headers.insert(
+            "authorization",
+            format!("Bearer {token}").parse().expect("a value"),
+        );
         headers.insert("origin", origin.parse().expect("a value"));
         request
     };
-    let (mut socket, answer) =
-        tokio_tungstenite::connect_async(request(&world.base)).await.expect("a WebSocket");
+    let (mut socket, answer) = tokio_tungstenite::connect_async(request(&world.base))
+        .await
+        .expect("a WebSocket");
     assert_eq!(answer.status(), 101);
     for text in ["hello", "again"] {
         socket.send(Message::text(text)).await.expect("sent");

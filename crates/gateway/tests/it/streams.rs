@@ -8,7 +8,9 @@ const EVENTS: &str = "/v1/learners/ada/events";
 
 fn texts(events: &[Event]) -> Vec<String> {
     let deltas = events.iter().filter(|event| event.name == "delta");
-    deltas.map(|event| event.data["text"].as_str().unwrap_or_default().to_owned()).collect()
+    deltas
+        .map(|event| event.data["text"].as_str().unwrap_or_default().to_owned())
+        .collect()
 }
 
 /// Reads a stream one event a connection until the outcome.
@@ -36,7 +38,7 @@ async fn a_client_that_leaves_after_every_event_sees_what_one_that_stays_sees() 
     let mut seen = staying.until(|event| event.name == "delta").await;
     world.fleet.pod("ada").go_on.send_replace(true);
     let leaving = one_by_one(&ada, None).await;
-    seen.extend(staying.to_outcome().await);
+    seen.extend(staying.outcome().await);
     assert_eq!(leaving, seen);
     assert_rising(&seen);
     assert_eq!(texts(&seen), ["one ", "two"]);
@@ -52,7 +54,7 @@ async fn a_client_that_comes_in_the_middle_gets_the_text_so_far_and_the_rest() {
     early.until(|event| event.name == "delta").await;
     let mut late = ada.events(EVENTS, None).await;
     world.fleet.pod("ada").go_on.send_replace(true);
-    let seen = late.to_outcome().await;
+    let seen = late.outcome().await;
     assert_eq!(text_of(&seen), "one two");
     assert_rising(&seen);
 }
@@ -67,18 +69,18 @@ async fn a_client_that_returns_after_the_outcome_and_a_restart_gets_the_rest_onc
     let mut seen = events.until(|event| event.name == "delta").await;
     drop(events);
     world.fleet.pod("ada").go_on.send_replace(true);
-    streamed(&ada, "ada", "k", "count").await.to_outcome().await;
+    streamed(&ada, "ada", "k", "count").await.outcome().await;
     world.restart().await;
     let ada = world.client_of("ada").await;
     let last = seen[seen.len() - 1].id.clone();
-    let rest = ada.events(EVENTS, Some(&last)).await.to_outcome().await;
+    let rest = ada.events(EVENTS, Some(&last)).await.outcome().await;
     let names: Vec<_> = rest.iter().map(|event| event.name.as_str()).collect();
     assert_eq!(names, ["restart", "delta", "done"]);
     seen.extend(rest);
     assert_rising(&seen);
     assert_eq!(text_of(&seen), "one two");
     let last = seen[seen.len() - 2].id.clone();
-    let again = ada.events(EVENTS, Some(&last)).await.to_outcome().await;
+    let again = ada.events(EVENTS, Some(&last)).await.outcome().await;
     assert_eq!(again.len(), 1, "{again:?}");
 }
 
@@ -96,22 +98,28 @@ async fn a_gateway_that_is_started_again_attaches_to_the_running_turn() {
     let mut events = ada.events(EVENTS, Some(&last)).await;
     seen.extend(events.until(|event| event.name == "delta").await);
     world.fleet.pod("ada").go_on.send_replace(true);
-    seen.extend(events.to_outcome().await);
+    seen.extend(events.outcome().await);
     assert_rising(&seen);
     assert_eq!(text_of(&seen), "one two");
     let document = crate::world::turn_of(&ada, "ada", &turn).await;
-    assert_eq!((&document["state"], &document["attempts"]), (&"done".into(), &1.into()));
-    assert_eq!(world.fleet.pod("ada").orders.lock().expect("whole").len(), 1);
+    assert_eq!(
+        (&document["state"], &document["attempts"]),
+        (&"done".into(), &1.into())
+    );
+    assert_eq!(
+        world.fleet.pod("ada").orders.lock().expect("whole").len(),
+        1
+    );
 }
 
 #[tokio::test]
 async fn an_id_that_is_none_is_refused_and_one_of_another_life_begins_at_the_beginning() {
     let world = World::new().await;
     let ada = world.learner("ada").await;
-    streamed(&ada, "ada", "k", "hello").await.to_outcome().await;
+    streamed(&ada, "ada", "k", "hello").await.outcome().await;
     let bad = ada.with("last-event-id", "now").get(EVENTS).await;
     assert_eq!(bad.is(400).problem(), "invalid_request");
-    let seen = ada.events(EVENTS, Some("9999.3")).await.to_outcome().await;
+    let seen = ada.events(EVENTS, Some("9999.3")).await.outcome().await;
     assert_eq!(text_of(&seen), "You said: hello");
 }
 
@@ -120,13 +128,50 @@ async fn tool_uses_are_durable_events_between_the_text() {
     let world = World::new().await;
     let ada = world.learner("ada").await;
     world.fleet.script("ada", [Act::UseTool("noted")]);
-    let live = streamed(&ada, "ada", "k", "note this").await.to_outcome().await;
+    let mut events = streamed(&ada, "ada", "k", "note this").await;
+    let mut live = events.until(|event| event.data["status"] == "done").await;
+    world.fleet.pod("ada").go_on.send_replace(true);
+    live.extend(events.outcome().await);
     let tools = |events: &[Event]| -> Vec<(String, String)> {
         let tools = events.iter().filter(|event| event.name == "tool");
-        tools.map(|tool| (tool.id.clone(), tool.data["status"].to_string())).collect()
+        tools
+            .map(|tool| (tool.id.clone(), tool.data["status"].to_string()))
+            .collect()
     };
     assert_eq!(tools(&live).len(), 2, "{live:?}");
-    let replayed = streamed(&ada, "ada", "k", "note this").await.to_outcome().await;
+    let replayed = streamed(&ada, "ada", "k", "note this")
+        .await
+        .outcome()
+        .await;
     assert_eq!(tools(&replayed), tools(&live));
     assert_eq!(text_of(&replayed), "noted");
+}
+
+#[tokio::test]
+async fn a_long_answer_is_whole_for_a_client_that_lost_its_place() {
+    let world = World::new().await;
+    let ada = world.learner("ada").await;
+    let piece: &'static str = "a piece of a long answer ".repeat(1000).leak();
+    world.fleet.script("ada", [Act::Hold(piece, "the end")]);
+    let mut early = ada.events(EVENTS, None).await;
+    accepted(&ada, "ada", "k", "tell").await;
+    let mut seen = early.until(|event| event.name == "delta").await;
+    drop(early);
+    let pod = world.fleet.pod("ada");
+    for _ in 0..40 {
+        pod.say(piece);
+    }
+    let mut late = ada.events(EVENTS, Some(&seen[seen.len() - 1].id)).await;
+    seen.extend(late.until(|event| event.name == "delta").await);
+    pod.go_on.send_replace(true);
+    seen.extend(late.outcome().await);
+    assert_rising(&seen);
+    let whole = format!("{}the end", piece.repeat(41));
+    assert!(text_of(&seen) == whole, "the text is not whole");
+    assert_eq!(
+        seen[seen.len() - 1].data["reply"]["text"]
+            .as_str()
+            .map(str::len),
+        Some(whole.len())
+    );
 }

@@ -20,7 +20,9 @@ impl Noting {
         snapshot: &SnapshotId,
     ) -> Result<Generation, Error> {
         let rows = self.store.generations(learner).await.expect("a store");
-        let found = rows.iter().find(|row| row.snapshot.as_ref() == Some(snapshot));
+        let found = rows
+            .iter()
+            .find(|row| row.snapshot.as_ref() == Some(snapshot));
         found.map(|row| row.generation).ok_or(Error::NoSnapshot)
     }
 }
@@ -33,7 +35,11 @@ impl VaultAdmin for Noting {
         snapshot: &SnapshotId,
     ) -> Result<Generation, Error> {
         let to = self.generation(learner, snapshot).await?;
-        let head = self.store.restore(learner, to, now()).await.expect("a store");
+        let head = self
+            .store
+            .restore(learner, to, now())
+            .await
+            .expect("a store");
         head.map(|head| head.generation).ok_or(Error::NoSnapshot)
     }
 

@@ -109,7 +109,10 @@ impl World {
 
     /// Makes a learner and gives its client.
     pub(crate) async fn learner(&self, id: &str) -> Client {
-        let made = self.operator().post("/admin/v1/learners", &json!({"id": id})).await;
+        let made = self
+            .operator()
+            .post("/admin/v1/learners", &json!({"id": id}))
+            .await;
         made.is(200);
         self.client_of(id).await
     }
@@ -117,7 +120,10 @@ impl World {
     pub(crate) async fn client_of(&self, id: &str) -> Client {
         let path = format!("/admin/v1/learners/{id}/tokens");
         let answer = self.operator().post(&path, &json!({})).await;
-        let token = answer.is(200).json()["token"].as_str().expect("a token").to_owned();
+        let token = answer.is(200).json()["token"]
+            .as_str()
+            .expect("a token")
+            .to_owned();
         self.nobody().bearer(&token)
     }
 }
@@ -164,13 +170,19 @@ impl Drop for World {
 /// Sends a message.
 pub(crate) async fn post(client: &Client, learner: &str, key: &str, text: &str) -> Answer {
     let path = format!("/v1/learners/{learner}/messages");
-    client.with("idempotency-key", key).post(&path, &json!({"text": text})).await
+    client
+        .with("idempotency-key", key)
+        .post(&path, &json!({"text": text}))
+        .await
 }
 
 /// Sends a message that is accepted; its turn.
 pub(crate) async fn accepted(client: &Client, learner: &str, key: &str, text: &str) -> String {
     let answer = post(client, learner, key, text).await;
-    answer.is(202).json()["turn_id"].as_str().expect("a turn").to_owned()
+    answer.is(202).json()["turn_id"]
+        .as_str()
+        .expect("a turn")
+        .to_owned()
 }
 
 /// Sends a message and reads its turn's stream.
@@ -186,6 +198,8 @@ pub(crate) async fn streamed(client: &Client, learner: &str, key: &str, text: &s
 
 /// The turn's document.
 pub(crate) async fn turn_of(client: &Client, learner: &str, turn: &str) -> Value {
-    let answer = client.get(&format!("/v1/learners/{learner}/turns/{turn}")).await;
+    let answer = client
+        .get(&format!("/v1/learners/{learner}/turns/{turn}"))
+        .await;
     answer.is(200).json()
 }

@@ -1,0 +1,84 @@
+use std::sync::Weak;
+
+use carrel_core::{EventVersion, PodUid};
+use uuid::Uuid;
+
+use super::*;
+
+fn waker() -> Waker {
+    let learner = "ada".parse().expect("a label");
+    Waker::new(Arc::new(Hub::new(learner, EventVersion(0), Weak::new())))
+}
+
+fn status(epoch: u64, state: LearnerState, has_pod: bool) -> Status {
+    let pod = PodRef {
+        name: format!("w-{epoch}"),
+        uid: PodUid(Uuid::from_u128(epoch.into())),
+        address: format!("unix:/run/{epoch}.sock"),
+    };
+    Status {
+        epoch: Epoch(epoch),
+        state,
+        pod: has_pod.then_some(pod),
+        ..Status::default()
+    }
+}
+
+#[test]
+fn a_pod_that_takes_turns_is_tried_and_any_other_asks_for_the_next_epoch() {
+    use LearnerState::{Asleep, Busy, Draining, Failed, Ready, Restoring, Snapshotting, Waking};
+    for state in [Waking, Restoring, Ready, Busy] {
+        let seen = status(4, state, true);
+        let pod = seen.pod.clone().expect("a pod");
+        assert_eq!(waker().look(&seen), Look::Try(pod));
+    }
+    for state in [Asleep, Draining, Snapshotting, Failed] {
+        assert_eq!(waker().look(&status(4, state, true)), Look::Ask(Epoch(4)));
+    }
+    assert_eq!(waker().look(&status(4, Waking, false)), Look::Ask(Epoch(4)));
+    assert_eq!(
+        waker().look(&status(4, LearnerState::Deleting, false)),
+        Look::Gone
+    );
+}
+
+#[test]
+fn an_incarnation_that_was_dismissed_is_not_tried_again() {
+    let mut waker = waker();
+    waker.dismiss(Epoch(4));
+    assert_eq!(
+        waker.look(&status(4, LearnerState::Ready, true)),
+        Look::Ask(Epoch(4))
+    );
+    let next = status(5, LearnerState::Waking, true);
+    assert!(matches!(waker.look(&next), Look::Try(_)));
+}
+
+#[test]
+fn the_end_of_the_one_that_was_waited_for_is_seen() {
+    let mut waker = waker();
+    waker.tried = Some(Epoch(4));
+    assert!(matches!(
+        waker.look(&status(4, LearnerState::Restoring, true)),
+        Look::Try(_)
+    ));
+    for seen in [
+        status(4, LearnerState::Failed, false),
+        status(4, LearnerState::Draining, true),
+        status(5, LearnerState::Waking, true),
+    ] {
+        assert_eq!(waker.look(&seen), Look::Ended(Epoch(4)));
+    }
+}
+
+#[test]
+fn a_short_wake_says_the_usual_and_a_long_one_what_it_waits_for() {
+    let at = |second| Timestamp::from_second(second).expect("in range");
+    let seen = Status {
+        since: Some(at(100)),
+        detail: "waits for a place".to_owned(),
+        ..status(4, LearnerState::Waking, false)
+    };
+    assert_eq!(waits_for(&seen, at(101)), FETCHING);
+    assert_eq!(waits_for(&seen, at(103)), "waits for a place");
+}

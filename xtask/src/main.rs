@@ -1,1 +1,38 @@
-fn main() {}
+#![doc = include_str!("../README.md")]
+#![expect(
+    clippy::print_stdout,
+    reason = "a command line for people, whose output is its purpose"
+)]
+
+mod arch;
+mod bench;
+mod cargo;
+mod lint;
+mod test;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+cargo xtask test    builds and runs all tests; installs what they need
+cargo xtask lint    formatting, clippy with warnings as errors, arch
+cargo xtask arch    arrows between crates, sizes of files, names and READMEs
+cargo xtask bench   the figures of docs/BENCHMARKS.md, on this machine";
+
+fn main() -> anyhow::Result<ExitCode> {
+    let word = std::env::args().nth(1).unwrap_or_default();
+    let passed = match word.as_str() {
+        "test" => test::run()?,
+        "lint" => lint::run()?,
+        "arch" => arch::run()?,
+        "bench" => bench::run()?,
+        _ => {
+            println!("{USAGE}");
+            return Ok(ExitCode::from(if word == "help" { 0 } else { 2 }));
+        }
+    };
+    Ok(if passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

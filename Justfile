@@ -1,0 +1,25 @@
+# Short names for the everyday commands; each also works as it stands here.
+
+# What there is.
+default:
+    @just --list
+
+# Run everything on this machine.
+up *arguments:
+    cargo run --release -- up {{arguments}}
+
+# All tests; installs what they need.
+test:
+    cargo xtask test
+
+# Formatting, clippy with warnings as errors, arrows and sizes.
+lint:
+    cargo xtask lint
+
+# The figures of docs/BENCHMARKS.md.
+bench *names:
+    cargo xtask bench {{names}}
+
+# Format everything.
+fmt:
+    cargo fmt --all

@@ -1,0 +1,73 @@
+//! `cargo xtask test`: gets what the tests need, builds everything once, runs every test program, and says on the
+//! last line how many tests passed, failed and were skipped.
+
+pub(crate) mod build;
+mod needs;
+mod program;
+mod report;
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use build::Artifact;
+use report::{Counts, Report};
+
+/// The package of the tests that start the whole executable.
+const END_TO_END: &str = "carrel-tests";
+/// What one test program of a crate may take.
+const BOUND: Duration = Duration::from_mins(10);
+/// What one end-to-end program may take.
+const END_TO_END_BOUND: Duration = Duration::from_mins(20);
+
+pub(crate) fn run() -> anyhow::Result<bool> {
+    let started = Instant::now();
+    println!("== what the tests need of this machine");
+    needs::provide();
+
+    println!("== building everything once: the executable, the crates, their tests");
+    let built = build::build(&["--workspace", "--all-targets"])?;
+    let carrel = built
+        .iter()
+        .find(|artifact| artifact.name == "carrel" && artifact.kind == "bin" && !artifact.is_test)
+        .context("the build gave no executable 'carrel'")?;
+
+    let tests: Vec<&Artifact> = built.iter().filter(|artifact| artifact.is_test).collect();
+    let (end_to_end, of_crates): (Vec<&Artifact>, Vec<&Artifact>) =
+        tests.iter().partition(|test| test.package == END_TO_END);
+    let mut total = Counts::default();
+    println!("== tests of the crates ({} programs)", of_crates.len());
+    for test in of_crates {
+        total += one(test, carrel, BOUND)?;
+    }
+    println!(
+        "== end-to-end tests, against {}",
+        carrel.executable.display()
+    );
+    for test in end_to_end {
+        total += one(test, carrel, END_TO_END_BOUND)?;
+    }
+
+    println!("== done in {} s", started.elapsed().as_secs());
+    println!("total: {total}");
+    Ok(total.failed == 0)
+}
+
+/// Runs one test program and says how it went; all of its output, if it failed.
+fn one(test: &Artifact, carrel: &Artifact, bound: Duration) -> anyhow::Result<Counts> {
+    let label = format!("{} {} ({})", test.package, test.name, test.kind);
+    let ran = program::run(test, &carrel.executable, bound)?;
+    let Report { counts, skips } = report::read(&ran.output, ran.ended_well);
+    if counts.is_nothing() {
+        return Ok(counts);
+    }
+    println!("{label}: {counts} in {:.1} s", ran.took.as_secs_f64());
+    for skip in skips {
+        println!("    {skip}");
+    }
+    if counts.failed > 0 {
+        println!("---- output of {label}, which {}", ran.ending);
+        println!("{}", report::without_successes(&ran.output));
+        println!("---- end of the output of {label}");
+    }
+    Ok(counts)
+}

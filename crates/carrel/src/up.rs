@@ -2,6 +2,8 @@
 
 mod banner;
 mod data;
+mod documents;
+mod ground;
 mod models;
 mod parts;
 mod serve;

@@ -16,7 +16,10 @@ crate::tests![
 ];
 
 async fn the_agent_has_its_own_identity_and_no_rights(bed: Bed) -> Outcome {
+    let careless = std::fs::File::open("/etc/passwd").unwrap();
+    rustix::io::fcntl_setfd(&careless, rustix::io::FdFlags::empty()).unwrap();
     let said = bed.run(&["whoami"]).await;
+    drop(careless);
     for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
         assert_eq!(value(&said, set), "0000000000000000", "{set}");
     }
@@ -179,5 +182,29 @@ async fn the_kernel_refuses_the_usual_ways_out_even_without_a_filter(bed: Bed) -
         assert_eq!(value(&said, way), "false", "{way}");
     }
     assert_eq!(value(&said, "cgroup"), "false");
+    for path in [
+        "/",
+        "/usr",
+        "/run/carrel",
+        "/proc/sys",
+        "/proc/bus",
+        "/proc/irq",
+    ] {
+        assert_eq!(value(&said, &format!("sealed {path}")), "true", "{path}");
+    }
+    let masked = [
+        "/proc/kcore",
+        "/proc/keys",
+        "/proc/interrupts",
+        "/proc/acpi",
+        "/proc/scsi",
+    ];
+    let said = bed.run(&[&["read"], &masked[..]].concat()).await;
+    for path in masked {
+        assert!(
+            ["0", "nothing"].contains(&value(&said, path)),
+            "{path}: {said}"
+        );
+    }
     Outcome::Passed
 }

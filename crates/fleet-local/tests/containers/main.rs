@@ -48,7 +48,7 @@ fn run_all(filter: Option<&str>) -> bool {
         .build()
         .unwrap();
     let passed = runtime.block_on(Box::pin(run_round(filter)));
-    passed && run_as_ordinary_user(filter)
+    run_as_ordinary_user(filter) && passed
 }
 
 async fn run_round(filter: Option<&str>) -> bool {

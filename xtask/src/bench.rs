@@ -21,7 +21,7 @@ pub(crate) fn run() -> anyhow::Result<bool> {
     let status = std::process::Command::new(bench)
         .args(std::env::args_os().skip(2))
         .current_dir(cargo::root())
-        .env("CARREL_TEST_PROGRAM", carrel)
+        .env("CARREL_BIN", carrel)
         .status()
         .context("starting the measurements")?;
     Ok(status.success())

@@ -10,12 +10,14 @@ use serde_json::Value;
 use super::load::Error;
 
 /// Variables that are flags of the command line or belong to agents and tools, not paths of the file.
-const OTHERS: [&str; 6] = [
+const OTHERS: [&str; 8] = [
     "CARREL_SERVER",
     "CARREL_TOKEN_FILE",
     "CARREL_DATA_DIR",
     "CARREL_CONFIG",
+    "CARREL_BIN",
     "CARREL_REQUIRE",
+    "CARREL_SEED",
     "CARREL_LOG",
 ];
 /// Prefixes of the same.

@@ -25,46 +25,46 @@ impl Fingerprint {
 
 /// Takes it, without the names that snapshots leave out. A workspace that changes meanwhile is like no other.
 pub(crate) fn take(workspace: &Path, exclude: &[String]) -> Fingerprint {
-    let mut hash = Sha256::new();
-    let root = workspace.as_os_str().len();
-    match folder(workspace, root, exclude, &mut hash) {
-        Ok(()) => Fingerprint(Some(hash.finalize().into())),
-        Err(_) => Fingerprint::UNKNOWN,
-    }
+    hash(workspace, exclude).map_or(Fingerprint::UNKNOWN, |hash| Fingerprint(Some(hash)))
 }
 
-fn folder(path: &Path, root: usize, exclude: &[String], hash: &mut Sha256) -> io::Result<()> {
-    let mut entries = fs::read_dir(path)?.collect::<Result<Vec<_>, _>>()?;
-    entries.sort_unstable_by_key(fs::DirEntry::file_name);
-    for entry in entries {
-        let name = entry.file_name();
-        if exclude
-            .iter()
-            .any(|left_out| left_out.as_bytes() == name.as_bytes())
-        {
-            continue;
-        }
-        let (path, metadata) = (entry.path(), entry.metadata()?);
-        hash.update(&path.as_os_str().as_bytes()[root..]);
-        hash.update([0]);
-        // A folder's own times change with what is left out of it; its content is hashed anyway.
-        let times = if metadata.is_dir() {
-            [0, 0]
-        } else {
-            [metadata.ctime(), metadata.ctime_nsec()]
-        };
-        for number in times {
-            hash.update(number.to_le_bytes());
-        }
-        hash.update(metadata.ino().to_le_bytes());
-        hash.update(metadata.mode().to_le_bytes());
-        if metadata.is_dir() {
-            folder(&path, root, exclude, hash)?;
-        } else {
-            hash.update(metadata.size().to_le_bytes());
+/// A list and no recursion: an agent can make folders deeper than a stack.
+fn hash(workspace: &Path, exclude: &[String]) -> io::Result<[u8; 32]> {
+    let (mut hash, root) = (Sha256::new(), workspace.as_os_str().len());
+    let mut folders = vec![workspace.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let mut entries = fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
+        entries.sort_unstable_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            let name = entry.file_name();
+            if exclude
+                .iter()
+                .any(|left_out| left_out.as_bytes() == name.as_bytes())
+            {
+                continue;
+            }
+            let (path, metadata) = (entry.path(), entry.metadata()?);
+            hash.update(&path.as_os_str().as_bytes()[root..]);
+            hash.update([0]);
+            // A folder's own times change with what is left out of it; its content is hashed anyway.
+            let times = if metadata.is_dir() {
+                [0, 0]
+            } else {
+                [metadata.ctime(), metadata.ctime_nsec()]
+            };
+            for number in times {
+                hash.update(number.to_le_bytes());
+            }
+            hash.update(metadata.ino().to_le_bytes());
+            hash.update(metadata.mode().to_le_bytes());
+            if metadata.is_dir() {
+                folders.push(path);
+            } else {
+                hash.update(metadata.size().to_le_bytes());
+            }
         }
     }
-    Ok(())
+    Ok(hash.finalize().into())
 }
 
 #[cfg(test)]

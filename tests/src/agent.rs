@@ -1,0 +1,43 @@
+//! Agents that count: each turn adds one to a file in the workspace and answers with the number. They need nothing but
+//! `/bin/sh` and `/usr/bin/perl` of the host, and do what a message tells them besides.
+
+use serde_json::{Value, json};
+
+const HTTP: &str = include_str!("agent/counting.pl");
+const COMMAND: &str = include_str!("agent/counting.sh");
+
+/// A class whose agent counts behind the adapter `Http`; `more` is laid over its spec, one level deep.
+///
+/// What a message tells it, after it has counted: `slow N` answers in N pieces, 20 ms apart · `die` ends by SIGKILL ·
+/// `exit` ends with status 1 · `hang` says nothing any more · `write N` writes N MiB · `files N` makes N files ·
+/// `context` answers with the context that it was given.
+pub fn http(name: &str, more: &Value) -> Value {
+    class(name, &json!({"adapter": "Http", "command": ["/usr/bin/perl", "-e", HTTP]}), more)
+}
+
+/// A class whose agent counts behind the adapter `Command`; it only counts.
+pub fn command(name: &str, more: &Value) -> Value {
+    class(name, &json!({"adapter": "Command", "command": ["/bin/sh", "-c", COMMAND]}), more)
+}
+
+fn class(name: &str, agent: &Value, more: &Value) -> Value {
+    let mut spec = json!({"agent": agent, "resources": {"cpu": "2"}});
+    if let (Some(spec), Some(more)) = (spec.as_object_mut(), more.as_object()) {
+        spec.extend(more.clone());
+    }
+    document("LearnerClass", name, &spec)
+}
+
+/// A learner of a class.
+pub fn learner(name: &str, class: &str) -> Value {
+    document("Learner", name, &json!({"className": class}))
+}
+
+fn document(kind: &str, name: &str, spec: &Value) -> Value {
+    json!({
+        "apiVersion": "carrel.dev/v1alpha1",
+        "kind": kind,
+        "metadata": {"name": name},
+        "spec": spec,
+    })
+}

@@ -1,0 +1,67 @@
+use strict; use warnings; use Socket;
+$SIG{PIPE} = 'IGNORE';
+socket(my $listener, PF_INET, SOCK_STREAM, 0) or die "socket: $!";
+setsockopt($listener, SOL_SOCKET, SO_REUSEADDR, pack('l', 1));
+bind($listener, sockaddr_in($ENV{CARREL_AGENT_PORT}, INADDR_LOOPBACK)) or die "bind: $!";
+listen($listener, 16) or die "listen: $!";
+while (accept(my $client, $listener)) {
+    my $request = '';
+    while ($request !~ /\r\n\r\n/) { sysread($client, $request, 65536, length $request) or last }
+    my ($head, $body) = split /\r\n\r\n/, $request, 2;
+    if ($head =~ /content-length: *(\d+)/i) {
+        while (length $body < $1) { sysread($client, $body, 65536, length $body) or last }
+    }
+    if ($head =~ m{^GET /healthz}) {
+        syswrite($client, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+    } else {
+        syswrite($client, "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nConnection: close\r\n\r\n");
+        turn($client, $body);
+    }
+    close $client;
+}
+sub say_text {
+    my ($client, $text) = @_;
+    $text =~ s/([\\"])/\\$1/g;
+    $text =~ s/([\x00-\x1f])/sprintf '\\u%04x', ord $1/ge;
+    syswrite($client, qq({"type":"text","text":"$text"}\n));
+}
+# The sidecar closes its half when the turn is stopped.
+sub stopped {
+    my $ready = '';
+    vec($ready, fileno $_[0], 1) = 1;
+    return select($ready, undef, undef, 0.02) && !sysread($_[0], my $byte, 1);
+}
+sub save {
+    my ($name, $content) = @_;
+    open(my $file, '>', $name) or die "$name: $!";
+    print $file $content or die "$name: $!";
+    close $file or die "$name: $!";
+}
+sub turn {
+    my ($client, $body) = @_;
+    my ($text) = $body =~ /"message":\{.*?"text":"((?:[^"\\]|\\.)*)"/;
+    my ($context) = $body =~ /"context":(\[.*?\])/;
+    my $n = 0;
+    if (open(my $file, '<', 'n')) { $n = <$file> }
+    $n++;
+    save('n', $n);
+    say_text($client, "$n");
+    if ($text =~ /^slow (\d+)/) {
+        for my $piece (1 .. $1) {
+            if (stopped($client)) { say_text($client, ' stopped'); last }
+            say_text($client, " $piece");
+        }
+    } elsif ($text eq 'die') { kill 'KILL', $$
+    } elsif ($text eq 'exit') { exit 1
+    } elsif ($text eq 'hang') { 1 until stopped($client)
+    } elsif ($text =~ /^write (\d+)/) {
+        open(my $random, '<', '/dev/urandom') or die "urandom: $!";
+        open(my $file, '>', 'big') or die "big: $!";
+        for (1 .. $1) { sysread($random, my $bytes, 1 << 20); syswrite($file, $bytes) or die "big: $!" }
+    } elsif ($text =~ /^files (\d+)/) {
+        mkdir 'many';
+        save("many/$_", $_) for 1 .. $1;
+    } elsif ($text eq 'context') { say_text($client, ' context ' . ($context // 'none'))
+    } else { select(undef, undef, undef, 0.03) }
+    syswrite($client, qq({"type":"done"}\n));
+}

@@ -1,0 +1,135 @@
+//! What a server runs on this machine, and what it left, seen from outside.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustix::process::Signal;
+use sha2::{Digest as _, Sha256};
+
+use crate::up::signal;
+
+/// One pod of a server, by its processes' numbers on the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pod {
+    /// Its name.
+    pub name: String,
+    /// Its sidecar.
+    pub sidecar: u32,
+    /// Its shim, once it runs.
+    pub shim: Option<u32>,
+}
+
+/// A child of a server.
+struct Child {
+    pid: u32,
+    user: u32,
+    arguments: Vec<String>,
+}
+
+impl Child {
+    fn is(&self, role: &str) -> bool {
+        self.arguments.get(1).is_some_and(|word| word == role)
+    }
+}
+
+/// The pods of a server: those of its children that are sidecars, each with the shim of the same user.
+pub fn pods(server: u32) -> Vec<Pod> {
+    let children = children(server);
+    let sidecars = children.iter().filter(|child| child.is("sidecar"));
+    sidecars
+        .filter_map(|sidecar| {
+            let path = sidecar.arguments.iter().find_map(|word| word.split_once("/p/"))?.1;
+            let shim = children.iter().find(|child| child.is("shim") && child.user == sidecar.user);
+            Some(Pod {
+                name: path.split('/').next()?.to_owned(),
+                sidecar: sidecar.pid,
+                shim: shim.map(|shim| shim.pid),
+            })
+        })
+        .collect()
+}
+
+fn children(server: u32) -> Vec<Child> {
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(|pid: u32| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let field = |name: &str| -> Option<u32> {
+                let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+                line.split_whitespace().next()?.parse().ok()
+            };
+            let ours = field("PPid:")? == server;
+            ours.then(|| Some(Child { pid, user: field("Uid:")?, arguments: arguments(pid) }))?
+        })
+        .collect()
+}
+
+fn arguments(pid: u32) -> Vec<String> {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).split('\0').map(str::to_owned).collect()
+}
+
+/// Kills a process; whether it was there.
+pub fn kill(pid: u32) -> bool {
+    lives(pid) && signal(pid, Signal::KILL).is_ok()
+}
+
+/// Whether a process lives (one that only waits to be reaped does not).
+pub fn lives(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    status.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+/// The folder in which a server on this data folder has its sockets and pods: the name that `carrel up` gives it.
+pub fn run_dir(data: &Path) -> PathBuf {
+    let digest = Sha256::digest(data.as_os_str().as_encoded_bytes());
+    let user = rustix::process::geteuid().as_raw();
+    Path::new("/var/tmp").join(format!("carrel-{user}-{}", hex::encode(&digest[..5])))
+}
+
+/// The control groups of a pod, in every hierarchy.
+pub fn control_groups(pod: &str) -> Vec<PathBuf> {
+    folders_named(Path::new("/sys/fs/cgroup"), pod, 8)
+}
+
+fn folders_named(below: &Path, name: &str, depth: u32) -> Vec<PathBuf> {
+    let entries = fs::read_dir(below).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders
+        .flat_map(|entry| {
+            if entry.file_name() == name {
+                vec![entry.path()]
+            } else if depth > 0 {
+                folders_named(&entry.path(), name, depth - 1)
+            } else {
+                Vec::new()
+            }
+        })
+        .collect()
+}
+
+/// What is left of pods that a server on this data folder had: processes, control groups, folders and mounts, a line each.
+pub fn left_of(data: &Path, pods: &[Pod]) -> Vec<String> {
+    let run_dir = run_dir(data);
+    let mut left = Vec::new();
+    for pod in pods {
+        let processes = std::iter::once(pod.sidecar).chain(pod.shim);
+        left.extend(processes.filter(|pid| lives(*pid)).map(|pid| format!("process {pid}")));
+        let groups = control_groups(&pod.name);
+        left.extend(groups.iter().map(|path| format!("group {}", path.display())));
+    }
+    let entries = ["p", "c"].map(|folder| fs::read_dir(run_dir.join(folder)));
+    let entries = entries.into_iter().flatten().flatten().flatten();
+    let folders = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("w-"));
+    left.extend(folders.map(|entry| format!("folder {}", entry.path().display())));
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let ours = run_dir.display().to_string();
+    let mounts = mounts.lines().filter(|line| line.contains(&ours));
+    left.extend(mounts.map(|line| format!("mount {line}")));
+    left
+}
+
+pub(crate) fn remove_run_dir(data: &Path) {
+    // Nobody looks for it again: its name is that of a folder that goes too.
+    let _ = fs::remove_dir_all(run_dir(data));
+}

@@ -1,0 +1,183 @@
+//! One `carrel up`, on a folder of its own.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::api::Api;
+use crate::machine;
+use crate::require::{carrel, skip};
+use crate::wait::eventually;
+
+/// Tests send more messages than people may.
+const CONFIG: &str = "limits: {messagesPerMinute: 1000000}\n";
+/// A server that was asked to end has done so by then.
+const STOPS_WITHIN: Duration = Duration::from_secs(30);
+
+/// How a server is started.
+#[derive(Debug, Default)]
+pub struct Setup {
+    /// `LearnerClass` and `Learner` documents.
+    pub documents: Vec<Value>,
+    /// What a shell does before the server takes its place, in mounts of its own; `$DATA` is the data folder.
+    pub first: Option<String>,
+}
+
+/// A running server. Dropping it kills it.
+#[derive(Debug)]
+pub struct Up {
+    folder: TempDir,
+    first: Option<String>,
+    child: Child,
+    ready: Value,
+    /// A client of it.
+    pub api: Api,
+}
+
+impl Up {
+    /// Starts a server in a new folder and waits until it is ready; `None` when the machine gives it no containers, which
+    /// is said.
+    ///
+    /// # Panics
+    /// If there are none and `CARREL_REQUIRE` names `oci`.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start(test: &str, setup: Setup) -> anyhow::Result<Option<Self>> {
+        let folder = TempDir::with_prefix("carrel-tests-")?;
+        let mut text = CONFIG.to_owned();
+        for document in &setup.documents {
+            text.push_str("---\n");
+            text.push_str(&document.to_string());
+            text.push('\n');
+        }
+        std::fs::write(folder.path().join("config.yaml"), text)?;
+        std::fs::create_dir_all(folder.path().join("data/objects"))?;
+        let (child, ready, api) = run(folder.path(), setup.first.as_deref()).await?;
+        let up = Self { folder, first: setup.first, child, ready, api };
+        if up.ready["isolation"] == "oci" {
+            return Ok(Some(up));
+        }
+        skip(test, "oci", &format!("no containers here: isolation is {}", up.ready["isolation"]));
+        Ok(None)
+    }
+
+    /// The data folder.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A command on this server's folder.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(carrel());
+        command.args(words).env("CARREL_DATA_DIR", self.data());
+        command
+    }
+
+    /// Ends it by SIGKILL and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it had ended by itself.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        let status = self.child.wait()?;
+        ensure!(status.code().is_none(), "the server had ended by itself: {status}");
+        Ok(())
+    }
+
+    /// Ends it by SIGTERM: its exit status.
+    ///
+    /// # Errors
+    /// When it has not ended in time.
+    pub async fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
+        signal(self.child.id(), Signal::TERM)?;
+        let child = &mut self.child;
+        eventually("the server ends after SIGTERM", STOPS_WITHIN, || {
+            let status = child.try_wait();
+            async move { Ok(status?) }
+        })
+        .await
+    }
+
+    /// Starts it again on the same folder, after it ended.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn again(&mut self) -> anyhow::Result<()> {
+        let (child, ready, api) = run(self.folder.path(), self.first.as_deref()).await?;
+        (self.child, self.ready, self.api) = (child, ready, api);
+        Ok(())
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        machine::remove_run_dir(&self.data());
+    }
+}
+
+/// Sends a signal.
+///
+/// # Errors
+/// When there is no such process.
+pub fn signal(pid: u32, signal: Signal) -> anyhow::Result<()> {
+    let pid = Pid::from_raw(i32::try_from(pid)?).context("a process has a number")?;
+    Ok(kill_process(pid, signal)?)
+}
+
+async fn run(folder: &Path, first: Option<&str>) -> anyhow::Result<(Child, Value, Api)> {
+    let binary = carrel();
+    let data = folder.join("data");
+    let mut command = match first {
+        None => Command::new(&binary),
+        Some(first) => {
+            let mut shell = Command::new("unshare");
+            shell.args(["--mount", "--propagation", "private", "/bin/sh", "-e", "-c"]);
+            shell.arg(format!("{first}\nexec \"$0\" \"$@\"")).arg(&binary).env("DATA", &data);
+            shell
+        }
+    };
+    command
+        .args(["up", "--listen", "127.0.0.1:0", "--model-listen", "127.0.0.1:0", "-o", "json"])
+        .arg("--data-dir")
+        .arg(&data)
+        .arg("--config")
+        .arg(folder.join("config.yaml"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    let mut child = command.spawn().context("starting carrel up")?;
+    let stdout = child.stdout.take().context("its output is ours")?;
+    let line = tokio::task::spawn_blocking(move || {
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line).map(|_| line)
+    });
+    let line = tokio::time::timeout(Duration::from_secs(30), line).await;
+    let ready: Option<Value> = line
+        .ok()
+        .and_then(|joined| joined.ok()?.ok())
+        .and_then(|line| serde_json::from_str(&line).ok());
+    let Some(ready) = ready else {
+        let _ = child.kill();
+        let status = child.wait()?;
+        anyhow::bail!("carrel up was not ready: {status}");
+    };
+    let text =
+        |key: &str| ready[key].as_str().with_context(|| format!("the ready line has no {key}"));
+    let token = std::fs::read_to_string(text("admin_token_file")?)?;
+    let api = Api::new(text("gateway_url")?, token.trim())?;
+    Ok((child, ready, api))
+}

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::client::text_of;
+use crate::client::{PATIENCE, text_of};
 use crate::pod::Act;
 use crate::world::{World, accepted, streamed, turn_of};
 
@@ -135,10 +135,22 @@ async fn two_hundred_learners_at_once_each_get_their_answer() {
         }
     });
     futures::future::join_all(turns).await;
-    let metrics = world.nobody().get("/metrics").await.is(200).text.clone();
+    // The last is measured just after its client was told.
+    let wanted = "carrel_turn_duration_seconds_count{result=\"done\"} 200";
+    let measured = async {
+        loop {
+            let metrics = world.nobody().get("/metrics").await.is(200).text.clone();
+            if metrics.contains(wanted) {
+                return metrics;
+            }
+        }
+    };
+    let metrics = tokio::time::timeout(PATIENCE, measured)
+        .await
+        .expect("all measured");
     assert!(metrics.contains("carrel_turns_waiting 0"), "{metrics}");
     assert!(
-        metrics.contains("carrel_turn_duration_seconds_count{result=\"done\"} 200"),
+        metrics.contains("carrel_wakes_total{start_kind=\"cold\",result=\"ready\"} 200"),
         "{metrics}"
     );
 }

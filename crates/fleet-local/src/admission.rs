@@ -94,13 +94,13 @@ mod tests {
             .place(|| unreachable!("a place is free"))
             .await
             .expect("open");
-        let mut full = false;
-        let mut second = std::pin::pin!(admission.place(|| full = true));
+        let full = std::cell::Cell::new(false);
+        let mut second = std::pin::pin!(admission.place(|| full.set(true)));
         let early = tokio::time::timeout(Duration::from_secs(60), &mut second).await;
         assert!(early.is_err(), "the cap did not hold");
         drop(first);
         assert!(second.await.is_some());
-        assert!(full, "nobody was told to make room");
+        assert!(full.get(), "nobody was told to make room");
     }
 
     #[tokio::test(start_paused = true)]

@@ -66,7 +66,7 @@ async fn run_round(filter: Option<&str>) -> bool {
         Isolation::Process { reason } => {
             let required = std::env::var_os("CARREL_REQUIRE")
                 .is_some_and(|list| list.to_string_lossy().split(',').any(|word| word == "oci"));
-            println!("user {user}: skipped, no containers here: {reason}");
+            println!("SKIP containers_of_user_{user}: none can be started here: {reason}");
             return !required;
         }
     }

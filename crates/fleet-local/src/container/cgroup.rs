@@ -131,6 +131,16 @@ impl Cgroups {
         }
     }
 
+    /// The file that counts the processes of a container that the kernel killed for want of memory, once it is made.
+    pub(super) fn memory_events(&self, id: &ContainerId) -> Option<PathBuf> {
+        let folder = self.folders.get(&Limit::Memory)?;
+        let file = match folder.version {
+            Version::V1 => "memory.oom_control",
+            Version::V2 => "memory.events",
+        };
+        Some(folder.path.join(id.as_str()).join(file))
+    }
+
     /// Containers that have a group here, living or left over.
     pub(super) fn containers(&self) -> Vec<ContainerId> {
         let mut found: Vec<_> = self

@@ -127,6 +127,12 @@ impl Runtime {
         }
     }
 
+    /// The file in which the kernel counts a container's processes that it killed for want of memory; absent where
+    /// memory cannot be limited.
+    pub fn memory_events(&self, id: &ContainerId) -> Option<PathBuf> {
+        self.inner.cgroups.memory_events(id)
+    }
+
     /// Makes a container and executes its command. When this returns, the command runs.
     ///
     /// # Cancel safety

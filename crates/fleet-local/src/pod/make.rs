@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{DirBuilderExt as _, chown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -68,27 +68,47 @@ impl Maker {
     pub(crate) async fn make(&self, class: &ClassSpec) -> Result<Pod, PodError> {
         let uid = PodUid(Uuid::now_v7());
         let name = name_of(uid);
-        let slot = self.next_slot.fetch_add(1, Ordering::Relaxed);
-        let host = Runtime::host_ids(slot);
         let dir = self.ground.pods_dir.join(&name);
+        let made = self.make_in(&dir, uid, name, class).await;
+        if made.is_err() {
+            // Nothing runs in it yet; that it cannot be removed is found at the next start.
+            let _: std::io::Result<()> = std::fs::remove_dir_all(&dir);
+        }
+        made
+    }
+
+    async fn make_in(
+        &self,
+        dir: &Path,
+        uid: PodUid,
+        name: String,
+        class: &ClassSpec,
+    ) -> Result<Pod, PodError> {
+        let host = Runtime::host_ids(self.next_slot.fetch_add(1, Ordering::Relaxed));
         let (shared, workspace) = (dir.join("shared"), dir.join("workspace"));
         let owned_by = self.runtime.is_some().then_some((host.uid, host.gid));
-        for folder in [&dir, &shared, &workspace] {
+        for folder in [dir, &shared, &workspace] {
             make_folder(folder, owned_by).map_err(PodError::Folder)?;
         }
         let socket = dir.join("sidecar.sock");
+        let mut memory_events = None;
         let agent = match &self.runtime {
             Some(runtime) => {
                 let image = self.image_of(class).await?;
                 let spec = container_spec(&name, image.as_ref(), &shared, &workspace, host, class)?;
+                memory_events = runtime.memory_events(&spec.id);
                 AgentStart::Container(Box::new(runtime.clone()), Box::new(spec))
             }
             None => AgentStart::Process(self.plain_shim(&shared, &workspace)),
         };
-        let child = self
-            .sidecar(uid, &socket, &shared, &workspace, owned_by)
-            .spawn()
-            .map_err(PodError::Sidecar)?;
+        let mut sidecar = self.sidecar(uid, &socket, &shared, &workspace);
+        if let Some(events) = memory_events {
+            sidecar.arg("--memory-events").arg(events);
+        }
+        if let Some((user, group)) = owned_by {
+            sidecar.uid(user).gid(group);
+        }
+        let child = sidecar.spawn().map_err(PodError::Sidecar)?;
         let reference = PodRef {
             name,
             uid,
@@ -105,7 +125,7 @@ impl Maker {
         let watched = Watched {
             ground: self.ground.clone(),
             uid,
-            dir,
+            dir: dir.to_path_buf(),
             child,
             agent,
             sidecar: sidecar.clone(),
@@ -143,7 +163,6 @@ impl Maker {
         socket: &Path,
         shared: &Path,
         workspace: &Path,
-        owned_by: Option<(u32, u32)>,
     ) -> Command {
         let mut command = Command::new(&self.ground.executable);
         command
@@ -161,6 +180,9 @@ impl Maker {
             .arg("--parent")
             .arg(std::process::id().to_string())
             .env_clear()
+            // Memory of a large message is given back to the system.
+            .env("MALLOC_ARENA_MAX", "1")
+            .env("MALLOC_MMAP_THRESHOLD_", "131072")
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -171,9 +193,6 @@ impl Maker {
             command
                 .args(["--agent-workspace", crate::container::WORKSPACE])
                 .args(["--agent-executable", crate::container::EXECUTABLE]);
-        }
-        if let Some((user, group)) = owned_by {
-            command.uid(user).gid(group);
         }
         command
     }
@@ -202,7 +221,7 @@ fn name_of(uid: PodUid) -> String {
     format!("w-{}", &text[text.len() - 8..])
 }
 
-fn make_folder(path: &PathBuf, owned_by: Option<(u32, u32)>) -> std::io::Result<()> {
+fn make_folder(path: &Path, owned_by: Option<(u32, u32)>) -> std::io::Result<()> {
     std::fs::DirBuilder::new().mode(0o700).create(path)?;
     match owned_by {
         Some((user, group)) => chown(path, Some(user), Some(group)),

@@ -92,11 +92,26 @@ impl Api {
     /// # Errors
     /// When it is not accepted.
     pub async fn post(&self, learner: &str, text: &str, key: &str) -> anyhow::Result<Accepted> {
-        let answer = self.message(learner, text, key).send().await?;
-        let (status, body) = (answer.status(), answer.json::<Value>().await?);
-        ensure!(status == StatusCode::ACCEPTED, "the message was answered with {status}: {body}");
-        let id = |key: &str| body[key].as_str().map(str::to_owned).context("an id is a text");
-        Ok(Accepted { message: id("message_id")?, turn: id("turn_id")? })
+        accepted(self.message(learner, text, key).send().await?).await
+    }
+
+    /// A message with files, each `{name, media_type, data}`.
+    ///
+    /// # Errors
+    /// When it is not accepted.
+    pub async fn post_with(
+        &self,
+        learner: &str,
+        text: &str,
+        attachments: Vec<Value>,
+    ) -> anyhow::Result<Accepted> {
+        let answer = self
+            .request(Method::POST, &format!("/v1/learners/{learner}/messages"))
+            .header("idempotency-key", uuid::Uuid::new_v4().to_string())
+            .json(&json!({"text": text, "attachments": attachments}))
+            .send()
+            .await?;
+        accepted(answer).await
     }
 
     /// The stream of a message's turn; sends the message if it was not sent yet.
@@ -215,4 +230,11 @@ impl Api {
             .header("idempotency-key", key)
             .json(&json!({"text": text}))
     }
+}
+
+async fn accepted(answer: reqwest::Response) -> anyhow::Result<Accepted> {
+    let (status, body) = (answer.status(), answer.json::<Value>().await?);
+    ensure!(status == StatusCode::ACCEPTED, "the message was answered with {status}: {body}");
+    let id = |key: &str| body[key].as_str().map(str::to_owned).context("an id is a text");
+    Ok(Accepted { message: id("message_id")?, turn: id("turn_id")? })
 }

@@ -25,6 +25,8 @@ const STOPS_WITHIN: Duration = Duration::from_secs(30);
 pub struct Setup {
     /// `LearnerClass` and `Learner` documents.
     pub documents: Vec<Value>,
+    /// More of `carrel.yaml`.
+    pub settings: Option<Value>,
     /// What a shell does before the server takes its place, in mounts of its own; `$DATA` is the data folder.
     pub first: Option<String>,
 }
@@ -44,15 +46,12 @@ impl Up {
     /// Starts a server in a new folder and waits until it is ready; `None` when the machine gives it no containers, which
     /// is said.
     ///
-    /// # Panics
-    /// If there are none and `CARREL_REQUIRE` names `oci`.
-    ///
     /// # Errors
     /// When it does not start.
     pub async fn start(test: &str, setup: Setup) -> anyhow::Result<Option<Self>> {
         let folder = TempDir::with_prefix("carrel-tests-")?;
         let mut text = CONFIG.to_owned();
-        for document in &setup.documents {
+        for document in setup.settings.iter().chain(&setup.documents) {
             text.push_str("---\n");
             text.push_str(&document.to_string());
             text.push('\n');
@@ -64,7 +63,7 @@ impl Up {
         if up.ready["isolation"] == "oci" {
             return Ok(Some(up));
         }
-        skip(test, "oci", &format!("no containers here: isolation is {}", up.ready["isolation"]));
+        skip(test, "oci", &format!("no containers here: isolation is {}", up.ready["isolation"]))?;
         Ok(None)
     }
 
@@ -79,10 +78,13 @@ impl Up {
     }
 
     /// A command on this server's folder.
-    pub fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(carrel());
+    ///
+    /// # Errors
+    /// When there is no executable.
+    pub fn command(&self, words: &[&str]) -> anyhow::Result<Command> {
+        let mut command = Command::new(carrel()?);
         command.args(words).env("CARREL_DATA_DIR", self.data());
-        command
+        Ok(command)
     }
 
     /// Ends it by SIGKILL and waits until it is gone.
@@ -140,14 +142,14 @@ pub fn signal(pid: u32, signal: Signal) -> anyhow::Result<()> {
 }
 
 async fn run(folder: &Path, first: Option<&str>) -> anyhow::Result<(Child, Value, Api)> {
-    let binary = carrel();
+    let binary = carrel()?;
     let data = folder.join("data");
     let mut command = match first {
-        None => Command::new(&binary),
+        None => Command::new(binary),
         Some(first) => {
             let mut shell = Command::new("unshare");
             shell.args(["--mount", "--propagation", "private", "/bin/sh", "-e", "-c"]);
-            shell.arg(format!("{first}\nexec \"$0\" \"$@\"")).arg(&binary).env("DATA", &data);
+            shell.arg(format!("{first}\nexec \"$0\" \"$@\"")).arg(binary).env("DATA", &data);
             shell
         }
     };

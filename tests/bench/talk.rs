@@ -1,0 +1,118 @@
+//! How long a learner waits: with a workspace of 10 MB, asleep and awake, and for `done`.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use carrel_tests::{Api, Up, eventually};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::{RUNS, median, percentile, row, up};
+
+const LEARNER: &str = "l0";
+/// Messages of one run.
+const MESSAGES: usize = 100;
+/// Files of the workspace, sent in messages of so many at once.
+const FILES: usize = 100;
+const FILES_AT_ONCE: usize = 50;
+/// Bytes of each: 10 MB in all.
+const FILE_BYTES: usize = 100_000;
+
+/// What was measured in one turn, in milliseconds.
+struct Times {
+    first_text: f64,
+    until_done: f64,
+}
+
+pub(super) async fn measure() -> anyhow::Result<()> {
+    let (mut asleep, mut asleep_99) = (Vec::new(), Vec::new());
+    let (mut awake, mut done) = (Vec::new(), Vec::new());
+    for _ in 0..RUNS {
+        let up = up("talk", 1).await?;
+        fill(&up).await?;
+        let (mut cold, mut warm, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..MESSAGES {
+            up.api.sleep(LEARNER).await?;
+            cold.push(turn(&up.api).await?.first_text);
+        }
+        for _ in 0..MESSAGES {
+            let times = turn(&up.api).await?;
+            warm.push(times.first_text);
+            ends.push(times.until_done);
+        }
+        asleep.push(median(&mut cold)?);
+        asleep_99.push(percentile(&mut cold, 0.99)?);
+        awake.push(median(&mut warm)?);
+        done.push(median(&mut ends)?);
+    }
+    row(
+        "message accepted → first text, learner asleep with a 10 MB workspace, p50 / p99 of 100",
+        &format!("{:.0} / {:.0} ms", median(&mut asleep)?, median(&mut asleep_99)?),
+        "≤ 350 / 700 ms",
+    );
+    row(
+        "the same, learner awake, agent and stand-in model included, p50",
+        &format!("{:.1} ms", median(&mut awake)?),
+        "≤ 15 ms (our share)",
+    );
+    row(
+        "end of text → `done`, one small change in the 10 MB workspace, p50",
+        &format!("{:.0} ms", median(&mut done)?),
+        "≤ 80 ms",
+    );
+    Ok(())
+}
+
+/// Gives the learner 10 MB that cannot be compressed.
+async fn fill(up: &Up) -> anyhow::Result<()> {
+    for first in (0..FILES).step_by(FILES_AT_ONCE) {
+        let attachments: Vec<Value> = (first..first + FILES_AT_ONCE)
+            .map(|n| {
+                let bytes: Vec<u8> = (0..FILE_BYTES).map(|_| rand::random()).collect();
+                json!({
+                    "name": format!("notes-{n}.bin"),
+                    "media_type": "application/octet-stream",
+                    "data": STANDARD.encode(bytes),
+                })
+            })
+            .collect();
+        let accepted = up.api.post_with(LEARNER, "Keep these.", attachments).await?;
+        eventually("the files are in the workspace", Duration::from_secs(60), || async {
+            let turn = up.api.turn(LEARNER, &accepted.turn).await?;
+            ensure!(turn["state"] != "failed", "the files were not taken: {turn}");
+            Ok((turn["state"] == "done").then_some(()))
+        })
+        .await?;
+    }
+    let path = format!("learners/{LEARNER}");
+    let document = up.api.admin(Method::GET, &path, None).await?;
+    document["newest_snapshot"].as_object().context("the workspace was not kept")?;
+    Ok(())
+}
+
+async fn turn(api: &Api) -> anyhow::Result<Times> {
+    let key = uuid::Uuid::new_v4().to_string();
+    let began = Instant::now();
+    let mut stream = api.post_and_follow(LEARNER, "Hello!", &key).await?;
+    let (mut first, mut last) = (None, began);
+    while let Some(event) = stream.next().await? {
+        match event.name.as_str() {
+            "delta" => {
+                last = Instant::now();
+                first.get_or_insert(last);
+            }
+            "done" => {
+                let first = first.context("an answer has text")?;
+                return Ok(Times {
+                    first_text: (first - began).as_secs_f64() * 1e3,
+                    until_done: last.elapsed().as_secs_f64() * 1e3,
+                });
+            }
+            "error" => anyhow::bail!("the turn failed: {:?}", event.data),
+            _ => {}
+        }
+    }
+    anyhow::bail!("the stream ended early")
+}

@@ -7,16 +7,14 @@ use std::path::Path;
 use rustix::process::Pid;
 
 use crate::container::end;
+use crate::removal::remove_folder;
 
 /// Ends every process that works in a pod's folder below `pods_dir`, and removes the folders; then makes it anew.
 pub(crate) async fn clear(pods_dir: &Path) -> io::Result<()> {
     for pid in of_pods(pods_dir)? {
         end(pid).await?;
     }
-    match tokio::fs::remove_dir_all(pods_dir).await {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    remove_folder(pods_dir.to_owned()).await?;
     let mut builder = tokio::fs::DirBuilder::new();
     builder.mode(0o711).create(pods_dir).await
 }

@@ -9,6 +9,7 @@ pub mod image;
 mod learner;
 mod leftovers;
 mod pod;
+mod removal;
 
 pub use admission::Budget;
 pub use fleet::{Clock, LocalFleet, Options, StartError, WantedIsolation};

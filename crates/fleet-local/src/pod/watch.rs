@@ -17,6 +17,7 @@ use super::make::AgentStart;
 use super::{Assigned, SharedGround};
 use crate::call::Sidecar;
 use crate::container::Container;
+use crate::removal;
 
 /// Between questions to a sidecar that gives no answer though it lives.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
@@ -92,7 +93,7 @@ impl Watched {
         if ending == Ending::Died {
             tracing::warn!(pod = %uid, reason, log, "a pod died");
         }
-        remove_folder(&dir).await;
+        remove_folder(dir).await;
         cleared.cancel();
         let reason = heard
             .map(|hello| hello.detail)
@@ -145,12 +146,9 @@ async fn end_agent(agent: Option<Agent>) -> String {
     }
 }
 
-async fn remove_folder(dir: &std::path::Path) {
-    match tokio::fs::remove_dir_all(dir).await {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            tracing::error!(dir = %dir.display(), %error, "a pod's folder could not be removed");
-        }
-        _ => {}
+async fn remove_folder(dir: std::path::PathBuf) {
+    if let Err(error) = removal::remove_folder(dir.clone()).await {
+        tracing::error!(dir = %dir.display(), %error, "a pod's folder could not be removed");
     }
 }
 

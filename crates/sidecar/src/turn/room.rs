@@ -1,6 +1,7 @@
 //! What an agent uses up during a turn: room in its workspace, watched here; memory, counted by the kernel.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -41,7 +42,7 @@ pub(super) async fn watch(awake: &Awake) -> Outcome {
                 code: FailureCode::WorkspaceLimit,
                 detail: "The workspace is full.".to_owned(),
                 retryable: false,
-                reason: format!("the workspace holds more than {limit} bytes"),
+                reason: format!("the workspace holds more than {limit} bytes, or hides what it holds"),
             };
         }
         // A large workspace takes long to measure: spend a tenth of the time on it at most.
@@ -58,13 +59,19 @@ fn used_bytes(workspace: &Path) -> u64 {
     })
 }
 
-/// Bytes that a folder takes on its disk, hardly more than `limit` of them counted.
+/// Bytes that a folder takes on its disk, hardly more than `limit` of them counted. A folder that cannot be read, for its
+/// mode or its depth, hides what it holds and could not be saved either: it counts as more than any limit.
 fn measure(folder: &Path, limit: u64) -> u64 {
     let mut size = 0;
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
-        // What goes away meanwhile takes no room.
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let entries = match fs::read_dir(folder) {
+            Ok(entries) => entries,
+            // What goes away meanwhile takes no room.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(_) => return u64::MAX,
+        };
+        for entry in entries.flatten() {
             let Ok(metadata) = entry.metadata() else {
                 continue;
             };

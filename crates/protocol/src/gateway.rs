@@ -6,7 +6,6 @@ use carrel_core::turn::TurnState;
 use carrel_core::{Epoch, Generation, LearnerId, MessageId, NanoUsd, SnapshotId, TurnId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 pub use crate::sidecar::AttachmentData;
 
@@ -97,7 +96,7 @@ pub struct TurnError {
 }
 
 /// Where a turn's time went, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct TimingMs {
     /// From acceptance to its place.
     pub queue: u64,
@@ -153,7 +152,6 @@ pub struct HistoryTurn {
     Hash,
     Serialize,
     Deserialize,
-    ToSchema,
     strum::Display,
     strum::IntoStaticStr,
 )]

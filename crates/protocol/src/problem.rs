@@ -1,7 +1,6 @@
 //! Problem documents (RFC 9457) with a stable `code` from one closed list.
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 /// What went wrong; decides the status.
 #[derive(
@@ -13,7 +12,6 @@ use utoipa::ToSchema;
     Hash,
     Serialize,
     Deserialize,
-    ToSchema,
     strum::Display,
     strum::IntoStaticStr,
     strum::EnumIter,
@@ -118,7 +116,7 @@ impl Code {
 }
 
 /// A problem document. Unknown members are kept apart from ours by name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// What went wrong, for programs.
     pub code: Code,

@@ -1,0 +1,276 @@
+//! A hundred kills, spread over every step of the turn: nothing is lost, nothing happens twice, nothing is left.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use carrel_tests::machine::{self, Pod};
+use carrel_tests::{Event, Setup, Up, agent, eventually, seed};
+use rand::Rng as _;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom as _;
+use serde_json::json;
+
+const KILLS: usize = 100;
+const LEARNERS: [&str; 2] = ["http", "command"];
+
+/// Where a turn is when something is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    Accepting,
+    Queued,
+    Waking,
+    Restoring,
+    Running,
+    Snapshotting,
+    Committing,
+    Done,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Target {
+    Server,
+    Sidecar,
+    Shim,
+}
+
+/// Every step with every target, again and again, in an order that the lots decide.
+fn schedule(lots: &mut StdRng) -> Vec<(Step, Target)> {
+    use Step::{Accepting, Committing, Done, Queued, Restoring, Running, Snapshotting, Waking};
+    let steps = [Queued, Waking, Restoring, Running, Snapshotting, Committing, Done];
+    let mut all = vec![(Accepting, Target::Server)];
+    for step in steps {
+        all.extend([Target::Server, Target::Sidecar, Target::Shim].map(|target| (step, target)));
+    }
+    // More than enough: not every kill finds its victim.
+    let mut schedule = all.repeat(2 * KILLS / all.len());
+    schedule.shuffle(lots);
+    schedule
+}
+
+struct Course {
+    up: Up,
+    lots: StdRng,
+    /// How many turns each learner has had.
+    counts: BTreeMap<&'static str, u64>,
+    /// Kills that found their victim, by where the turn was seen to be.
+    hits: BTreeMap<(Target, Step), usize>,
+    /// Every pod that was seen.
+    pods: Vec<Pod>,
+}
+
+#[tokio::test]
+async fn a_hundred_kills_lose_nothing_and_repeat_nothing() -> anyhow::Result<()> {
+    let setup = Setup {
+        documents: vec![
+            agent::http("by-http", &json!({})),
+            agent::command("by-command", &json!({})),
+            agent::learner("http", "by-http"),
+            agent::learner("command", "by-command"),
+        ],
+        settings: Some(json!({"fleet": {"startsPerSecond": 1000}})),
+        ..Setup::default()
+    };
+    let Some(up) = Up::start("a hundred kills", setup).await? else { return Ok(()) };
+    let mut lots = seed::lots("a hundred kills");
+    let schedule = schedule(&mut lots);
+    let (counts, hits, pods) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+    let mut course = Course { up, lots, counts, hits, pods };
+    let began = Instant::now();
+    for (round, (step, target)) in schedule.into_iter().enumerate() {
+        if course.kills() == KILLS {
+            break;
+        }
+        let learner = LEARNERS[round % LEARNERS.len()];
+        let told = format!("round {round}: {target:?} at {step:?} of {learner}");
+        let at = began.elapsed();
+        course.round(learner, step, target).await.context(told.clone())?;
+        let took = began.elapsed().saturating_sub(at);
+        if took > Duration::from_secs(5) {
+            println!("{told} took {took:?}");
+        }
+    }
+    println!("{} kills in {:?}, by target and step:", course.kills(), began.elapsed());
+    for ((target, step), hits) in &course.hits {
+        println!("  {target:?} {step:?}: {hits}");
+    }
+    ensure!(course.kills() == KILLS, "only {} kills found their victim", course.kills());
+    course.each_message_had_one_outcome().await?;
+    course.nothing_is_left().await
+}
+
+impl Course {
+    fn kills(&self) -> usize {
+        self.hits.values().sum()
+    }
+
+    /// One message, one kill, one answer: the next number.
+    async fn round(
+        &mut self,
+        learner: &'static str,
+        step: Step,
+        target: Target,
+    ) -> anyhow::Result<()> {
+        if matches!(step, Step::Queued | Step::Waking | Step::Restoring) {
+            self.up.api.sleep(learner).await?;
+        }
+        let count = self.counts.entry(learner).or_default();
+        *count += 1;
+        let (expected, key) = (count.to_string(), format!("{learner}-{count}"));
+        let seen = if step == Step::Accepting {
+            self.while_accepted(learner, &key).await?
+        } else {
+            self.while_under_way(learner, &key, step, target).await?
+        };
+        if let Some(seen) = seen {
+            *self.hits.entry((target, seen)).or_default() += 1;
+        }
+        let outcome = self.outcome(learner, &key).await?;
+        ensure!(
+            outcome.name == "done" && outcome.data["reply"]["text"] == expected.as_str(),
+            "instead of {expected}: {outcome:?}"
+        );
+        Ok(())
+    }
+
+    async fn while_accepted(
+        &mut self,
+        learner: &str,
+        key: &str,
+    ) -> anyhow::Result<Option<Step>> {
+        let (api, id, sent) = (self.up.api.clone(), learner.to_owned(), key.to_owned());
+        let sending = tokio::spawn(async move { api.post(&id, "count", &sent).await });
+        tokio::time::sleep(Duration::from_micros(self.lots.random_range(0..6000))).await;
+        self.kill_server().await?;
+        // Whether it was accepted or not: the client says it again.
+        let _ = sending.await?;
+        Ok(Some(Step::Accepting))
+    }
+
+    async fn while_under_way(
+        &mut self,
+        learner: &str,
+        key: &str,
+        step: Step,
+        target: Target,
+    ) -> anyhow::Result<Option<Step>> {
+        let mut stream = self.up.api.post_and_follow(learner, "count", key).await?;
+        let mut seen = Step::Queued;
+        while seen < step.min(Step::Done) && !(step == Step::Committing && seen == Step::Snapshotting)
+        {
+            let event = stream.next().await?.context("the turn's stream ended early")?;
+            seen = after(seen, &event);
+        }
+        let (least, most) = if step == Step::Committing { (5, 60) } else { (0, 8) };
+        let strike = Instant::now() + Duration::from_millis(self.lots.random_range(least..=most));
+        while let Ok(event) = tokio::time::timeout_at(strike.into(), stream.next()).await {
+            let Some(event) = event? else { break };
+            seen = after(seen, &event);
+        }
+        tokio::time::sleep_until(strike.into()).await;
+        if step == Step::Committing && seen == Step::Snapshotting {
+            seen = Step::Committing;
+        }
+        self.pods.extend(machine::pods(self.up.pid()));
+        if target == Target::Server {
+            self.kill_server().await?;
+            return Ok(Some(seen));
+        }
+        let victim = self.victim(learner, target).await?;
+        Ok(victim.is_some_and(machine::kill).then_some(seen))
+    }
+
+    async fn kill_server(&mut self) -> anyhow::Result<()> {
+        self.up.kill()?;
+        self.up.again().await
+    }
+
+    /// The learner's sidecar or shim, as soon as there is one; `None` if none comes to be.
+    async fn victim(&self, learner: &str, target: Target) -> anyhow::Result<Option<u32>> {
+        let (api, server) = (&self.up.api, self.up.pid());
+        let look = || async move {
+            let name = api.learner(learner).await?["pod"].as_str().map(str::to_owned);
+            let pods = machine::pods(server);
+            let pod = pods.into_iter().find(|pod| Some(&pod.name) == name.as_ref());
+            Ok(pod.and_then(|pod| match target {
+                Target::Shim => pod.shim,
+                Target::Sidecar | Target::Server => Some(pod.sidecar),
+            }))
+        };
+        Ok(eventually("a victim", Duration::from_millis(500), look).await.ok())
+    }
+
+    async fn outcome(&self, learner: &str, key: &str) -> anyhow::Result<Event> {
+        let mut stream = self.up.api.post_and_follow(learner, "count", key).await?;
+        let mut last = None;
+        while let Some(event) = stream.next().await? {
+            last = Some(event);
+        }
+        last.filter(Event::is_outcome).context("the turn's stream ended without its outcome")
+    }
+
+    async fn each_message_had_one_outcome(&self) -> anyhow::Result<()> {
+        for (learner, count) in &self.counts {
+            let log = self.up.api.log(learner).await?;
+            let of = |kind: &str| log.iter().filter(|e| e["type"] == kind).collect::<Vec<_>>();
+            let (queued, done) = (of("queued"), of("done"));
+            ensure!(of("failed").is_empty(), "{learner}: {:?}", of("failed"));
+            ensure!(queued.len() as u64 == *count, "{learner}: {} messages", queued.len());
+            let turns = |events: &[&serde_json::Value]| -> Vec<String> {
+                events.iter().map(|event| event["turn_id"].to_string()).collect()
+            };
+            ensure!(turns(&queued) == turns(&done), "{learner}: not each message was done once, in order");
+            let replies: Vec<_> = done.iter().map(|event| &event["reply"]["text"]).collect();
+            let numbers: Vec<_> = (1..=*count).map(|n| json!(n.to_string())).collect();
+            ensure!(replies == numbers.iter().collect::<Vec<_>>(), "{learner} answered {replies:?}");
+            let restarted = of("restarted").len();
+            println!("{learner}: {count} messages, {count} answers, {restarted} attempts died");
+        }
+        Ok(())
+    }
+
+    /// Neither after a SIGKILL and a new start nor after an orderly end.
+    async fn nothing_is_left(&mut self) -> anyhow::Result<()> {
+        let data = self.up.data();
+        for learner in LEARNERS {
+            self.up.api.reply(learner, "count").await?;
+        }
+        let awake = machine::pods(self.up.pid());
+        ensure!(awake.len() == 2, "two learners are awake: {awake:?}");
+        for pod in &awake {
+            ensure!(!machine::control_groups(&pod.name).is_empty(), "{pod:?} has control groups");
+        }
+        ensure!(machine::left_of(&data, &awake).len() > 4, "what lives is seen");
+        self.pods.extend(awake);
+        self.up.kill()?;
+        let pods = &self.pods;
+        eventually("sidecars and shims end with their server", Duration::from_secs(5), || async {
+            let living = pods.iter().flat_map(|pod| std::iter::once(pod.sidecar).chain(pod.shim));
+            Ok((living.filter(|pid| machine::lives(*pid)).count() == 0).then_some(()))
+        })
+        .await?;
+        self.up.again().await?;
+        let left = machine::left_of(&data, &self.pods);
+        ensure!(left.is_empty(), "after a kill and a start: {left:#?}");
+        self.up.api.reply("http", "count").await?;
+        self.pods.extend(machine::pods(self.up.pid()));
+        let status = self.up.terminate().await?;
+        ensure!(status.success(), "{status}");
+        let left = machine::left_of(&data, &self.pods);
+        ensure!(left.is_empty(), "after an orderly end: {left:#?}");
+        println!("nothing is left of {} pods", self.pods.len());
+        Ok(())
+    }
+}
+
+fn after(before: Step, event: &Event) -> Step {
+    match (event.name.as_str(), event.text("state")) {
+        ("done" | "error", _) => Step::Done,
+        ("state", "queued") => Step::Queued,
+        ("state", "waking") => Step::Waking,
+        ("state", "restoring") => Step::Restoring,
+        ("state", "running") => Step::Running,
+        ("state", "snapshotting") => Step::Snapshotting,
+        _ => before,
+    }
+}

@@ -1,0 +1,35 @@
+//! Agents that are a shell: a message is the script that its turn runs.
+
+use carrel_tests::{Setup, Up, agent};
+use serde_json::{Value, json};
+
+/// A class whose agent is `/bin/sh` on what the learner writes; `more` is laid over its spec, one level deep.
+pub(crate) fn class(name: &str, more: &Value) -> Value {
+    let mut spec = json!({
+        "agent": {"adapter": "Command", "command": ["/bin/sh"]},
+        "resources": {"cpu": "1", "memory": "128Mi", "ephemeralStorage": "64Mi", "pids": 64},
+        "snapshot": {"maxBytes": "64Mi"},
+        "turn": {"timeoutSeconds": 60},
+    });
+    if let (Some(spec), Some(more)) = (spec.as_object_mut(), more.as_object()) {
+        spec.extend(more.clone());
+    }
+    json!({
+        "apiVersion": "carrel.dev/v1alpha1",
+        "kind": "LearnerClass",
+        "metadata": {"name": name},
+        "spec": spec,
+    })
+}
+
+/// A server with the class `shell` and these learners of it.
+pub(crate) async fn up(test: &str, learners: &[&str]) -> anyhow::Result<Option<Up>> {
+    let mut documents = vec![class("shell", &json!({}))];
+    documents.extend(learners.iter().map(|name| agent::learner(name, "shell")));
+    Up::start(test, Setup { documents, ..Setup::default() }).await
+}
+
+/// A shell's word that is exactly this text.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}

@@ -25,7 +25,18 @@ pub(crate) fn run() -> anyhow::Result<bool> {
     needs::provide();
 
     println!("== building everything once: the executable, the crates, their tests");
-    let built = build::build(&["--workspace", "--all-targets"])?;
+    let built = match build::build(&["--workspace", "--bins", "--examples", "--tests"]) {
+        Ok(built) => built,
+        Err(error) => {
+            println!("nothing could be tested: {error}");
+            let failed = Counts {
+                failed: 1,
+                ..Counts::default()
+            };
+            println!("total: {failed}");
+            return Ok(false);
+        }
+    };
     let carrel = built
         .iter()
         .find(|artifact| artifact.name == "carrel" && artifact.kind == "bin" && !artifact.is_test)

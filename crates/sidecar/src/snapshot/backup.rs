@@ -52,8 +52,7 @@ pub(super) fn backup(
 ) -> Result<BackupOutcome, Failure> {
     let listing = walk::walk(workspace, limits)?;
     let backend = RestBackend::new(repository)?;
-    let internal =
-        |error: Box<rustic_core::RusticError>| blame(&backend, &error.display_log());
+    let internal = |error: Box<rustic_core::RusticError>| blame(&backend, &error.display_log());
     let repo = open(repository, &backend)?
         .to_indexed_ids()
         .map_err(internal)?;

@@ -1,14 +1,14 @@
 //! The attempts of a turn: begun, at work, died.
 
-use carrel_core::event::EventBody;
+use carrel_core::event::{EventBody, Reply};
 use carrel_core::learner::StartKind;
 use carrel_core::turn::{AfterDeath, Death, Deaths, FailureCode, TurnState};
 use carrel_core::{Epoch, EventVersion, TurnId};
-use carrel_store::turns::{Failure, Lease, OwnerWrite, ToolUse};
+use carrel_store::turns::{Begun, Failure, Lease, OwnerWrite, ToolUse};
 use jiff::Timestamp;
 
 use crate::SqliteStore;
-use crate::column::{count, int, nanos, to_json};
+use crate::column::{count, from_json, int, nanos, to_json};
 use crate::fault::Inner;
 use crate::outcome::Outcome;
 use crate::turn_row::{Standing, milliseconds};
@@ -17,6 +17,9 @@ use crate::write::Write;
 pub(crate) const BEGIN: &str = "UPDATE turn SET state = 'running', epoch = ?, attempts = ?, \
     infrastructure_deaths = ?, start_kind = ?, timing = ?, version = ?, started_version = ? \
     WHERE place = ?";
+
+pub(crate) const LOST: &str = "UPDATE lost_turn SET told_place = ? \
+    WHERE learner = ? AND told_generation IS NULL RETURNING place";
 
 /// A death under a turn, as its owner saw it.
 pub(crate) struct Died<'a> {
@@ -34,7 +37,7 @@ impl SqliteStore {
         epoch: Epoch,
         start_kind: StartKind,
         now: Timestamp,
-    ) -> Inner<OwnerWrite<(EventVersion, u32)>> {
+    ) -> Inner<OwnerWrite<Begun>> {
         let mut write = self.write().await?;
         let Some(mut standing) = write.standing(turn).await? else {
             return Ok(OwnerWrite::Ended);
@@ -53,7 +56,12 @@ impl SqliteStore {
             return Ok(OwnerWrite::StaleEpoch { fence });
         }
         if runs_in == Some(epoch) {
-            let same = (standing.started_version, standing.turn.attempts);
+            let same = Begun {
+                version: standing.started_version,
+                attempt: standing.turn.attempts,
+                context: tell_lost_turns(&mut write, &standing).await?,
+            };
+            write.commit().await?;
             return Ok(OwnerWrite::Written(same));
         }
         if runs_in.is_some() {
@@ -79,8 +87,13 @@ impl SqliteStore {
             .bind(standing.place)
             .execute(write.connection())
             .await?;
+        let context = tell_lost_turns(&mut write, &standing).await?;
         write.commit().await?;
-        Ok(OwnerWrite::Written((version, attempt)))
+        Ok(OwnerWrite::Written(Begun {
+            version,
+            attempt,
+            context,
+        }))
     }
 
     pub(crate) async fn append_tool(
@@ -231,4 +244,27 @@ fn parked(died: &Died<'_>) -> Failure {
         partial_text: died.partial_text.to_owned(),
         operator_reason: died.reason.to_owned(),
     }
+}
+
+/// The message and reply of each lost turn that the agent was not told of, noted as told with the turn that begins.
+async fn tell_lost_turns(write: &mut Write, standing: &Standing) -> Inner<Vec<(String, String)>> {
+    let mut lost: Vec<i64> = sqlx::query_scalar(LOST)
+        .bind(standing.place)
+        .bind(standing.learner().as_str())
+        .fetch_all(write.connection())
+        .await?;
+    lost.sort_unstable();
+    let mut context = Vec::with_capacity(lost.len());
+    for place in lost {
+        let (text, reply): (String, Option<String>) = sqlx::query_as(
+            "SELECT m.text, t.reply FROM message m JOIN turn t ON t.place = m.place \
+             WHERE m.place = ?",
+        )
+        .bind(place)
+        .fetch_one(write.connection())
+        .await?;
+        let reply: Option<Reply> = reply.as_deref().map(from_json).transpose()?;
+        context.push((text, reply.unwrap_or_default().text));
+    }
+    Ok(context)
 }

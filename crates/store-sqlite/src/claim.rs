@@ -5,7 +5,7 @@ use carrel_store::turns::{Attachment, Claimed, Lease, Timing};
 use jiff::Timestamp;
 
 use crate::SqliteStore;
-use crate::column::{count, from_json, int, nanos, parsed, time, to_json};
+use crate::column::{count, int, nanos, parsed, time, to_json};
 use crate::fault::Inner;
 use crate::turn_row::{TurnRow, milliseconds, select_turn};
 use crate::write::Write;
@@ -27,8 +27,6 @@ pub(crate) const RENEW: &str = "UPDATE turn SET lease_until = ? \
     WHERE turn_id = ? AND lease_owner = ? AND lease_generation = ?";
 pub(crate) const RELEASE: &str = "UPDATE turn SET lease_owner = NULL, lease_until = 0 \
     WHERE lease_owner IS NOT NULL AND lease_owner <> ?";
-pub(crate) const LOST: &str = "UPDATE lost_turn SET told_place = ? \
-    WHERE learner = ? AND told_generation IS NULL RETURNING place";
 
 impl SqliteStore {
     pub(crate) async fn claim_oldest(
@@ -65,13 +63,11 @@ impl SqliteStore {
         } else {
             attachments(&mut write, place).await?
         };
-        let context = tell_lost_turns(&mut write, learner, place).await?;
         write.commit().await?;
         Ok(Some(Claimed {
             turn,
             lease: Lease { owner, generation },
             attachments,
-            context,
         }))
     }
 
@@ -160,32 +156,4 @@ async fn attachments(write: &mut Write, place: i64) -> Inner<Vec<Attachment>> {
         data,
     };
     Ok(rows.into_iter().map(attachment).collect())
-}
-
-/// The message and reply of each lost turn that the agent was not told of, noted as told with this turn.
-async fn tell_lost_turns(
-    write: &mut Write,
-    learner: &LearnerId,
-    place: i64,
-) -> Inner<Vec<(String, String)>> {
-    let mut lost: Vec<i64> = sqlx::query_scalar(LOST)
-        .bind(place)
-        .bind(learner.as_str())
-        .fetch_all(write.connection())
-        .await?;
-    lost.sort_unstable();
-    let mut context = Vec::with_capacity(lost.len());
-    for place in lost {
-        let (text, reply): (String, Option<String>) = sqlx::query_as(
-            "SELECT m.text, t.reply FROM message m JOIN turn t ON t.place = m.place \
-             WHERE m.place = ?",
-        )
-        .bind(place)
-        .fetch_one(write.connection())
-        .await?;
-        let reply: Option<carrel_core::event::Reply> =
-            reply.as_deref().map(from_json).transpose()?;
-        context.push((text, reply.unwrap_or_default().text));
-    }
-    Ok(context)
 }

@@ -18,6 +18,10 @@ use crate::write::{AtFence, Write};
 pub(crate) const HISTORY: &str = "SELECT generation, snapshot, parent, copy_of, turn, \
     damaged OR expired AS gone FROM generation WHERE learner = ?";
 
+/// A turn that an operator's restore brought back may be lost once more.
+const LOSE: &str = "INSERT INTO lost_turn (learner, place) VALUES (?, ?) \
+    ON CONFLICT (learner, place) DO UPDATE SET told_place = NULL, told_generation = NULL";
+
 #[derive(FromRow)]
 struct Row {
     generation: i64,
@@ -189,7 +193,7 @@ async fn lose_turns(
     }
     let mut lost_turns = Vec::new();
     for place in lost.difference(&kept) {
-        sqlx::query("INSERT INTO lost_turn (learner, place) VALUES (?, ?)")
+        sqlx::query(LOSE)
             .bind(learner.as_str())
             .bind(place)
             .execute(write.connection())

@@ -60,7 +60,7 @@ async fn no_hot_statement_reads_a_whole_table() {
         claim::OLDEST,
         claim::LEASE,
         claim::RENEW,
-        claim::LOST,
+        attempt::LOST,
         commit::BEFORE,
         commit::TOLD,
         erase::OPEN,

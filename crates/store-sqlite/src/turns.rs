@@ -4,8 +4,8 @@ use carrel_core::learner::StartKind;
 use carrel_core::turn::{AfterDeath, Death};
 use carrel_core::{Epoch, EventVersion, LearnerId, MessageId, OwnerId, TurnId};
 use carrel_store::turns::{
-    Accepted, Attachment, Claimed, Failure, Lease, NewMessage, OutboxItem, OwnerWrite, Timing,
-    ToolUse, Turn,
+    Accepted, Attachment, Begun, Claimed, Failure, Lease, NewMessage, OutboxItem, OwnerWrite,
+    Timing, ToolUse, Turn,
 };
 use carrel_store::{Result, Turns};
 use jiff::Timestamp;
@@ -154,7 +154,7 @@ impl Turns for SqliteStore {
         epoch: Epoch,
         start_kind: StartKind,
         now: Timestamp,
-    ) -> Result<OwnerWrite<(EventVersion, u32)>> {
+    ) -> Result<OwnerWrite<Begun>> {
         self.begin(turn, lease, epoch, start_kind, now)
             .await
             .map_err(during("beginning an attempt"))

@@ -167,7 +167,17 @@ pub struct Claimed {
     pub lease: Lease,
     /// The message's files.
     pub attachments: Vec<Attachment>,
-    /// Messages and replies that a fall-back took from the agent's workspace and that it has not been told since.
+}
+
+/// An attempt that was begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begun {
+    /// The version of its event `started`.
+    pub version: EventVersion,
+    /// Its number.
+    pub attempt: u32,
+    /// Messages and replies that a fall-back took from the agent's workspace and that it has not been told since. Known
+    /// only now: it is the waking for this turn that finds the damage.
     pub context: Vec<(String, String)>,
 }
 
@@ -234,7 +244,7 @@ pub trait Turns: Send + Sync {
     /// Ends every lease of other owners: for a process that knows it is alone.
     async fn release_leases_except(&self, owner: OwnerId) -> Result<()>;
 
-    /// Begins an attempt in an epoch: `running(epoch, attempt)`, event `started`, version of it with the attempt.
+    /// Begins an attempt in an epoch: `running(epoch, attempt)`, event `started`.
     /// Beginning again in the epoch in which it runs already is the same attempt (a second delivery), no event. Beginning in
     /// a higher one without a word on the older counts an infrastructure death first (event `restarted`).
     async fn begin_attempt(
@@ -244,7 +254,7 @@ pub trait Turns: Send + Sync {
         epoch: Epoch,
         start_kind: StartKind,
         now: Timestamp,
-    ) -> Result<OwnerWrite<(EventVersion, u32)>>;
+    ) -> Result<OwnerWrite<Begun>>;
 
     /// Appends the durable event `tool`.
     async fn tool(

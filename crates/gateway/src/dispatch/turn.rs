@@ -11,7 +11,7 @@ use carrel_core::{Epoch, LearnerId};
 use carrel_protocol::agent;
 use carrel_protocol::gateway::{StreamEvent, TurnStep};
 use carrel_protocol::sidecar::{AttachmentData, TurnOrder};
-use carrel_store::turns::{Claimed, Failure, Lease, OwnerWrite, Timing};
+use carrel_store::turns::{Begun, Claimed, Failure, Lease, OwnerWrite, Timing};
 use carrel_store::{Error, SharedStore};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,8 @@ use crate::stream::{Hub, turn_log};
 
 /// Between tries while the store is away.
 const STORE_AGAIN: Duration = Duration::from_millis(200);
+/// What a learner is told whose newest state was destroyed.
+const FELL_BACK: &str = "Some of your latest work was damaged and could not be restored. What was said then is being told to your tutor.";
 /// After so many sidecars that said they could not start, the message is not tried again.
 const MOST_STARTS: u32 = 3;
 
@@ -176,8 +178,14 @@ impl Run<'_> {
                 .unwrap_or(carrel_core::learner::StartKind::Live),
             restore_ms: 0,
         };
-        let attempt = self.claimed.turn.attempts;
-        self.deliver(&incarnation, attempt, told, waker).await
+        // The same attempt; the sidecar may not have heard of it yet, so what is told with it is read again.
+        match self.begin(&incarnation).await {
+            Some(OwnerWrite::Written(begun)) => {
+                self.deliver(&incarnation, begun, told, waker).await
+            }
+            Some(OwnerWrite::StaleEpoch { .. }) => Next::Again,
+            Some(OwnerWrite::NotOwner | OwnerWrite::Ended) | None => Next::Over,
+        }
     }
 
     async fn attempt(&self, waker: &mut Waker) -> Next {
@@ -199,9 +207,12 @@ impl Run<'_> {
         };
         self.measure_wake(&incarnation, began);
         match self.begin(&incarnation).await {
-            Some(OwnerWrite::Written((_, attempt))) => {
+            Some(OwnerWrite::Written(begun)) => {
                 self.catch_up().await;
-                self.deliver(&incarnation, attempt, Told::default(), waker)
+                if !begun.context.is_empty() {
+                    self.say(TurnStep::Running, FELL_BACK);
+                }
+                self.deliver(&incarnation, begun, Told::default(), waker)
                     .await
             }
             Some(OwnerWrite::StaleEpoch { .. }) => {
@@ -212,10 +223,7 @@ impl Run<'_> {
         }
     }
 
-    async fn begin(
-        &self,
-        incarnation: &Incarnation,
-    ) -> Option<OwnerWrite<(carrel_core::EventVersion, u32)>> {
+    async fn begin(&self, incarnation: &Incarnation) -> Option<OwnerWrite<Begun>> {
         let (epoch, kind) = (incarnation.epoch, incarnation.start_kind);
         self.persist("beginning an attempt", || {
             let (turn, lease) = (self.turn_id(), self.lease());
@@ -229,11 +237,11 @@ impl Run<'_> {
     async fn deliver(
         &self,
         incarnation: &Incarnation,
-        attempt: u32,
+        begun: Begun,
         told: Told,
         waker: &mut Waker,
     ) -> Next {
-        let order = self.order(attempt);
+        let order = self.order(begun);
         let relaying = self.hub.relay(self.turn_id());
         let after = self.relay(incarnation, &order, told).await;
         let next = match after {
@@ -248,17 +256,17 @@ impl Run<'_> {
         next
     }
 
-    fn order(&self, attempt: u32) -> TurnOrder {
+    fn order(&self, begun: Begun) -> TurnOrder {
         let message = &self.claimed.turn.message;
         let attachment = |file: &carrel_store::turns::Attachment| AttachmentData {
             name: file.name.clone(),
             media_type: file.media_type.clone(),
             data: STANDARD.encode(&file.data),
         };
-        let context = self.claimed.context.iter().cloned();
+        let context = begun.context.into_iter();
         TurnOrder {
             turn_id: self.turn_id(),
-            attempt,
+            attempt: begun.attempt,
             message: agent::Message {
                 message_id: message.message_id,
                 text: message.text.clone(),

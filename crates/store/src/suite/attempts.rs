@@ -9,7 +9,7 @@ use super::fixture::{
     accept, at, begin, claim, commit, committed, events, learner, newest, owner, running, story,
 };
 use crate::SharedStore;
-use crate::turns::{Lease, OwnerWrite, ToolUse};
+use crate::turns::{Begun, Lease, OwnerWrite, ToolUse};
 
 async fn dies(
     store: &SharedStore,
@@ -33,7 +33,12 @@ pub async fn an_attempt_makes_the_turn_run_in_its_epoch(store: SharedStore) {
     let begun = store.begin_attempt(turn, lease, Epoch(7), StartKind::Cold, at(3));
     let begun = begun.await.expect("begun");
     let row = store.turn(&ada, turn).await.expect("read").expect("a turn");
-    assert_eq!(begun, OwnerWrite::Written((row.version, 1)));
+    let expected = Begun {
+        version: row.version,
+        attempt: 1,
+        context: Vec::new(),
+    };
+    assert_eq!(begun, OwnerWrite::Written(expected));
     assert_eq!(row.state, TurnState::Running);
     assert_eq!((row.epoch, row.attempts), (Some(Epoch(7)), 1));
     assert_eq!(row.start_kind, Some(StartKind::Cold));

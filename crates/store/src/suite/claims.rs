@@ -34,7 +34,6 @@ pub async fn a_claim_brings_all_that_is_needed_to_run_the_turn(store: SharedStor
     assert_eq!(claimed.turn.learner, ada);
     assert_eq!(claimed.lease.owner, me);
     assert_eq!(claimed.attachments, new.attachments);
-    assert_eq!(claimed.context, []);
     let named = ["b.txt", "a.png"]
         .into_iter()
         .zip(["text/plain", "image/png"]);

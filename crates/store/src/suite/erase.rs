@@ -7,8 +7,8 @@ use carrel_core::{ClassName, Epoch, Generation, LearnerId, NanoUsd, ReservationI
 use uuid::Uuid;
 
 use super::fixture::{
-    accept, at, claim, commit, events, learner, message, new_learner, newest, owner, running,
-    turn_of,
+    accept, at, begin, claim, commit, events, learner, message, new_learner, newest, owner,
+    running, turn_of,
 };
 use crate::SharedStore;
 use crate::access::{SecretKind, Subject};
@@ -205,7 +205,8 @@ pub async fn a_learner_made_anew_starts_empty_above_the_fence(store: SharedStore
     assert_eq!(events(&store, &ada).await.len(), 1);
     let turn = accept(&store, &ada, "key 1", 52).await;
     let claimed = claim(&store, &ada, owner(), 53).await;
-    assert_eq!((claimed.turn.turn_id, claimed.context), (turn, vec![]));
+    let begun = begin(&store, &claimed, 9, 54).await;
+    assert_eq!((claimed.turn.turn_id, begun.context), (turn, vec![]));
 }
 
 pub async fn erased_repositories_are_listed_until_they_are_swept(store: SharedStore) {

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::SharedStore;
 use crate::heads::{Commit, Committed, TurnResult};
 use crate::learners::{Created, NewLearner};
-use crate::turns::{Accepted, Claimed, Failure, Lease, NewMessage, OwnerWrite, Timing};
+use crate::turns::{Accepted, Begun, Claimed, Failure, Lease, NewMessage, OwnerWrite, Timing};
 
 /// 2026-07-09T10:00:00Z and so many seconds.
 pub fn at(second: i64) -> Timestamp {
@@ -95,7 +95,7 @@ pub async fn claim(
 }
 
 /// Begins an attempt.
-pub async fn begin(store: &SharedStore, claimed: &Claimed, epoch: u64, second: i64) {
+pub async fn begin(store: &SharedStore, claimed: &Claimed, epoch: u64, second: i64) -> Begun {
     let turn = claimed.turn.turn_id;
     let begun = store.begin_attempt(
         turn,
@@ -104,8 +104,10 @@ pub async fn begin(store: &SharedStore, claimed: &Claimed, epoch: u64, second: i
         StartKind::Warm,
         at(second),
     );
-    let begun = begun.await.expect("begun");
-    assert!(matches!(begun, OwnerWrite::Written(_)), "{begun:?}");
+    match begun.await.expect("begun") {
+        OwnerWrite::Written(begun) => begun,
+        other => refused(&other),
+    }
 }
 
 /// Takes a message and lets its turn run in an epoch; its turn and lease.

@@ -116,8 +116,8 @@ pub async fn a_fall_back_takes_an_older_state_as_a_new_generation(store: SharedS
 async fn told(store: &SharedStore, ada: &LearnerId, key: &str, epoch: u64) -> Vec<String> {
     accept(store, ada, key, 40).await;
     let claimed = claim(store, ada, owner(), 41).await;
-    begin(store, &claimed, epoch, 42).await;
-    let told = claimed.context.iter();
+    let begun = begin(store, &claimed, epoch, 42).await;
+    let told = begun.context.iter();
     told.map(|(text, reply)| format!("{text} → {reply}"))
         .collect()
 }
@@ -134,17 +134,18 @@ pub async fn lost_turns_are_told_until_a_turn_commits(store: SharedStore) {
     let lost = ["text of key 2 → reply 2", "text of key 3 → reply 3"];
     assert_eq!(told(&store, &ada, "fails", 2).await, lost);
     let claimed = claim(&store, &ada, owner(), 200).await;
-    assert_eq!(claimed.context.len(), 2, "another attempt is told again");
+    let begun = begin(&store, &claimed, 3, 200).await;
+    assert_eq!(begun.context.len(), 2, "another attempt is told again");
     let verdict = super::fixture::failure(carrel_core::turn::FailureCode::Timeout);
     let (turn, timing) = (claimed.turn.turn_id, claimed.turn.timing);
     let failed = store.fail(turn, claimed.lease, &verdict, timing, at(201));
     failed.await.expect("failed");
-    assert_eq!(told(&store, &ada, "commits", 2).await, lost);
+    assert_eq!(told(&store, &ada, "commits", 3).await, lost);
     let claimed = claim(&store, &ada, owner(), 300).await;
-    let mut next = commit(&ada, 2, 5, Some(claimed.turn.turn_id));
+    let mut next = commit(&ada, 3, 5, Some(claimed.turn.turn_id));
     next.parent = Some(snapshot(1));
     committed(&store, &next).await;
-    assert_eq!(told(&store, &ada, "after", 2).await, [""; 0]);
+    assert_eq!(told(&store, &ada, "after", 3).await, [""; 0]);
 }
 
 pub async fn lost_turns_are_told_again_when_the_telling_is_lost(store: SharedStore) {
@@ -178,22 +179,44 @@ pub async fn lost_turns_are_told_again_when_the_telling_is_lost(store: SharedSto
     assert_eq!(again, ["text of key 2 → reply 2", "text of told → reply 4"]);
 }
 
-pub async fn a_turn_claimed_before_a_fall_back_does_not_use_the_telling_up(store: SharedStore) {
+pub async fn a_turn_claimed_before_a_fall_back_is_told_when_it_begins(store: SharedStore) {
     let ada = learner(&store, "ada").await;
     turn_of(&store, &ada, 1, 1).await;
     let before = accept(&store, &ada, "before", 21).await;
     let claimed = claim(&store, &ada, owner(), 22).await;
-    assert_eq!(claimed.context, []);
     let fallen = store
         .fall_back(&ada, Generation(1), Generation(0), at(23))
         .await;
     fallen.expect("answered").expect("fallen back");
-    begin(&store, &claimed, 2, 24).await;
-    let mut untold = commit(&ada, 2, 3, Some(before));
-    untold.parent = None;
-    committed(&store, &untold).await;
-    let told = told(&store, &ada, "after", 2).await;
-    assert_eq!(told, ["text of key 1 → reply 1"]);
+    let begun = begin(&store, &claimed, 2, 24).await;
+    let lost = ("text of key 1".to_owned(), "reply 1".to_owned());
+    assert_eq!(begun.context, [lost]);
+    let mut next = commit(&ada, 2, 3, Some(before));
+    next.parent = None;
+    committed(&store, &next).await;
+    assert_eq!(told(&store, &ada, "after", 2).await, [""; 0]);
+}
+
+pub async fn a_turn_that_a_restore_brought_back_may_be_lost_again(store: SharedStore) {
+    let ada = learner(&store, "ada").await;
+    turn_of(&store, &ada, 1, 1).await;
+    let second = turn_of(&store, &ada, 1, 2).await;
+    turn_of(&store, &ada, 1, 3).await;
+    let fallen = store.fall_back(&ada, Generation(3), Generation(1), at(30));
+    fallen.await.expect("answered").expect("fallen back");
+    let restored = store.restore(&ada, Generation(2), at(31));
+    restored.await.expect("answered").expect("restored");
+    let fallen = store.fall_back(&ada, Generation(5), Generation(1), at(32));
+    fallen.await.expect("answered").expect("fallen back again");
+    let event = EventBody::FellBack {
+        from: Generation(5),
+        to: Generation(1),
+        generation: Generation(6),
+        lost_turns: vec![second],
+    };
+    assert_eq!(newest(&store, &ada).await, event);
+    let lost = ["text of key 2 → reply 2", "text of key 3 → reply 3"];
+    assert_eq!(told(&store, &ada, "next", 2).await, lost);
 }
 
 pub async fn a_fall_back_to_nothing_is_an_empty_workspace(store: SharedStore) {

@@ -73,7 +73,8 @@ macro_rules! store_suite {
                 a_fall_back_takes_an_older_state_as_a_new_generation
                 lost_turns_are_told_until_a_turn_commits
                 lost_turns_are_told_again_when_the_telling_is_lost
-                a_turn_claimed_before_a_fall_back_does_not_use_the_telling_up
+                a_turn_claimed_before_a_fall_back_is_told_when_it_begins
+                a_turn_that_a_restore_brought_back_may_be_lost_again
                 a_fall_back_to_nothing_is_an_empty_workspace
                 an_operator_restores_an_older_state
                 damaged_and_expired_generations_are_not_restored

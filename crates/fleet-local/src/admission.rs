@@ -17,6 +17,9 @@ pub struct Budget {
     pub per_second: u32,
 }
 
+/// Before those who could make room are looked for again: all may have been busy.
+const FULL_AGAIN: Duration = Duration::from_secs(1);
+
 /// The gate before a start.
 #[derive(Debug, Clone)]
 pub(crate) struct Admission {
@@ -51,16 +54,21 @@ impl Admission {
         }
     }
 
-    /// Waits for a place, in the order of asking. `full` is called once if all places of the living are taken.
+    /// Waits for a place, in the order of asking. `full` is called every second while all places of the living are taken.
     ///
     /// # Cancel safety
     /// Dropping it gives up the place in the line.
-    pub(crate) async fn place(&self, full: impl FnOnce()) -> Option<Place> {
+    pub(crate) async fn place(&self, full: impl Fn()) -> Option<Place> {
         let live = if let Ok(permit) = Arc::clone(&self.live).try_acquire_owned() {
             permit
         } else {
-            full();
-            Arc::clone(&self.live).acquire_owned().await.ok()?
+            let mut given = std::pin::pin!(Arc::clone(&self.live).acquire_owned());
+            loop {
+                full();
+                if let Ok(permit) = tokio::time::timeout(FULL_AGAIN, &mut given).await {
+                    break permit.ok()?;
+                }
+            }
         };
         let starting = Arc::clone(&self.starting).acquire_owned().await.ok()?;
         let start = {

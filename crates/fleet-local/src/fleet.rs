@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::admission::{Admission, Budget};
 use crate::container::{self, Isolation, Runtime};
 use crate::image::Images;
-use crate::learner::{Ended, Handle, Keeper};
+use crate::learner::{Handle, Keeper};
 use crate::leftovers;
 use crate::pod::{Ground, Maker};
 
@@ -28,6 +28,8 @@ use crate::pod::{Ground, Maker};
 pub(crate) const STORE_AGAIN: Duration = Duration::from_millis(500);
 /// Before a sidecar that does not listen yet is tried again.
 pub(crate) const CONNECT_AGAIN: Duration = Duration::from_millis(2);
+/// How long a sidecar may take to say how quiet its learner is; one that says nothing is not chosen.
+const HELLO: Duration = Duration::from_secs(1);
 /// Changes that a slow listener may miss before it is told so.
 const CHANGES: usize = 4096;
 
@@ -103,6 +105,8 @@ pub(crate) struct Shared {
     pub(crate) time_zone: String,
     pub(crate) locale: String,
     keepers: Mutex<HashMap<LearnerId, Arc<Handle>>>,
+    /// Held while one is chosen to make room, so that no two who want room choose the same.
+    choosing: tokio::sync::Mutex<()>,
     report: IsolationReport,
     closing: CancellationToken,
 }
@@ -154,6 +158,7 @@ impl LocalFleet {
             time_zone: options.time_zone,
             locale: options.locale,
             keepers: Mutex::default(),
+            choosing: tokio::sync::Mutex::default(),
             report,
             closing: CancellationToken::new(),
             ground,
@@ -226,17 +231,13 @@ impl LocalFleet {
     async fn keep_until_rest(self, id: LearnerId, handle: Arc<Handle>) {
         loop {
             let keeper = Keeper::new(Arc::clone(&self.shared), id.clone(), Arc::clone(&handle));
-            match Box::pin(keeper.run()).await {
-                Ended::Resting => {
-                    let mut keepers = self.shared.lock();
-                    // A wish that came after the last look must not be left lying.
-                    let nudged = std::pin::pin!(handle.nudge.notified()).enable();
-                    if !nudged {
-                        keepers.remove(&id);
-                        return;
-                    }
-                }
-                Ended::StoreAway => tokio::time::sleep(STORE_AGAIN).await,
+            Box::pin(keeper.run()).await;
+            let mut keepers = self.shared.lock();
+            // A wish that came after the last look must not be left lying.
+            let nudged = std::pin::pin!(handle.nudge.notified()).enable();
+            if !nudged {
+                keepers.remove(&id);
+                return;
             }
         }
     }
@@ -262,8 +263,25 @@ impl Shared {
     }
 
     async fn put_quietest_to_sleep(&self, wanting: &LearnerId) {
+        let _alone = self.choosing.lock().await;
         let awake: Vec<_> = {
             let keepers = self.lock();
+            let (mut waiting, mut leaving) = (0, 0);
+            for handle in keepers.values() {
+                let status = handle.status.borrow();
+                waiting +=
+                    usize::from(status.state == LearnerState::Waking && status.pod.is_none());
+                leaving += usize::from(
+                    handle.make_room.load(Ordering::Acquire)
+                        || matches!(
+                            status.state,
+                            LearnerState::Draining | LearnerState::Snapshotting
+                        ),
+                );
+            }
+            if leaving >= waiting {
+                return;
+            }
             keepers
                 .iter()
                 .filter(|(id, handle)| {
@@ -286,7 +304,8 @@ impl Shared {
             let (Some(sidecar), Ok(token)) = (sidecar, token) else {
                 continue;
             };
-            let Ok(hello) = sidecar.hello(&token, None).await else {
+            let hello = tokio::time::timeout(HELLO, sidecar.hello(&token, None)).await;
+            let Ok(Ok(hello)) = hello else {
                 continue;
             };
             let Some(since) = hello.quiet_since else {

@@ -1,7 +1,9 @@
 //! Keeps one learner as the plan says: looks, plans, writes, acts, waits; ends when the learner rests.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use carrel_core::LearnerId;
 use carrel_core::class::ClassSpec;
@@ -16,8 +18,11 @@ use tokio::sync::{Notify, broadcast, watch};
 use crate::admission::Place;
 use crate::assignment;
 use crate::call;
-use crate::fleet::Shared;
+use crate::fleet::{CONNECT_AGAIN, STORE_AGAIN, Shared};
 use crate::pod::Pod;
+
+/// How long an assigned sidecar may take to say what it is doing.
+const FIRST_WORD: Duration = Duration::from_secs(5);
 
 /// What others may do to a learner that is looked after.
 #[derive(Debug)]
@@ -46,14 +51,6 @@ impl Handle {
     }
 }
 
-/// How looking after a learner ended.
-pub(crate) enum Ended {
-    /// It rests.
-    Resting,
-    /// The store could not be reached; try again later.
-    StoreAway,
-}
-
 pub(crate) struct Keeper {
     pub(crate) shared: Arc<Shared>,
     pub(crate) id: LearnerId,
@@ -61,8 +58,12 @@ pub(crate) struct Keeper {
     pod: Option<Pod>,
     unborn: Option<(Timestamp, String)>,
     place: Option<Place>,
+    asking: Option<Asking>,
     refused: bool,
 }
+
+/// Standing in line for a place: who looks at something else meanwhile does not go to its end.
+type Asking = Pin<Box<dyn Future<Output = Option<Place>> + Send + Sync>>;
 
 impl Keeper {
     pub(crate) fn new(shared: Arc<Shared>, id: LearnerId, handle: Arc<Handle>) -> Self {
@@ -73,29 +74,28 @@ impl Keeper {
             pod: None,
             unborn: None,
             place: None,
+            asking: None,
             refused: false,
         }
     }
 
     /// Looks after the learner until it rests.
-    pub(crate) async fn run(mut self) -> Ended {
+    pub(crate) async fn run(mut self) {
         loop {
             match self.look().await {
                 Ok(Some((learner, class))) => {
                     if self.turn(&learner, class.as_ref()).await {
-                        return Ended::Resting;
+                        return;
                     }
                 }
                 Ok(None) => {
-                    if let Some(pod) = self.pod.take() {
-                        pod.kill();
-                        pod.cleared().await;
-                    }
-                    return Ended::Resting;
+                    self.remove_pod().await;
+                    return;
                 }
                 Err(error) => {
+                    // Its pod goes on: that we do not see the store is no fault of the turn that runs.
                     tracing::warn!(learner.id = %self.id, %error, "a learner could not be looked at");
-                    return Ended::StoreAway;
+                    tokio::time::sleep(STORE_AGAIN).await;
                 }
             }
         }
@@ -129,6 +129,9 @@ impl Keeper {
         self.keep_place(&plan);
         if !self.write(learner, &plan, now).await {
             return false;
+        }
+        if plan.write == Write::Must && risks_data(&plan) {
+            tracing::warn!(learner.id = %self.id, detail = plan.status.detail, "data at risk: what was not committed is lost");
         }
         self.publish(&plan.status);
         let resting = plan.effects.is_empty()
@@ -189,6 +192,10 @@ impl Keeper {
                 if let Some(place) = &mut self.place {
                     place.started();
                 }
+                if plan.status.state == LearnerState::Busy {
+                    // It is not the quietest any more: whoever wants room looks again.
+                    self.handle.make_room.store(false, Ordering::Release);
+                }
             }
             LearnerState::Asleep => {
                 if self.pod.is_none() {
@@ -220,7 +227,7 @@ impl Keeper {
             Ok(written) => written,
             Err(error) => {
                 tracing::warn!(learner.id = %self.id, %error, "a status could not be stored");
-                tokio::time::sleep(crate::fleet::STORE_AGAIN).await;
+                tokio::time::sleep(STORE_AGAIN).await;
                 false
             }
         }
@@ -298,6 +305,8 @@ impl Keeper {
             Err(reason) => {
                 tracing::warn!(learner.id = %self.id, reason, "a pod could not be made");
                 self.unborn = Some((self.shared.ground.now(), reason));
+                // Others may start while this one waits to be tried again.
+                self.place = None;
             }
         }
     }
@@ -329,7 +338,7 @@ impl Keeper {
             Ok(assignment) => assignment,
             Err(error) => {
                 tracing::error!(learner.id = %self.id, %error, "an assignment could not be made");
-                tokio::time::sleep(crate::fleet::STORE_AGAIN).await;
+                tokio::time::sleep(STORE_AGAIN).await;
                 return;
             }
         };
@@ -339,7 +348,8 @@ impl Keeper {
                 .await
             {
                 Ok(()) => {
-                    pod.wait_for_phase().await;
+                    // One that took it and then says nothing is assigned again until its deadline.
+                    let _ = tokio::time::timeout(FIRST_WORD, pod.wait_for_phase()).await;
                     return;
                 }
                 Err(call::Error::Refused(problem)) if problem.code == Code::Conflict => {
@@ -350,7 +360,7 @@ impl Keeper {
                 Err(error) => {
                     tokio::select! {
                         () = pod.changed() => return,
-                        () = tokio::time::sleep(crate::fleet::CONNECT_AGAIN) => {}
+                        () = tokio::time::sleep(CONNECT_AGAIN) => {}
                     }
                     if self.shared.ground.now().duration_since(now).as_secs() > 20 {
                         tracing::warn!(learner.id = %self.id, %error, "an assignment did not arrive");
@@ -389,25 +399,39 @@ impl Keeper {
 
     /// Waits until something may have changed.
     async fn wait(&mut self, requeue_at: Option<Timestamp>, now: Timestamp) {
-        let delay = requeue_at
-            .map(|at| std::time::Duration::try_from(at.duration_since(now)).unwrap_or_default());
-        let wants_place = self.place.is_none()
-            && self.pod.is_none()
-            && matches!(
-                self.handle.status.borrow().state,
-                LearnerState::Waking | LearnerState::Failed
-            );
-        let shared = Arc::clone(&self.shared);
-        let id = self.id.clone();
+        let delay =
+            requeue_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+        if !self.wants_place(now) {
+            self.asking = None;
+        } else if self.asking.is_none() {
+            let (shared, id) = (Arc::clone(&self.shared), self.id.clone());
+            let asking = async move { shared.admission.place(|| shared.make_room(&id)).await };
+            self.asking = Some(Box::pin(asking));
+        }
         tokio::select! {
             () = self.handle.nudge.notified() => {}
             () = seen_change(self.pod.as_mut()) => {}
-            place = shared.admission.place(|| shared.make_room(&id)), if wants_place => {
+            place = given(self.asking.as_mut()) => {
+                self.asking = None;
                 self.place = place;
             }
             () = sleep_for(delay) => {}
         }
     }
+
+    /// Whether it stands in line for a place; one that waits to be tried again holds up nobody.
+    fn wants_place(&self, now: Timestamp) -> bool {
+        let status = self.handle.status.borrow();
+        self.place.is_none()
+            && self.pod.is_none()
+            && matches!(status.state, LearnerState::Waking | LearnerState::Failed)
+            && status.retry_time.is_none_or(|retry| retry <= now)
+    }
+}
+
+fn risks_data(plan: &Plan) -> bool {
+    let mut conditions = plan.conditions.iter();
+    conditions.any(|condition| condition.name == lifecycle::names::DATA_AT_RISK && condition.holds)
 }
 
 /// A pod that is named in the status is no longer blank, whatever it looked like before it was.
@@ -422,6 +446,13 @@ fn born_for(seen: PodSeen, named: Option<carrel_core::PodUid>) -> PodSeen {
     }
 }
 
+async fn given(asking: Option<&mut Asking>) -> Option<Place> {
+    match asking {
+        Some(asking) => asking.await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn seen_change(pod: Option<&mut Pod>) {
     match pod {
         Some(pod) => pod.changed().await,
@@ -429,7 +460,7 @@ async fn seen_change(pod: Option<&mut Pod>) {
     }
 }
 
-async fn sleep_for(delay: Option<std::time::Duration>) {
+async fn sleep_for(delay: Option<Duration>) {
     match delay {
         Some(delay) => tokio::time::sleep(delay).await,
         None => std::future::pending().await,

@@ -98,7 +98,7 @@ mod tests {
         fs::write(kept.join("file"), "kept").unwrap();
         symlink(&kept, doomed.join("a/link")).unwrap();
         symlink(kept.join("file"), doomed.join("link")).unwrap();
-        let mut at = open(CWD, &doomed.join("a")).unwrap();
+        let mut at = open(CWD, doomed.join("a")).unwrap();
         for _ in 0..9_000 {
             rustix::fs::mkdirat(&at, c"d", Mode::RWXU).unwrap();
             at = open(&at, c"d").unwrap();

@@ -67,6 +67,7 @@ impl Watched {
             let mut start = std::pin::pin!(start);
             let mut phases = std::pin::pin!(phases);
             let mut agent = None;
+            let (mut starts, mut runs) = (true, false);
             let ending = loop {
                 tokio::select! {
                     status = child.wait() => break ended(status),
@@ -74,17 +75,39 @@ impl Watched {
                         let _ = child.start_kill();
                         break ended(child.wait().await);
                     }
-                    started = &mut start, if agent.is_none() => match started {
-                        Ok(started) => agent = Some(started),
-                        Err(reason) => {
-                            let _ = child.start_kill();
-                            let _ = child.wait().await;
-                            break (Ending::Died, reason);
+                    started = &mut start, if starts => {
+                        starts = false;
+                        match started {
+                            Ok(started) => {
+                                agent = Some(started);
+                                runs = true;
+                            }
+                            Err(reason) => {
+                                let _ = child.start_kill();
+                                let _ = child.wait().await;
+                                break (Ending::Died, reason);
+                            }
                         }
                     },
+                    () = agent_ended(agent.as_mut()), if runs => {
+                        runs = false;
+                        // A sidecar that had its shim ends by itself; one that still waits for it would do so for long.
+                        if waits_for_shim(&seen) {
+                            if let Ok(status) = tokio::time::timeout(AGENT_ENDS, child.wait()).await {
+                                break ended(status);
+                            }
+                            let _ = child.start_kill();
+                            let _ = child.wait().await;
+                            break (Ending::Died, "its container ended before its agent ran".to_owned());
+                        }
+                    }
                     () = &mut phases => {}
                 }
             };
+            if starts {
+                // One on its way is waited for and ended like any other, or its groups and folder would stay.
+                agent = start.await.ok();
+            }
             (agent, ending)
         };
         let committed = heard.as_ref().is_some_and(|hello: &Hello| hello.committed);
@@ -108,6 +131,18 @@ impl Watched {
     }
 }
 
+/// Whether a sidecar may still wait for its shim to connect.
+fn waits_for_shim(seen: &Sender<PodSeen>) -> bool {
+    match &*seen.borrow() {
+        PodSeen::Assigned { phase, .. } => *phase == Phase::Restoring,
+        PodSeen::Starting { .. } | PodSeen::Blank { .. } => true,
+        PodSeen::None
+        | PodSeen::Unborn { .. }
+        | PodSeen::Refused { .. }
+        | PodSeen::Exited { .. } => false,
+    }
+}
+
 async fn start_agent(agent: AgentStart) -> Result<Agent, String> {
     match agent {
         AgentStart::Container(runtime, spec) => runtime
@@ -119,6 +154,15 @@ async fn start_agent(agent: AgentStart) -> Result<Agent, String> {
             .spawn()
             .map(Agent::Process)
             .map_err(|error| format!("its agent could not be started: {error}")),
+    }
+}
+
+/// Returns when the agent's side has ended by itself; a container's output is read meanwhile.
+async fn agent_ended(agent: Option<&mut Agent>) {
+    match agent {
+        Some(Agent::Container(container)) => drop(container.wait().await),
+        Some(Agent::Process(child)) => drop(child.wait().await),
+        None => std::future::pending().await,
     }
 }
 

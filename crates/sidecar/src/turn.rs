@@ -21,7 +21,7 @@ use crate::attempt::Attempt;
 use crate::awake::Awake;
 use crate::exit::Exit;
 
-pub(crate) use commit::{Uncommitted, commit, take_fingerprint};
+pub(crate) use commit::{Uncommitted, commit, fingerprint_of, take_fingerprint};
 use outcome::{Outcome, ReplyPath};
 
 /// How a turn went; all but the first end the incarnation.

@@ -16,6 +16,8 @@ use crate::upstream::{Upstream, Whole, chain};
 
 /// How long one call may take.
 const CALL_WITHIN: Duration = Duration::from_secs(30);
+/// How long a report of damage may take: the vault reads the whole repository before it answers.
+const DAMAGE_WITHIN: Duration = Duration::from_mins(8);
 /// The most bytes of an answer.
 const ANSWER_BYTES: usize = 1 << 20;
 
@@ -63,11 +65,22 @@ impl Vault {
 
     /// Reports what may be damage; answers with the head to restore.
     pub(crate) async fn damage(&self, report: &DamageReport) -> Result<Head, Error> {
-        self.call(Method::POST, "damage", Some(report)).await
+        self.call_within(DAMAGE_WITHIN, Method::POST, "damage", Some(report))
+            .await
     }
 
     async fn call<T: DeserializeOwned>(
         &self,
+        method: Method,
+        what: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<T, Error> {
+        self.call_within(CALL_WITHIN, method, what, body).await
+    }
+
+    async fn call_within<T: DeserializeOwned>(
+        &self,
+        within: Duration,
         method: Method,
         what: &str,
         body: Option<&impl Serialize>,
@@ -91,7 +104,7 @@ impl Vault {
                 .await;
             Ok((status, body.map_err(|e| away(&*e))?.to_bytes()))
         };
-        let (status, bytes) = tokio::time::timeout(CALL_WITHIN, call)
+        let (status, bytes) = tokio::time::timeout(within, call)
             .await
             .map_err(|_| Error::Away("no answer in time".to_owned()))??;
         if status.is_success() {

@@ -15,10 +15,10 @@ use crate::agent_log::AgentLog;
 use crate::awake::{Awake, describe};
 use crate::egress::{self, Egress, Policy, Route};
 use crate::exit::Exit;
-use crate::fingerprint;
 use crate::link::{self, Link};
 use crate::pod::{Pod, Reach};
 use crate::snapshot::{ErrorKind, Limits, Repository, Snapshots};
+use crate::turn;
 use crate::upstream::{self, Upstream, Whole};
 use crate::vault::{self, Vault};
 use crate::{loopback, models};
@@ -86,10 +86,7 @@ pub(crate) async fn wake(
     loopback::serve(prepared.egress, pod, respond).map_err(lost)?;
     let gaps = &assignment.recent_gaps_seconds;
     let mut awake = Awake {
-        committed_tree: fingerprint::take(
-            &pod.options.workspace,
-            &assignment.class.snapshot.exclude,
-        ),
+        committed_tree: turn::fingerprint_of(pod, assignment).await,
         pod: Arc::clone(pod),
         assignment: Arc::clone(assignment),
         ports: prepared.ports,

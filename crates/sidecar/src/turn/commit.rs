@@ -5,12 +5,14 @@ use std::time::Duration;
 use carrel_core::TurnId;
 use carrel_core::turn::FailureCode;
 use carrel_protocol::Code;
+use carrel_protocol::sidecar::Assignment;
 use carrel_protocol::vault::{CommitAnswer, CommitRequest, Head, TurnResult};
 use tokio::time::{Instant, sleep};
 
 use crate::awake::Awake;
 use crate::fingerprint;
 use crate::link;
+use crate::pod::Pod;
 use crate::snapshot::{BackupOutcome, Error, ErrorKind};
 use crate::upstream::chain;
 use crate::vault;
@@ -98,8 +100,13 @@ pub(crate) async fn commit(
 
 /// What the workspace is like now.
 pub(crate) async fn take_fingerprint(awake: &Awake) -> fingerprint::Fingerprint {
-    let workspace = awake.pod.options.workspace.clone();
-    let exclude = awake.assignment.class.snapshot.exclude.clone();
+    fingerprint_of(&awake.pod, &awake.assignment).await
+}
+
+/// The same, before the agent is there.
+pub(crate) async fn fingerprint_of(pod: &Pod, assignment: &Assignment) -> fingerprint::Fingerprint {
+    let workspace = pod.options.workspace.clone();
+    let exclude = assignment.class.snapshot.exclude.clone();
     tokio::task::spawn_blocking(move || fingerprint::take(&workspace, &exclude))
         .await
         .unwrap_or(fingerprint::Fingerprint::UNKNOWN)

@@ -161,7 +161,11 @@ impl Course {
             let event = stream.next().await?.context("the turn's stream ended early")?;
             seen = after(seen, &event);
         }
-        let (least, most) = if step == Step::Committing { (5, 60) } else { (0, 8) };
+        let (least, most) = match step {
+            Step::Queued => (0, 2),
+            Step::Committing => (5, 60),
+            _ => (0, 8),
+        };
         let strike = Instant::now() + Duration::from_millis(self.lots.random_range(least..=most));
         while let Ok(event) = tokio::time::timeout_at(strike.into(), stream.next()).await {
             let Some(event) = event? else { break };
@@ -238,9 +242,13 @@ impl Course {
         let awake = machine::pods(self.up.pid());
         ensure!(awake.len() == 2, "two learners are awake: {awake:?}");
         for pod in &awake {
-            ensure!(!machine::control_groups(&pod.name).is_empty(), "{pod:?} has control groups");
+            let groups = machine::control_groups(std::slice::from_ref(pod));
+            ensure!(!groups.is_empty(), "{pod:?} has control groups");
         }
-        ensure!(machine::left_of(&data, &awake).len() > 4, "what lives is seen");
+        let seen = machine::left_of(&data, &awake);
+        for kind in ["process", "group", "folder"] {
+            ensure!(seen.iter().any(|line| line.starts_with(kind)), "no {kind} is seen: {seen:?}");
+        }
         self.pods.extend(awake);
         self.up.kill()?;
         let pods = &self.pods;

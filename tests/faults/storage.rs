@@ -107,10 +107,13 @@ async fn a_storage_that_cannot_be_read_keeps_the_learner_waiting_and_loses_nothi
     let accepted = api.post("ada", "count", "k").await?;
     let waiting = eventually("ada waits and says why", Duration::from_secs(20), || async {
         let document = api.learner("ada").await?;
-        let says = document["state_detail"].as_str().is_some_and(|detail| !detail.is_empty());
+        let says = document["state_detail"].as_str().is_some_and(|detail| detail.contains("vault"));
         Ok((document["state"] == "Restoring" && says).then_some(document))
     });
-    let waiting = waiting.await?;
+    let waiting = match waiting.await {
+        Ok(waiting) => waiting,
+        Err(error) => return Err(error.context(api.learner("ada").await?)),
+    };
     println!("{}", waiting["state_detail"]);
     for pack in &packs {
         std::fs::rename(pack.with_extension("aside"), pack)?;

@@ -1,5 +1,7 @@
 //! What a server runs on this machine, and what it left, seen from outside.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -87,25 +89,22 @@ pub fn run_dir(data: &Path) -> PathBuf {
     Path::new("/var/tmp").join(format!("carrel-{user}-{}", hex::encode(&digest[..5])))
 }
 
-/// The control groups of a pod, in every hierarchy.
-pub fn control_groups(pod: &str) -> Vec<PathBuf> {
-    folders_named(Path::new("/sys/fs/cgroup"), pod, 8)
-}
-
-fn folders_named(below: &Path, name: &str, depth: u32) -> Vec<PathBuf> {
-    let entries = fs::read_dir(below).into_iter().flatten().flatten();
-    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    folders
-        .flat_map(|entry| {
-            if entry.file_name() == name {
-                vec![entry.path()]
-            } else if depth > 0 {
-                folders_named(&entry.path(), name, depth - 1)
+/// The control groups of pods, in every hierarchy.
+pub fn control_groups(pods: &[Pod]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let names: BTreeSet<_> = pods.iter().map(|pod| OsStr::new(&pod.name)).collect();
+    let mut folders = vec![PathBuf::from("/sys/fs/cgroup")];
+    while let Some(folder) = folders.pop() {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+            if names.contains(entry.file_name().as_os_str()) {
+                found.push(entry.path());
             } else {
-                Vec::new()
+                folders.push(entry.path());
             }
-        })
-        .collect()
+        }
+    }
+    found
 }
 
 /// What is left of pods that a server on this data folder had: processes, control groups, folders and mounts, a line each.
@@ -115,9 +114,8 @@ pub fn left_of(data: &Path, pods: &[Pod]) -> Vec<String> {
     for pod in pods {
         let processes = std::iter::once(pod.sidecar).chain(pod.shim);
         left.extend(processes.filter(|pid| lives(*pid)).map(|pid| format!("process {pid}")));
-        let groups = control_groups(&pod.name);
-        left.extend(groups.iter().map(|path| format!("group {}", path.display())));
     }
+    left.extend(control_groups(pods).iter().map(|path| format!("group {}", path.display())));
     let entries = ["p", "c"].map(|folder| fs::read_dir(run_dir.join(folder)));
     let entries = entries.into_iter().flatten().flatten().flatten();
     let folders = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("w-"));

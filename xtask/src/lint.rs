@@ -9,7 +9,14 @@ use crate::{arch, cargo};
 
 pub(crate) fn run() -> anyhow::Result<bool> {
     let formatted = check("fmt", "formatting", &["--all", "--", "--check"])?;
-    let clippy = ["--workspace", "--all-targets", "--", "-D", "warnings"];
+    let clippy = [
+        "--workspace",
+        "--all-targets",
+        "--keep-going",
+        "--",
+        "-D",
+        "warnings",
+    ];
     let clean = check("clippy", "clippy, warnings are errors", &clippy)?;
     let arranged = arch::run()?;
     for (name, passed) in [

@@ -42,7 +42,8 @@ pub(crate) fn run() -> anyhow::Result<bool> {
         .find(|artifact| artifact.name == "carrel" && artifact.kind == "bin" && !artifact.is_test)
         .context("the build gave no executable 'carrel'")?;
 
-    let tests: Vec<&Artifact> = built.iter().filter(|artifact| artifact.is_test).collect();
+    let mut tests: Vec<&Artifact> = built.iter().filter(|artifact| artifact.is_test).collect();
+    tests.sort_by_key(|test| (&test.package, &test.name));
     let (end_to_end, of_crates): (Vec<&Artifact>, Vec<&Artifact>) =
         tests.iter().partition(|test| test.package == END_TO_END);
     let mut total = Counts::default();

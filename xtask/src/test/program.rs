@@ -35,8 +35,7 @@ pub(super) fn run(test: &Artifact, carrel: &Path, bound: Duration) -> anyhow::Re
         .current_dir(&test.folder)
         .env("CARGO_MANIFEST_DIR", &test.folder)
         .env("CARREL_BIN", carrel)
-        .env("NO_COLOR", "1")
-        .env("RUST_BACKTRACE", "1");
+        .env("NO_COLOR", "1");
     run_command(command, bound).with_context(|| format!("running {}", test.executable.display()))
 }
 

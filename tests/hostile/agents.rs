@@ -12,20 +12,41 @@ const DIARY: &str = "the neighbour fears fractions";
 
 #[tokio::test]
 async fn an_agent_reads_no_file_of_the_host_or_of_its_neighbour() -> anyhow::Result<()> {
-    let Some(up) = up("an_agent_reads_no_file", &["eve", "nan"]).await? else { return Ok(()) };
-    up.api.reply("nan", &format!("echo {} > diary", quoted(DIARY))).await?;
+    let Some(up) = up("an_agent_reads_no_file", &["eve", "nan"]).await? else {
+        return Ok(());
+    };
+    up.api
+        .reply("nan", &format!("echo {} > diary", quoted(DIARY)))
+        .await?;
     let neighbour = pods(up.pid()).pop().context("the neighbour is awake")?;
     let pod = run_dir(&up.data()).join("p").join(&neighbour.name);
     let data = up.data();
-    let mut paths: Vec<PathBuf> =
-        ["admin.token", "kek", "signing.key", "store.db"].map(|name| data.join(name)).into();
+    let mut paths: Vec<PathBuf> = ["admin.token", "kek", "signing.key", "store.db"]
+        .map(|name| data.join(name))
+        .into();
     paths.push(pod.join("workspace/diary"));
-    paths.push(format!("/proc/{}/root/workspace/diary", neighbour.shim.context("a shim")?).into());
+    paths.push(
+        format!(
+            "/proc/{}/root/workspace/diary",
+            neighbour.shim.context("a shim")?
+        )
+        .into(),
+    );
     paths.extend(["/etc/shadow", "/etc/passwd"].map(PathBuf::from));
     for path in &paths {
-        assert!(fs::read(path).is_ok(), "the host itself reads {}", path.display());
+        assert!(
+            fs::read(path).is_ok(),
+            "the host itself reads {}",
+            path.display()
+        );
     }
-    let ways = ["", "/proc/1/root", "/proc/self/root", "/workspace/../..", "/proc/self/cwd/../.."];
+    let ways = [
+        "",
+        "/proc/1/root",
+        "/proc/self/root",
+        "/workspace/../..",
+        "/proc/self/cwd/../..",
+    ];
     let mut script = String::from("ln -s / up\n");
     for path in paths.iter().filter(|path| !path.ends_with("passwd")) {
         for way in ways.iter().chain(&["/workspace/up"]) {
@@ -39,16 +60,25 @@ async fn an_agent_reads_no_file_of_the_host_or_of_its_neighbour() -> anyhow::Res
     let said = up.api.reply("eve", &script).await?;
     assert!(!said.contains("READ"), "{said}");
     assert!(!said.contains(DIARY), "{said}");
-    assert!(said.contains("agent:x:10001"), "its own /etc/passwd: {said}");
+    assert!(
+        said.contains("agent:x:10001"),
+        "its own /etc/passwd: {said}"
+    );
     assert!(!said.contains("root:"), "{said}");
     for folder in ["/root", "/home", "/var", "/opt", "/srv", "/sys", "/boot"] {
-        assert!(!said.lines().any(|line| line == folder), "{folder} is there: {said}");
+        assert!(
+            !said.lines().any(|line| line == folder),
+            "{folder} is there: {said}"
+        );
     }
-    let names = [data.display().to_string(), run_dir(&data).display().to_string(), neighbour.name];
-    for name in names {
+    // Its own folder's place on the host is in its table of mounts, as in any container.
+    for name in [data.display().to_string(), neighbour.name] {
         assert!(!said.contains(&name), "{name} is named: {said}");
     }
-    assert_eq!(up.api.reply("nan", "cat diary").await?, format!("{DIARY}\n"));
+    assert_eq!(
+        up.api.reply("nan", "cat diary").await?,
+        format!("{DIARY}\n")
+    );
     Ok(())
 }
 
@@ -71,7 +101,9 @@ const SEARCH: &str = r#"perl -e '
 
 #[tokio::test]
 async fn no_secret_is_in_an_agents_environment_processes_or_files() -> anyhow::Result<()> {
-    let Some(up) = up("no_secret_is_in_an_agents_reach", &["eve"]).await? else { return Ok(()) };
+    let Some(up) = up("no_secret_is_in_an_agents_reach", &["eve"]).await? else {
+        return Ok(());
+    };
     // The shell that reads it has this one in its memory: so the search finds what there is.
     let planted = "eyJwbGFudGVkIG9uZQ.aXMgZm91bmQgaGVyZQ";
     let look = format!(
@@ -80,26 +112,43 @@ async fn no_secret_is_in_an_agents_environment_processes_or_files() -> anyhow::R
     );
     up.api.reply("eve", "echo hello").await?;
     let said = up.api.reply("eve", &look).await?;
-    let tokens: Vec<_> = said.lines().filter_map(|line| line.strip_prefix("TOKEN ")).collect();
-    assert!(tokens.contains(&planted), "the search finds nothing: {said}");
+    let tokens: Vec<_> = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("TOKEN "))
+        .collect();
+    assert!(
+        tokens.contains(&planted),
+        "the search finds nothing: {said}"
+    );
     assert!(tokens.iter().all(|token| *token == planted), "{tokens:?}");
     for file in ["admin.token", "kek", "signing.key"] {
         let secret = fs::read_to_string(up.data().join(file))?;
-        for line in secret.lines().filter(|line| line.len() > 20 && !line.starts_with("-----")) {
+        for line in secret
+            .lines()
+            .filter(|line| line.len() > 20 && !line.starts_with("-----"))
+        {
             assert!(!said.contains(line.trim()), "{file} is there: {said}");
         }
     }
     let keys: Vec<_> = said.lines().filter(|line| line.contains("KEY=")).collect();
-    assert_eq!(keys, ["OPENAI_API_KEY=carrel"], "a key that is worth nothing elsewhere");
+    assert_eq!(
+        keys,
+        ["OPENAI_API_KEY=carrel"],
+        "a key that is worth nothing elsewhere"
+    );
     assert!(said.contains("ANTHROPIC_AUTH_TOKEN=carrel\n"), "{said}");
-    let learner = said.lines().find_map(|line| line.strip_prefix("CARREL_LEARNER="));
+    let learner = said
+        .lines()
+        .find_map(|line| line.strip_prefix("CARREL_LEARNER="));
     assert_ne!(learner.context("it is told an opaque name")?, "eve");
     Ok(())
 }
 
 #[tokio::test]
 async fn an_agent_has_no_rights_and_takes_none() -> anyhow::Result<()> {
-    let Some(up) = up("an_agent_has_no_rights", &["eve"]).await? else { return Ok(()) };
+    let Some(up) = up("an_agent_has_no_rights", &["eve"]).await? else {
+        return Ok(());
+    };
     let tries = [
         "unshare --user true",
         "unshare --mount true",
@@ -123,15 +172,31 @@ async fn an_agent_has_no_rights_and_takes_none() -> anyhow::Result<()> {
     ];
     // Each in a shell of its own: one of them ends all that it may end.
     for attempt in tries {
-        let events = up.api.ask("eve", &format!("({attempt}) 2>/dev/null && echo TAKEN")).await?;
+        let events = up
+            .api
+            .ask("eve", &format!("({attempt}) 2>/dev/null && echo TAKEN"))
+            .await?;
         let last = events.last().context("an outcome")?;
         let said = last.data["reply"]["text"].as_str().unwrap_or_default();
         assert!(!said.contains("TAKEN"), "{attempt}");
     }
-    let said = up.api.reply("eve", "grep -E '^(Cap|NoNew|Seccomp:|Uid)' /proc/self/status").await?;
-    for line in ["CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"] {
+    let said = up
+        .api
+        .reply(
+            "eve",
+            "grep -E '^(Cap|NoNew|Seccomp:|Uid)' /proc/self/status",
+        )
+        .await?;
+    for line in [
+        "CapEff:\t0000000000000000",
+        "CapBnd:\t0000000000000000",
+        "NoNewPrivs:\t1",
+    ] {
         assert!(said.contains(line), "{said}");
     }
-    assert!(said.contains("Seccomp:\t2") && said.contains("Uid:\t10001\t10001"), "{said}");
+    assert!(
+        said.contains("Seccomp:\t2") && said.contains("Uid:\t10001\t10001"),
+        "{said}"
+    );
     Ok(())
 }

@@ -39,7 +39,11 @@ const REQUEST: &str = r#"request() { perl -MSocket -e '
 "#;
 
 fn port(url: &str) -> anyhow::Result<u16> {
-    Ok(url.rsplit(':').next().context("an address has a port")?.parse()?)
+    Ok(url
+        .rsplit(':')
+        .next()
+        .context("an address has a port")?
+        .parse()?)
 }
 
 /// The address that this machine has outside of itself, if it has one. Nothing is sent.
@@ -67,39 +71,69 @@ async fn an_agent_connects_to_nothing_but_its_own_proxies() -> anyhow::Result<()
         outer_address().map(|address| (address.to_string(), listener.local_addr().unwrap().port())),
     );
     for (host, port) in &targets {
-        assert!(TcpStream::connect((host.as_str(), *port)).is_ok(), "the host reaches {host} {port}");
+        assert!(
+            TcpStream::connect((host.as_str(), *port)).is_ok(),
+            "the host reaches {host} {port}"
+        );
     }
     // The neighbour's proxies are on a loopback of its own.
-    let ports = up.api.reply("nan", "echo $ANTHROPIC_BASE_URL $HTTPS_PROXY").await?;
+    let ports = up
+        .api
+        .reply("nan", "echo $ANTHROPIC_BASE_URL $HTTPS_PROXY")
+        .await?;
     for url in ports.split_whitespace() {
         targets.push(("127.0.0.1".to_owned(), port(url)?));
     }
-    for address in ["169.254.169.254", "10.0.0.1", "192.168.0.1", "1.1.1.1", "::1", "example.com"] {
+    for address in [
+        "169.254.169.254",
+        "10.0.0.1",
+        "192.168.0.1",
+        "1.1.1.1",
+        "::1",
+        "example.com",
+    ] {
         targets.push((address.to_owned(), 80));
     }
-    let arguments: String = targets.iter().map(|(host, port)| format!(" {host} {port}")).collect();
+    let arguments: String = targets
+        .iter()
+        .map(|(host, port)| format!(" {host} {port}"))
+        .collect();
     let own = "$(echo $ANTHROPIC_BASE_URL | sed 's,.*:,,')";
     let names = "perl -MSocket -e 'print \"NAME\\n\" if gethostbyname(\"example.com\"); \
         socket(my $s, PF_INET, SOCK_DGRAM, 0); print \"SENT\\n\" if send($s, \"x\", 0, pack_sockaddr_in(53, inet_aton(\"1.1.1.1\")))'";
-    let script = format!("{TRY} echo $ANTHROPIC_BASE_URL $HTTPS_PROXY\ntry{arguments}\ntry 127.0.0.1 {own}\n{names}");
+    let script = format!(
+        "{TRY} echo $ANTHROPIC_BASE_URL $HTTPS_PROXY\ntry{arguments}\ntry 127.0.0.1 {own}\n{names}"
+    );
     let said = up.api.reply("eve", &script).await?;
     let mut lines = said.lines();
     let own_urls = lines.next().context("its own addresses")?;
-    let own_ports: Vec<u16> = own_urls.split_whitespace().map(port).collect::<Result<_, _>>()?;
-    for (line, (host, port)) in lines.by_ref().zip(&targets) {
+    let own_ports: Vec<u16> = own_urls
+        .split_whitespace()
+        .map(port)
+        .collect::<Result<_, _>>()?;
+    for ((host, port), line) in targets.iter().zip(lines.by_ref()) {
         // By chance the neighbour's port may be its own too.
         if !own_ports.contains(port) {
             assert_eq!(line, format!("CLOSED {host} {port}"), "{said}");
         }
     }
-    assert_eq!(lines.next(), Some(format!("OPEN 127.0.0.1 {}", own_ports[0]).as_str()));
-    assert_eq!(lines.next(), None, "no name is found and nothing is sent: {said}");
+    assert_eq!(
+        lines.next(),
+        Some(format!("OPEN 127.0.0.1 {}", own_ports[0]).as_str())
+    );
+    assert_eq!(
+        lines.next(),
+        None,
+        "no name is found and nothing is sent: {said}"
+    );
     Ok(())
 }
 
 #[tokio::test]
 async fn the_way_out_leads_to_no_host_that_its_class_does_not_name() -> anyhow::Result<()> {
-    let Some(up) = up("the_way_out", &["eve"]).await? else { return Ok(()) };
+    let Some(up) = up("the_way_out", &["eve"]).await? else {
+        return Ok(());
+    };
     let gateway = port(up.text("gateway_url"))?;
     for target in [
         format!("127.0.0.1:{gateway}"),
@@ -113,10 +147,18 @@ async fn the_way_out_leads_to_no_host_that_its_class_does_not_name() -> anyhow::
         assert!(said.starts_with("HTTP/1.1 403"), "{target}: {said}");
     }
     let plain = format!("GET http://127.0.0.1:{gateway}/openapi.json");
-    let said = up.api.reply("eve", &format!("{REQUEST} request $HTTP_PROXY '{plain}'")).await?;
+    let said = up
+        .api
+        .reply("eve", &format!("{REQUEST} request $HTTP_PROXY '{plain}'"))
+        .await?;
     assert!(!said.starts_with("HTTP/1.1 200"), "{said}");
     // The model proxy leads below /v1 and nowhere else, whoever else's name is asked for.
-    for path in ["/admin/v1/learners", "/v1/../admin/v1/learners", "/", "http://127.0.0.1/metrics"] {
+    for path in [
+        "/admin/v1/learners",
+        "/v1/../admin/v1/learners",
+        "/",
+        "http://127.0.0.1/metrics",
+    ] {
         let script = format!("{REQUEST} request $ANTHROPIC_BASE_URL 'GET {path}'");
         let said = up.api.reply("eve", &script).await?;
         assert!(said.starts_with("HTTP/1.1 4"), "{path}: {said}");
@@ -126,8 +168,11 @@ async fn the_way_out_leads_to_no_host_that_its_class_does_not_name() -> anyhow::
 
 #[tokio::test]
 async fn models_are_used_in_ones_own_name_whatever_one_says() -> anyhow::Result<()> {
-    let Some(up) = up("models_in_ones_own_name", &["eve", "nan"]).await? else { return Ok(()) };
-    let body = r#"{"model":"default","max_tokens":64,"messages":[{"role":"user","content":"Hello"}]}"#;
+    let Some(up) = up("models_in_ones_own_name", &["eve", "nan"]).await? else {
+        return Ok(());
+    };
+    let body =
+        r#"{"model":"default","max_tokens":64,"messages":[{"role":"user","content":"Hello"}]}"#;
     let script = format!("{REQUEST} request $ANTHROPIC_BASE_URL 'POST /v1/messages' '{body}'");
     for _ in 0..2 {
         let said = up.api.reply("eve", &script).await?;
@@ -136,8 +181,13 @@ async fn models_are_used_in_ones_own_name_whatever_one_says() -> anyhow::Result<
     }
     let usage = up.api.admin(Method::GET, "usage?by=learner", None).await?;
     let calls = |name: &str| {
-        let rows = usage["rows"].as_array().map(Vec::as_slice).unwrap_or_default();
-        rows.iter().find(|row| row["key"] == name).map_or(0, |row| row["calls"].as_u64().unwrap_or(0))
+        let rows = usage["rows"]
+            .as_array()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        rows.iter()
+            .find(|row| row["key"] == name)
+            .map_or(0, |row| row["calls"].as_u64().unwrap_or(0))
     };
     assert_eq!((calls("eve"), calls("nan")), (2, 0), "{usage}");
     // From the host, where the router can be reached, it wants a token, and a learner's word for itself is none.
@@ -151,7 +201,10 @@ async fn models_are_used_in_ones_own_name_whatever_one_says() -> anyhow::Result<
         }
         let answer = request.send().await?;
         assert_eq!(answer.status(), 401, "{token:?}");
-        assert_eq!(answer.json::<Value>().await?["error"]["type"], "authentication_error");
+        assert_eq!(
+            answer.json::<Value>().await?["error"]["type"],
+            "authentication_error"
+        );
     }
     Ok(())
 }

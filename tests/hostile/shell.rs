@@ -26,7 +26,14 @@ pub(crate) fn class(name: &str, more: &Value) -> Value {
 pub(crate) async fn up(test: &str, learners: &[&str]) -> anyhow::Result<Option<Up>> {
     let mut documents = vec![class("shell", &json!({}))];
     documents.extend(learners.iter().map(|name| agent::learner(name, "shell")));
-    Up::start(test, Setup { documents, ..Setup::default() }).await
+    Up::start(
+        test,
+        Setup {
+            documents,
+            ..Setup::default()
+        },
+    )
+    .await
 }
 
 /// A shell's word that is exactly this text.

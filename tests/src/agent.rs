@@ -10,7 +10,8 @@ const COMMAND: &str = include_str!("agent/counting.sh");
 ///
 /// What a message tells it, after it has counted: `slow N` answers in N pieces, 20 ms apart · `die` ends by SIGKILL ·
 /// `exit` ends with status 1 · `hang` says nothing any more · `write N` writes N MiB · `files N` makes N files ·
-/// `context` answers with the context that it was given.
+/// `file NAME TEXT` writes a file and adds it to the reply · `link TARGET` adds a link to TARGET as if it were one ·
+/// `name PATH` adds whatever is there · `context` answers with the context that it was given.
 pub fn http(name: &str, more: &Value) -> Value {
     class(name, &json!({"adapter": "Http", "command": ["/usr/bin/perl", "-e", HTTP]}), more)
 }

@@ -29,6 +29,11 @@ impl Api {
         Ok(Self { http, base: base.to_owned(), token: token.to_owned() })
     }
 
+    /// The operator's token.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.token)
     }

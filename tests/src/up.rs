@@ -72,6 +72,11 @@ impl Up {
         self.folder.path().join("data")
     }
 
+    /// A text of its ready line: `gateway_url`, `model_url` …; or the empty one.
+    pub fn text(&self, key: &str) -> &str {
+        self.ready[key].as_str().unwrap_or_default()
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()

@@ -37,6 +37,10 @@ sub save {
     print $file $content or die "$name: $!";
     close $file or die "$name: $!";
 }
+sub name_file {
+    my ($client, $path) = @_;
+    syswrite($client, qq({"type":"file","name":"$path","media_type":"text/plain","path":"$path"}\n));
+}
 sub turn {
     my ($client, $body) = @_;
     my ($text) = $body =~ /"message":\{.*?"text":"((?:[^"\\]|\\.)*)"/;
@@ -61,6 +65,9 @@ sub turn {
     } elsif ($text =~ /^files (\d+)/) {
         mkdir 'many';
         save("many/$_", $_) for 1 .. $1;
+    } elsif ($text =~ /^file (\S+) (.*)/) { save($1, $2); name_file($client, $1)
+    } elsif ($text =~ /^link (\S+)/) { symlink($1, 'link') or die "link: $!"; name_file($client, 'link')
+    } elsif ($text =~ /^name (\S+)/) { name_file($client, $1)
     } elsif ($text eq 'context') { say_text($client, ' context ' . ($context // 'none'))
     } else { select(undef, undef, undef, 0.03) }
     syswrite($client, qq({"type":"done"}\n));

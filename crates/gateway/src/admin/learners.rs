@@ -4,6 +4,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use carrel_core::class::DEFAULT_CLASS;
+use carrel_core::learner::LearnerState;
 use carrel_core::{ClassName, LearnerId};
 use carrel_protocol::Code;
 use carrel_protocol::gateway::{
@@ -165,11 +166,16 @@ fn view(gateway: &Gateway, row: learners::Learner) -> Learner {
         channel: alias.channel,
         external_id: alias.external_id,
     });
+    let state = match row.status.state {
+        // That it works is not stored: this process runs its turn.
+        LearnerState::Ready if gateway.roster.is_running(&row.id) => LearnerState::Busy,
+        state => state,
+    };
     Learner {
         id: row.id,
         class: row.class.into(),
         aliases: aliases.collect(),
-        state: row.status.state,
+        state,
         state_detail: row.status.detail,
         epoch: row.status.epoch,
         created_time: row.created_time,

@@ -121,8 +121,13 @@ impl Keeper {
         let policy = Policy::of(class.unwrap_or(&missing));
         let now = self.shared.ground.now();
         let mut desired = learner.desired;
-        if self.handle.sleep_now.load(Ordering::Acquire) && learner.status.pod.is_some() {
-            desired.state = carrel_core::learner::DesiredState::Asleep;
+        if self.handle.sleep_now.load(Ordering::Acquire) {
+            if learner.status.pod.is_some() {
+                desired.state = carrel_core::learner::DesiredState::Asleep;
+            } else {
+                // Nothing sleeps that is not awake; kept, the wish would end the next incarnation.
+                self.handle.sleep_now.store(false, Ordering::Release);
+            }
         }
         let observed = self.observe(learner);
         let plan = lifecycle::plan(&desired, &observed, &policy, now);

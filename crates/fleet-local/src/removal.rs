@@ -16,7 +16,9 @@ use rustix::io::Errno;
 /// Removes a folder with everything in it; that it is not there is well.
 pub(crate) async fn remove_folder(path: PathBuf) -> io::Result<()> {
     let removed = tokio::task::spawn_blocking(move || remove(&path));
-    removed.await.unwrap_or_else(|error| Err(io::Error::other(error)))
+    removed
+        .await
+        .unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -92,7 +94,12 @@ mod tests {
     fn a_folder_is_removed_however_deep_it_is_and_nothing_beside_it() {
         let place = tempfile::tempdir().unwrap();
         let (doomed, kept) = (place.path().join("doomed"), place.path().join("kept"));
-        for folder in [&doomed, &kept, &doomed.join("a/b"), &doomed.join(".removed-2/x")] {
+        for folder in [
+            &doomed,
+            &kept,
+            &doomed.join("a/b"),
+            &doomed.join(".removed-2/x"),
+        ] {
             fs::create_dir_all(folder).unwrap();
         }
         fs::write(kept.join("file"), "kept").unwrap();

@@ -2,6 +2,9 @@
 
 use crate::learner::{Desired, DesiredState, LearnerState, Status};
 
+/// After so many deaths in a row nobody is woken again without being asked for.
+const MOST_UNASKED: u32 = 5;
+
 /// What is wanted of a learner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Wish {
@@ -14,7 +17,8 @@ pub enum Wish {
 }
 
 /// What is wanted of a learner whose newest epoch has ended. A wake names an epoch: it is wanted while the newest is not
-/// above that. An incarnation that died before it was ready (state `Failed`) is wanted again without being asked for.
+/// above that. An incarnation that died before it was ready (state `Failed`) is wanted again without being asked for, but
+/// not for ever: one that never can start must cost nothing in the end, and who still waits for it asks anew.
 pub fn wish(desired: &Desired, status: &Status) -> Wish {
     if desired.deleting {
         return Wish::Erased;
@@ -26,7 +30,8 @@ pub fn wish(desired: &Desired, status: &Status) -> Wish {
             let asked = desired
                 .wake_after_epoch
                 .is_some_and(|after| after >= status.epoch);
-            if asked || status.state == LearnerState::Failed {
+            let again = status.state == LearnerState::Failed && status.young_deaths < MOST_UNASKED;
+            if asked || again {
                 Wish::Awake
             } else {
                 Wish::Asleep

@@ -157,13 +157,7 @@ impl Maker {
             .map_err(PodError::Image)
     }
 
-    fn sidecar(
-        &self,
-        uid: PodUid,
-        socket: &Path,
-        shared: &Path,
-        workspace: &Path,
-    ) -> Command {
+    fn sidecar(&self, uid: PodUid, socket: &Path, shared: &Path, workspace: &Path) -> Command {
         let mut command = Command::new(&self.ground.executable);
         command
             .arg("sidecar")

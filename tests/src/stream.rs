@@ -9,7 +9,7 @@ use serde_json::Value;
 use sse_stream::SseStream;
 
 /// After so long without an event a test has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The id of an event, `version.step`; ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

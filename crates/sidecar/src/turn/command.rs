@@ -25,7 +25,11 @@ pub(super) async fn run(awake: &Awake, attempt: &Attempt, order: &TurnRequest) -
     let started = awake.link.start(awake.wanted(Pipes::Talk, more)).await;
     let (pid, pipes) = match started {
         Ok(started) => started,
-        Err(error) => return Outcome::fault("the agent cannot be started", &error),
+        Err(error @ Error::Refused(_)) => {
+            return Outcome::fault("the agent cannot be started", &error);
+        }
+        // That the shim died is no verdict on the message.
+        Err(error) => return lost(&error),
     };
     let (input, output) = match open(awake, pipes) {
         Ok(pipes) => pipes,

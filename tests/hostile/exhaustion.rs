@@ -157,7 +157,10 @@ async fn folders_deeper_than_a_stack_end_neither_a_server_nor_the_next() -> anyh
     ensure!(up.api.reply("eve", "cat kept").await? == "kept\n");
     // What a killed server leaves may be as deep.
     let pod = pods(up.pid()).pop().context("its pod")?;
-    let workspace = run_dir(&up.data()).join("p").join(pod.name).join("workspace");
+    let workspace = run_dir(&up.data())
+        .join("p")
+        .join(pod.name)
+        .join("workspace");
     up.kill()?;
     let mut at = openat(CWD, workspace, OFlags::DIRECTORY, Mode::empty())?;
     for _ in 0..15_000 {

@@ -58,7 +58,7 @@ async fn a_learner_signs_in_talks_and_finds_everything_again() -> anyhow::Result
 
     page.run(WATCH).await?;
     // A new line is no end of a message.
-    page.write("Hello! I am Ada,").await?;
+    page.write("Hello! My name is Ada,").await?;
     page.press("Enter", true).await?;
     ensure!(
         page.run("document.querySelectorAll('.turn').length")
@@ -76,10 +76,18 @@ async fn a_learner_signs_in_talks_and_finds_everything_again() -> anyhow::Result
     ensure!(
         page.run("document.querySelector('.turn:last-child .text').innerText")
             .await?
-            == "Hello! I am Ada,\nand I like chess."
+            == "Hello! My name is Ada,\nand I like chess."
     );
     ask(&page, "Remember that my test is on Friday").await?;
-    ask(&page, "Quiz me on arithmetic").await?;
+    let question = ask(&page, "Quiz me on arithmetic").await?;
+    let solve = format!(
+        "(([, a, sign, b]) => String({{'+': +a + +b, '−': a - b, '-': a - b, '×': a * b, '÷': a / b}}[sign]))\
+        (/(\\d+) (.) (\\d+)\\?/.exec({}))",
+        json!(question)
+    );
+    let answer = page.run(&solve).await?;
+    let praise = ask(&page, answer.as_str().unwrap_or_default()).await?;
+    ensure!(!praise.is_empty());
     let lengths = page.run("seen.lengths.length").await?;
     ensure!(
         lengths.as_u64().is_some_and(|lengths| lengths > 1),
@@ -87,18 +95,17 @@ async fn a_learner_signs_in_talks_and_finds_everything_again() -> anyhow::Result
     );
     hears(&page).await?;
     page.picture("chat-light").await?;
-
-    let told = page.text("#log").await?;
-    page.reload().await?;
-    page.until("document.querySelectorAll('.turn').length === 3")
-        .await?;
-    page.until(ANSWERED).await?;
-    ensure!(
-        page.text("#log").await? == told,
-        "the history is what was seen"
-    );
     page.look(Look::DARK).await?;
     page.picture("chat-dark").await?;
+
+    let words = "[...document.querySelectorAll('#log .text, #log .said')].map((e) => e.innerText)";
+    let told = page.run(words).await?;
+    page.reload().await?;
+    page.until("document.querySelectorAll('.turn').length === 4")
+        .await?;
+    page.until(ANSWERED).await?;
+    let kept = page.run(words).await?;
+    ensure!(kept == told, "the history is {kept}, and {told} was seen");
     page.look(Look::PHONE).await?;
     page.fits().await?;
     page.until("(() => { const text = document.getElementById('text').getBoundingClientRect(); return text.bottom <= innerHeight && text.width > 150; })()").await?;
@@ -129,10 +136,7 @@ async fn hears(page: &Page) -> anyhow::Result<()> {
     ensure!(!said.is_empty(), "nothing is announced");
     for sentence in &said {
         let ends = sentence.ends_with(['.', '!', '?', '…', ':', ')']);
-        ensure!(
-            ends,
-            "'{sentence}' is no finished sentence: {said:?}"
-        );
+        ensure!(ends, "'{sentence}' is no finished sentence: {said:?}");
     }
     let named = "[...document.querySelectorAll('button, input:not([hidden]), textarea')].every((e) => e.hidden || e.closest('[hidden]') || e.ariaLabel || e.textContent.trim() || e.labels?.length)";
     ensure!(

@@ -25,7 +25,7 @@ pub(crate) struct Look {
 impl Look {
     pub(crate) const LIGHT: Self = Self {
         width: 1100,
-        height: 760,
+        height: 820,
         dark: false,
         phone: false,
     };
@@ -83,7 +83,11 @@ impl Page {
         self.call("Emulation.setDeviceMetricsOverride", size)
             .await?;
         let scheme = if dark { "dark" } else { "light" };
-        let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
+        // What moves is at rest in a picture.
+        let features = json!({"features": [
+            {"name": "prefers-color-scheme", "value": scheme},
+            {"name": "prefers-reduced-motion", "value": "reduce"},
+        ]});
         self.call("Emulation.setEmulatedMedia", features).await?;
         Ok(())
     }

@@ -56,8 +56,10 @@ pub(crate) fn load(
             path: file.clone(),
             what,
         };
-        let values: Vec<Value> =
-            serde_yaml::from_multiple(&text).map_err(|error| invalid(error.to_string()))?;
+        // A list of learners may be long, and the file is the operator's own: no bound but memory.
+        let unbounded = serde_yaml::options! { budget: None };
+        let values: Vec<Value> = serde_yaml::from_multiple_with_options(&text, unbounded)
+            .map_err(|error| invalid(error.to_string()))?;
         for value in values {
             if value.is_null() {
                 continue;

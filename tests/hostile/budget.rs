@@ -23,9 +23,10 @@ fn greedy(recorded: &Recorded) -> Option<Scene> {
         input: INPUT,
         output: recorded.body["max_tokens"].as_u64()?,
     };
-    Some(match recorded.body["stream"] == true {
-        true => Scene::events(anthropic_stream("ok", used)).in_pieces_of(99),
-        false => Scene::json(200, &anthropic_whole("ok", used)),
+    Some(if recorded.body["stream"] == true {
+        Scene::events(anthropic_stream("ok", used)).in_pieces_of(99)
+    } else {
+        Scene::json(200, &anthropic_whole("ok", used))
     })
 }
 

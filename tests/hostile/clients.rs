@@ -41,7 +41,7 @@ async fn a_body_that_is_not_what_it_should_be_is_refused() -> anyhow::Result<()>
     };
     let many = json!({"text": "a", "attachments": vec![json!({"name": "a", "media_type": "a/a", "data": ""}); 33]});
     let bodies = [
-        "".to_owned(),
+        String::new(),
         "{".to_owned(),
         "null".to_owned(),
         "[]".to_owned(),
@@ -376,6 +376,14 @@ async fn a_request_that_is_malformed_injects_nothing() -> anyhow::Result<()> {
         }
     }
     ensure!(stored(&up.api).await? == before, "something was stored");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_header_or_query_that_makes_no_sense_is_refused() -> anyhow::Result<()> {
+    let Some((up, raw)) = server("a_header_or_query").await? else {
+        return Ok(());
+    };
     for (name, value) in [
         ("Last-Event-ID", "1.2.3"),
         ("Last-Event-ID", "-1"),

@@ -1,10 +1,5 @@
 //! Agents and clients that mean harm: each is refused or bounded, with the right word for it, and nobody else is hurt.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "tests' tasks end with their runtime, and their clocks measure the machine"
-)]
-
 mod agents;
 mod answer;
 mod budget;

@@ -94,15 +94,16 @@ async fn an_agent_connects_to_nothing_but_its_own_proxies() -> anyhow::Result<()
     ] {
         targets.push((address.to_owned(), 80));
     }
-    let arguments: String = targets
+    let arguments: Vec<_> = targets
         .iter()
-        .map(|(host, port)| format!(" {host} {port}"))
+        .map(|(host, port)| format!("{host} {port}"))
         .collect();
+    let arguments = arguments.join(" ");
     let own = "$(echo $ANTHROPIC_BASE_URL | sed 's,.*:,,')";
     let names = "perl -MSocket -e 'print \"NAME\\n\" if gethostbyname(\"example.com\"); \
         socket(my $s, PF_INET, SOCK_DGRAM, 0); print \"SENT\\n\" if send($s, \"x\", 0, pack_sockaddr_in(53, inet_aton(\"1.1.1.1\")))'";
     let script = format!(
-        "{TRY} echo $ANTHROPIC_BASE_URL $HTTPS_PROXY\ntry{arguments}\ntry 127.0.0.1 {own}\n{names}"
+        "{TRY} echo $ANTHROPIC_BASE_URL $HTTPS_PROXY\ntry {arguments}\ntry 127.0.0.1 {own}\n{names}"
     );
     let said = up.api.reply("eve", &script).await?;
     let mut lines = said.lines();

@@ -88,7 +88,7 @@ async fn a_token_opens_its_own_learner_while_it_lives_and_nothing_else() -> anyh
         .await?
         .refuses(403, "forbidden")?;
 
-    let good = &up.api.token()[..];
+    let good = up.api.token();
     let (short, long) = (&good[..good.len() - 1], format!("{good}a"));
     let upper = good.to_uppercase();
     for bad in [

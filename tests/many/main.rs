@@ -1,11 +1,5 @@
 //! Many learners: 200 awake at once, and 2,000 that sleep and cost nothing.
 
-#![expect(
-    clippy::disallowed_methods,
-    clippy::print_stdout,
-    reason = "tests print their evidence, and their tasks end with their runtime"
-)]
-
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};

@@ -33,7 +33,7 @@ const FLAGS: [&str; 10] = [
     "about:blank",
 ];
 /// A busy machine may take this long to answer one command.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A running browser. Dropping it kills it.
 pub(crate) struct Browser {

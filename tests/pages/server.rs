@@ -109,8 +109,8 @@ fn run(folder: &TempDir, addresses: [&str; 2]) -> anyhow::Result<(Child, String,
         let line = line?;
         let mut words = line.split_whitespace();
         match words.next() {
-            Some("chat") => chat = words.next().unwrap_or_default().to_owned(),
-            Some("console") => console = words.next().unwrap_or_default().to_owned(),
+            Some("chat") => words.next().unwrap_or_default().clone_into(&mut chat),
+            Some("console") => words.next().unwrap_or_default().clone_into(&mut console),
             Some("Stop") => return Ok((child, chat, console)),
             _ => {}
         }

@@ -9,7 +9,9 @@ use crate::with_ada;
 
 #[tokio::test]
 async fn the_same_key_fifty_times_at_once_is_one_message_with_one_answer() -> anyhow::Result<()> {
-    let Some(up) = with_ada("the same key", &json!({})).await? else { return Ok(()) };
+    let Some(up) = with_ada("the same key", &json!({})).await? else {
+        return Ok(());
+    };
     let api = &up.api;
     let sent = try_join_all((0..50).map(|_| api.post("ada", "count", "once"))).await?;
     let first: &Accepted = &sent[0];
@@ -24,12 +26,25 @@ async fn the_same_key_fifty_times_at_once_is_one_message_with_one_answer() -> an
     for kind in ["queued", "started", "done"] {
         assert_eq!(api.logged("ada", kind).await?.len(), 1, "{kind}");
     }
-    let (_, history) = api.call(Method::GET, "/v1/learners/ada/messages", None).await?;
-    assert_eq!(history["messages"].as_array().map(Vec::len), Some(1), "{history}");
+    let (_, history) = api
+        .call(Method::GET, "/v1/learners/ada/messages", None)
+        .await?;
+    assert_eq!(
+        history["messages"].as_array().map(Vec::len),
+        Some(1),
+        "{history}"
+    );
     assert_eq!(api.reply("ada", "count").await?, "2", "it was counted once");
 
-    let refused = api.post("ada", "something else", "once").await.unwrap_err().to_string();
-    assert!(refused.contains(StatusCode::UNPROCESSABLE_ENTITY.as_str()), "{refused}");
+    let refused = api
+        .post("ada", "something else", "once")
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains(StatusCode::UNPROCESSABLE_ENTITY.as_str()),
+        "{refused}"
+    );
     println!("50 posts, one turn: {}", first.turn);
     Ok(())
 }

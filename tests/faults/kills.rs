@@ -37,7 +37,15 @@ enum Target {
 /// Every step with every target, again and again, in an order that the lots decide.
 fn schedule(lots: &mut StdRng) -> Vec<(Step, Target)> {
     use Step::{Accepting, Committing, Done, Queued, Restoring, Running, Snapshotting, Waking};
-    let steps = [Queued, Waking, Restoring, Running, Snapshotting, Committing, Done];
+    let steps = [
+        Queued,
+        Waking,
+        Restoring,
+        Running,
+        Snapshotting,
+        Committing,
+        Done,
+    ];
     let mut all = vec![(Accepting, Target::Server)];
     for step in steps {
         all.extend([Target::Server, Target::Sidecar, Target::Shim].map(|target| (step, target)));
@@ -71,11 +79,19 @@ async fn a_hundred_kills_lose_nothing_and_repeat_nothing() -> anyhow::Result<()>
         settings: Some(json!({"fleet": {"startsPerSecond": 1000}})),
         ..Setup::default()
     };
-    let Some(up) = Up::start("a hundred kills", setup).await? else { return Ok(()) };
+    let Some(up) = Up::start("a hundred kills", setup).await? else {
+        return Ok(());
+    };
     let mut lots = seed::lots("a hundred kills");
     let schedule = schedule(&mut lots);
     let (counts, hits, pods) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-    let mut course = Course { up, lots, counts, hits, pods };
+    let mut course = Course {
+        up,
+        lots,
+        counts,
+        hits,
+        pods,
+    };
     let began = Instant::now();
     for (round, (step, target)) in schedule.into_iter().enumerate() {
         if course.kills() == KILLS {
@@ -84,17 +100,28 @@ async fn a_hundred_kills_lose_nothing_and_repeat_nothing() -> anyhow::Result<()>
         let learner = LEARNERS[round % LEARNERS.len()];
         let told = format!("round {round}: {target:?} at {step:?} of {learner}");
         let at = began.elapsed();
-        course.round(learner, step, target).await.context(told.clone())?;
+        course
+            .round(learner, step, target)
+            .await
+            .context(told.clone())?;
         let took = began.elapsed().saturating_sub(at);
         if took > Duration::from_secs(5) {
             println!("{told} took {took:?}");
         }
     }
-    println!("{} kills in {:?}, by target and step:", course.kills(), began.elapsed());
+    println!(
+        "{} kills in {:?}, by target and step:",
+        course.kills(),
+        began.elapsed()
+    );
     for ((target, step), hits) in &course.hits {
         println!("  {target:?} {step:?}: {hits}");
     }
-    ensure!(course.kills() == KILLS, "only {} kills found their victim", course.kills());
+    ensure!(
+        course.kills() == KILLS,
+        "only {} kills found their victim",
+        course.kills()
+    );
     course.each_message_had_one_outcome().await?;
     course.nothing_is_left().await
 }
@@ -133,11 +160,7 @@ impl Course {
         Ok(())
     }
 
-    async fn while_accepted(
-        &mut self,
-        learner: &str,
-        key: &str,
-    ) -> anyhow::Result<Option<Step>> {
+    async fn while_accepted(&mut self, learner: &str, key: &str) -> anyhow::Result<Option<Step>> {
         let (api, id, sent) = (self.up.api.clone(), learner.to_owned(), key.to_owned());
         let sending = tokio::spawn(async move { api.post(&id, "count", &sent).await });
         tokio::time::sleep(Duration::from_micros(self.lots.random_range(0..6000))).await;
@@ -156,9 +179,13 @@ impl Course {
     ) -> anyhow::Result<Option<Step>> {
         let mut stream = self.up.api.post_and_follow(learner, "count", key).await?;
         let mut seen = Step::Queued;
-        while seen < step.min(Step::Done) && !(step == Step::Committing && seen == Step::Snapshotting)
+        while seen < step.min(Step::Done)
+            && !(step == Step::Committing && seen == Step::Snapshotting)
         {
-            let event = stream.next().await?.context("the turn's stream ended early")?;
+            let event = stream
+                .next()
+                .await?
+                .context("the turn's stream ended early")?;
             seen = after(seen, &event);
         }
         let (least, most) = match step {
@@ -193,15 +220,21 @@ impl Course {
     async fn victim(&self, learner: &str, target: Target) -> anyhow::Result<Option<u32>> {
         let (api, server) = (&self.up.api, self.up.pid());
         let look = || async move {
-            let name = api.learner(learner).await?["pod"].as_str().map(str::to_owned);
+            let name = api.learner(learner).await?["pod"]
+                .as_str()
+                .map(str::to_owned);
             let pods = machine::pods(server);
-            let pod = pods.into_iter().find(|pod| Some(&pod.name) == name.as_ref());
+            let pod = pods
+                .into_iter()
+                .find(|pod| Some(&pod.name) == name.as_ref());
             Ok(pod.and_then(|pod| match target {
                 Target::Shim => pod.shim,
                 Target::Sidecar | Target::Server => Some(pod.sidecar),
             }))
         };
-        Ok(eventually("a victim", Duration::from_millis(500), look).await.ok())
+        Ok(eventually("a victim", Duration::from_millis(500), look)
+            .await
+            .ok())
     }
 
     async fn outcome(&self, learner: &str, key: &str) -> anyhow::Result<Event> {
@@ -210,7 +243,8 @@ impl Course {
         while let Some(event) = stream.next().await? {
             last = Some(event);
         }
-        last.filter(Event::is_outcome).context("the turn's stream ended without its outcome")
+        last.filter(Event::is_outcome)
+            .context("the turn's stream ended without its outcome")
     }
 
     async fn each_message_had_one_outcome(&self) -> anyhow::Result<()> {
@@ -219,14 +253,27 @@ impl Course {
             let of = |kind: &str| log.iter().filter(|e| e["type"] == kind).collect::<Vec<_>>();
             let (queued, done) = (of("queued"), of("done"));
             ensure!(of("failed").is_empty(), "{learner}: {:?}", of("failed"));
-            ensure!(queued.len() as u64 == *count, "{learner}: {} messages", queued.len());
+            ensure!(
+                queued.len() as u64 == *count,
+                "{learner}: {} messages",
+                queued.len()
+            );
             let turns = |events: &[&serde_json::Value]| -> Vec<String> {
-                events.iter().map(|event| event["turn_id"].to_string()).collect()
+                events
+                    .iter()
+                    .map(|event| event["turn_id"].to_string())
+                    .collect()
             };
-            ensure!(turns(&queued) == turns(&done), "{learner}: not each message was done once, in order");
+            ensure!(
+                turns(&queued) == turns(&done),
+                "{learner}: not each message was done once, in order"
+            );
             let replies: Vec<_> = done.iter().map(|event| &event["reply"]["text"]).collect();
             let numbers: Vec<_> = (1..=*count).map(|n| json!(n.to_string())).collect();
-            ensure!(replies == numbers.iter().collect::<Vec<_>>(), "{learner} answered {replies:?}");
+            ensure!(
+                replies == numbers.iter().collect::<Vec<_>>(),
+                "{learner} answered {replies:?}"
+            );
             let restarted = of("restarted").len();
             println!("{learner}: {count} messages, {count} answers, {restarted} attempts died");
         }
@@ -247,15 +294,24 @@ impl Course {
         }
         let seen = machine::left_of(&data, &awake);
         for kind in ["process", "group", "folder"] {
-            ensure!(seen.iter().any(|line| line.starts_with(kind)), "no {kind} is seen: {seen:?}");
+            ensure!(
+                seen.iter().any(|line| line.starts_with(kind)),
+                "no {kind} is seen: {seen:?}"
+            );
         }
         self.pods.extend(awake);
         self.up.kill()?;
         let pods = &self.pods;
-        eventually("sidecars and shims end with their server", Duration::from_secs(5), || async {
-            let living = pods.iter().flat_map(|pod| std::iter::once(pod.sidecar).chain(pod.shim));
-            Ok((living.filter(|pid| machine::lives(*pid)).count() == 0).then_some(()))
-        })
+        eventually(
+            "sidecars and shims end with their server",
+            Duration::from_secs(5),
+            || async {
+                let living = pods
+                    .iter()
+                    .flat_map(|pod| std::iter::once(pod.sidecar).chain(pod.shim));
+                Ok((living.filter(|pid| machine::lives(*pid)).count() == 0).then_some(()))
+            },
+        )
         .await?;
         self.up.again().await?;
         let left = machine::left_of(&data, &self.pods);

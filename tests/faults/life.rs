@@ -11,7 +11,9 @@ use crate::with_ada;
 
 #[tokio::test]
 async fn a_stopped_turn_keeps_what_was_said_and_done() -> anyhow::Result<()> {
-    let Some(up) = with_ada("a stopped turn", &json!({})).await? else { return Ok(()) };
+    let Some(up) = with_ada("a stopped turn", &json!({})).await? else {
+        return Ok(());
+    };
     let api = &up.api;
     let mut stream = api.post_and_follow("ada", "slow 1000", "k").await?;
     let waiting = api.post("ada", "count", "waiting").await?;
@@ -29,40 +31,67 @@ async fn a_stopped_turn_keeps_what_was_said_and_done() -> anyhow::Result<()> {
         outcome = Some(event);
     }
     let outcome = outcome.context("a turn has an outcome")?;
-    assert_eq!((outcome.name.as_str(), &outcome.data["stopped"]), ("done", &json!(true)));
+    assert_eq!(
+        (outcome.name.as_str(), &outcome.data["stopped"]),
+        ("done", &json!(true))
+    );
     let text = outcome.data["reply"]["text"].as_str().unwrap_or_default();
     println!("after {said} pieces: {text}");
     assert!(text.starts_with("1 1 2 3") && text.len() < 400, "{text}");
-    assert!(outcome.data["snapshot_id"].is_string(), "it was committed: {outcome:?}");
+    assert!(
+        outcome.data["snapshot_id"].is_string(),
+        "it was committed: {outcome:?}"
+    );
     let never_ran = api.turn("ada", &waiting.turn).await?;
-    assert_eq!((&never_ran["stopped"], &never_ran["attempts"]), (&json!(true), &json!(0)));
-    assert_eq!(api.reply("ada", "count").await?, "2", "what the stopped turn did was kept");
+    assert_eq!(
+        (&never_ran["stopped"], &never_ran["attempts"]),
+        (&json!(true), &json!(0))
+    );
+    assert_eq!(
+        api.reply("ada", "count").await?,
+        "2",
+        "what the stopped turn did was kept"
+    );
     Ok(())
 }
 
 async fn is_in(api: &Api, state: &str) -> anyhow::Result<Value> {
-    eventually(&format!("ada is {state}"), Duration::from_secs(20), || async {
-        let document = api.learner("ada").await?;
-        Ok((document["state"] == state).then_some(document))
-    })
+    eventually(
+        &format!("ada is {state}"),
+        Duration::from_secs(20),
+        || async {
+            let document = api.learner("ada").await?;
+            Ok((document["state"] == state).then_some(document))
+        },
+    )
     .await
 }
 
 #[tokio::test]
 async fn a_learner_asleep_has_no_process_and_wakes_where_it_was() -> anyhow::Result<()> {
-    let Some(up) = with_ada("asleep and awake", &json!({})).await? else { return Ok(()) };
+    let Some(up) = with_ada("asleep and awake", &json!({})).await? else {
+        return Ok(());
+    };
     let api = &up.api;
     assert_eq!(api.reply("ada", "count").await?, "1");
     let pods = machine::pods(up.pid());
     assert!(!machine::left_of(&up.data(), &pods).is_empty());
     api.sleep("ada").await?;
     let left = machine::left_of(&up.data(), &pods);
-    assert!(left.is_empty() && machine::pods(up.pid()).is_empty(), "{left:?}");
+    assert!(
+        left.is_empty() && machine::pods(up.pid()).is_empty(),
+        "{left:?}"
+    );
     let asleep = api.learner("ada").await?;
-    let (status, _) = api.call(Method::POST, "/v1/learners/ada/wake", None).await?;
+    let (status, _) = api
+        .call(Method::POST, "/v1/learners/ada/wake", None)
+        .await?;
     assert_eq!(status, StatusCode::ACCEPTED);
     let awake = is_in(api, "Ready").await?;
-    assert!(awake["epoch"].as_u64() > asleep["epoch"].as_u64(), "{asleep} {awake}");
+    assert!(
+        awake["epoch"].as_u64() > asleep["epoch"].as_u64(),
+        "{asleep} {awake}"
+    );
     assert_eq!(api.reply("ada", "count").await?, "2");
     Ok(())
 }
@@ -70,7 +99,9 @@ async fn a_learner_asleep_has_no_process_and_wakes_where_it_was() -> anyhow::Res
 #[tokio::test]
 async fn a_quiet_learner_falls_asleep_by_itself() -> anyhow::Result<()> {
     let more = json!({"idle": {"minSeconds": 1, "maxSeconds": 2}});
-    let Some(up) = with_ada("a quiet learner", &more).await? else { return Ok(()) };
+    let Some(up) = with_ada("a quiet learner", &more).await? else {
+        return Ok(());
+    };
     assert_eq!(up.api.reply("ada", "count").await?, "1");
     is_in(&up.api, "Asleep").await?;
     assert!(machine::pods(up.pid()).is_empty());
@@ -80,38 +111,57 @@ async fn a_quiet_learner_falls_asleep_by_itself() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn an_erased_learner_is_gone_and_begins_anew_above_its_old_epochs() -> anyhow::Result<()> {
-    let Some(up) = with_ada("an erased learner", &json!({})).await? else { return Ok(()) };
+    let Some(up) = with_ada("an erased learner", &json!({})).await? else {
+        return Ok(());
+    };
     let api = &up.api;
     for n in 1..=3 {
         assert_eq!(api.reply("ada", "count").await?, n.to_string());
     }
     let before = api.learner("ada").await?;
     let old = machine::pods(up.pid());
-    let erased = up.command(&["learner", "rm", "ada", "--yes", "--wait"])?.output()?;
+    let erased = up
+        .command(&["learner", "rm", "ada", "--yes", "--wait"])?
+        .output()?;
     assert!(erased.status.success(), "{erased:?}");
-    for path in ["/admin/v1/learners/ada", "/v1/learners/ada/messages", "/v1/learners/ada/events"] {
+    for path in [
+        "/admin/v1/learners/ada",
+        "/v1/learners/ada/messages",
+        "/v1/learners/ada/events",
+    ] {
         let (status, body) = api.call(Method::GET, path, None).await?;
         assert_eq!(status, StatusCode::NOT_FOUND, "{path}: {body}");
     }
     // It is gone for everybody at once; its id is free when nothing of it is left.
     eventually("the id is free again", Duration::from_secs(20), || async {
         let body = json!({"id": "ada", "class": "counting"});
-        let (status, _) = api.call(Method::POST, "/admin/v1/learners", Some(body)).await?;
+        let (status, _) = api
+            .call(Method::POST, "/admin/v1/learners", Some(body))
+            .await?;
         Ok((status != StatusCode::CONFLICT).then_some(()))
     })
     .await?;
     let left = machine::left_of(&up.data(), &old);
     assert!(left.is_empty(), "{left:?}");
-    assert_eq!(api.reply("ada", "count").await?, "1", "it begins with nothing");
+    assert_eq!(
+        api.reply("ada", "count").await?,
+        "1",
+        "it begins with nothing"
+    );
     let after = api.learner("ada").await?;
     println!("epoch {} before, {} after", before["epoch"], after["epoch"]);
-    assert!(after["epoch"].as_u64() > before["epoch"].as_u64(), "the fence was forgotten");
+    assert!(
+        after["epoch"].as_u64() > before["epoch"].as_u64(),
+        "the fence was forgotten"
+    );
     Ok(())
 }
 
 #[tokio::test]
 async fn an_older_snapshot_is_taken_as_the_newest_state() -> anyhow::Result<()> {
-    let Some(up) = with_ada("an older snapshot", &json!({})).await? else { return Ok(()) };
+    let Some(up) = with_ada("an older snapshot", &json!({})).await? else {
+        return Ok(());
+    };
     let api = &up.api;
     let mut snapshots = Vec::new();
     for n in 1..=3 {
@@ -121,11 +171,21 @@ async fn an_older_snapshot_is_taken_as_the_newest_state() -> anyhow::Result<()> 
         snapshots.push(done["snapshot_id"].clone());
     }
     let body = json!({"snapshot_id": snapshots[0]});
-    api.admin(Method::POST, "learners/ada/restore", Some(body)).await?;
-    assert_eq!(api.reply("ada", "count").await?, "2", "it goes on from the first");
+    api.admin(Method::POST, "learners/ada/restore", Some(body))
+        .await?;
+    assert_eq!(
+        api.reply("ada", "count").await?,
+        "2",
+        "it goes on from the first"
+    );
     assert_eq!(api.logged("ada", "restored").await?.len(), 1);
     let body = json!({"snapshot_id": snapshots[2]});
-    api.admin(Method::POST, "learners/ada/restore", Some(body)).await?;
-    assert_eq!(api.reply("ada", "count").await?, "4", "what was newer is still there");
+    api.admin(Method::POST, "learners/ada/restore", Some(body))
+        .await?;
+    assert_eq!(
+        api.reply("ada", "count").await?,
+        "4",
+        "what was newer is still there"
+    );
     Ok(())
 }

@@ -20,15 +20,33 @@ use serde_json::{Value, json};
 
 /// A server with the learner `ada`, whose agent counts behind the adapter `Http`; `more` is laid over its class.
 async fn with_ada(test: &str, more: &Value) -> anyhow::Result<Option<Up>> {
-    Up::start(test, Setup { documents: ada(more), ..Setup::default() }).await
+    Up::start(
+        test,
+        Setup {
+            documents: ada(more),
+            ..Setup::default()
+        },
+    )
+    .await
 }
 
 fn ada(more: &Value) -> Vec<Value> {
-    vec![agent::http("counting", more), agent::learner("ada", "counting")]
+    vec![
+        agent::http("counting", more),
+        agent::learner("ada", "counting"),
+    ]
 }
 
 /// The same, after a shell did something in mounts that only the server sees.
 async fn with_ada_after(test: &str, first: &str) -> anyhow::Result<Option<Up>> {
     let first = Some(first.to_owned());
-    Up::start(test, Setup { documents: ada(&json!({})), first, ..Setup::default() }).await
+    Up::start(
+        test,
+        Setup {
+            documents: ada(&json!({})),
+            first,
+            ..Setup::default()
+        },
+    )
+    .await
 }

@@ -9,10 +9,16 @@ use crate::with_ada;
 #[tokio::test]
 async fn a_server_asked_to_end_while_a_turn_runs_ends_well_and_the_turn_is_done_once()
 -> anyhow::Result<()> {
-    let Some(mut up) = with_ada("asked to end", &json!({})).await? else { return Ok(()) };
+    let Some(mut up) = with_ada("asked to end", &json!({})).await? else {
+        return Ok(());
+    };
     assert_eq!(up.api.reply("ada", "count").await?, "1");
     let mut stream = up.api.post_and_follow("ada", "slow 50", "k").await?;
-    while stream.next().await?.is_some_and(|event| event.name != "delta") {}
+    while stream
+        .next()
+        .await?
+        .is_some_and(|event| event.name != "delta")
+    {}
     let waiting = up.api.post("ada", "count", "waiting").await?;
     let asked = Instant::now();
     let status = up.terminate().await?;
@@ -27,40 +33,67 @@ async fn a_server_asked_to_end_while_a_turn_runs_ends_well_and_the_turn_is_done_
         outcomes.extend(event.is_outcome().then_some(event));
     }
     assert_eq!(outcomes.len(), 1);
-    let reply = outcomes[0].data["reply"]["text"].as_str().unwrap_or_default();
-    assert!(reply.starts_with("2 1 2") && reply.ends_with(" 50"), "{:?}", outcomes[0]);
+    let reply = outcomes[0].data["reply"]["text"]
+        .as_str()
+        .unwrap_or_default();
+    assert!(
+        reply.starts_with("2 1 2") && reply.ends_with(" 50"),
+        "{:?}",
+        outcomes[0]
+    );
     let mut stream = up.api.post_and_follow("ada", "count", "waiting").await?;
     let mut last = None;
     while let Some(event) = stream.next().await? {
         last = Some(event);
     }
     let last = last.expect("the turn that waited has an outcome");
-    assert_eq!(last.data["reply"]["text"], "3", "{last:?} of {}", waiting.turn);
+    assert_eq!(
+        last.data["reply"]["text"], "3",
+        "{last:?} of {}",
+        waiting.turn
+    );
     assert_eq!(up.api.logged("ada", "done").await?.len(), 3);
     Ok(())
 }
 
 #[tokio::test]
 async fn an_idle_server_with_a_learner_awake_ends_at_once() -> anyhow::Result<()> {
-    let Some(mut up) = with_ada("idle", &json!({})).await? else { return Ok(()) };
+    let Some(mut up) = with_ada("idle", &json!({})).await? else {
+        return Ok(());
+    };
     assert_eq!(up.api.reply("ada", "count").await?, "1");
     // A page that is open is no reason to wait.
     let _page = up.api.events("ada", None).await?;
     let asked = Instant::now();
     let status = up.terminate().await?;
     println!("it ended after {:?} with {status}", asked.elapsed());
-    assert!(status.success() && asked.elapsed().as_secs() < 10, "{status}");
+    assert!(
+        status.success() && asked.elapsed().as_secs() < 10,
+        "{status}"
+    );
     Ok(())
 }
 
 #[tokio::test]
 async fn a_second_server_on_the_same_folder_refuses_and_names_the_first() -> anyhow::Result<()> {
-    let Some(up) = with_ada("a second server", &json!({})).await? else { return Ok(()) };
-    let words = ["up", "--listen", "127.0.0.1:0", "--model-listen", "127.0.0.1:0"];
+    let Some(up) = with_ada("a second server", &json!({})).await? else {
+        return Ok(());
+    };
+    let words = [
+        "up",
+        "--listen",
+        "127.0.0.1:0",
+        "--model-listen",
+        "127.0.0.1:0",
+    ];
     let second = up.command(&words)?.output()?;
     let said = String::from_utf8_lossy(&second.stderr);
     assert_eq!(second.status.code(), Some(6), "{said}");
     assert!(said.contains(&format!("pid {}", up.pid())), "{said}");
-    assert_eq!(up.api.reply("ada", "count").await?, "1", "the first is unharmed");
+    assert_eq!(
+        up.api.reply("ada", "count").await?,
+        "1",
+        "the first is unharmed"
+    );
     Ok(())
 }

@@ -10,10 +10,12 @@ use serde_json::json;
 use crate::{with_ada, with_ada_after};
 
 #[tokio::test]
-async fn a_workspace_over_its_caps_fails_the_turn_and_the_last_good_one_stays()
--> anyhow::Result<()> {
+async fn a_workspace_over_its_caps_fails_the_turn_and_the_last_good_one_stays() -> anyhow::Result<()>
+{
     let more = json!({"snapshot": {"maxBytes": "4Mi", "maxFiles": 20}});
-    let Some(up) = with_ada("over its caps", &more).await? else { return Ok(()) };
+    let Some(up) = with_ada("over its caps", &more).await? else {
+        return Ok(());
+    };
     let api = &up.api;
     let mut count = 0;
     for message in ["write 6", "files 30"] {
@@ -34,7 +36,10 @@ fn remount(up: &Up, options: &str) -> anyhow::Result<()> {
     let objects = up.data().join("objects");
     let mut mount = Command::new("nsenter");
     mount.args(["--target", &up.pid().to_string(), "--mount", "mount", "-o"]);
-    let status = mount.arg(format!("remount,{options}")).arg(objects).status()?;
+    let status = mount
+        .arg(format!("remount,{options}"))
+        .arg(objects)
+        .status()?;
     ensure!(status.success(), "remounting with {options}: {status}");
     Ok(())
 }
@@ -42,15 +47,24 @@ fn remount(up: &Up, options: &str) -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_full_disk_fails_the_turn_and_room_lets_it_succeed() -> anyhow::Result<()> {
     let first = r#"mount -t tmpfs -o size=4m tmpfs "$DATA/objects""#;
-    let Some(up) = with_ada_after("a full disk", first).await? else { return Ok(()) };
+    let Some(up) = with_ada_after("a full disk", first).await? else {
+        return Ok(());
+    };
     let api = &up.api;
     assert_eq!(api.reply("ada", "count").await?, "1");
     let before = api.learner("ada").await?["newest_snapshot"].clone();
     let error = api.failure("ada", "write 8").await?;
     println!("{}", error.data);
-    assert_eq!((error.text("code"), &error.data["retryable"]), ("snapshot_failed", &json!(true)));
+    assert_eq!(
+        (error.text("code"), &error.data["retryable"]),
+        ("snapshot_failed", &json!(true))
+    );
     assert_eq!(api.learner("ada").await?["newest_snapshot"], before);
-    assert_eq!(api.reply("ada", "count").await?, "2", "what is small still fits");
+    assert_eq!(
+        api.reply("ada", "count").await?,
+        "2",
+        "what is small still fits"
+    );
     remount(&up, "size=64m")?;
     assert_eq!(api.reply("ada", "write 8").await?, "3");
     api.sleep("ada").await?;
@@ -61,7 +75,9 @@ async fn a_full_disk_fails_the_turn_and_room_lets_it_succeed() -> anyhow::Result
 #[tokio::test]
 async fn a_commit_waits_for_a_storage_that_is_away() -> anyhow::Result<()> {
     let first = r#"mount -t tmpfs -o size=64m tmpfs "$DATA/objects""#;
-    let Some(up) = with_ada_after("storage away", first).await? else { return Ok(()) };
+    let Some(up) = with_ada_after("storage away", first).await? else {
+        return Ok(());
+    };
     let api = &up.api;
     assert_eq!(api.reply("ada", "count").await?, "1");
     let accepted = api.post("ada", "slow 10", "k").await?;
@@ -83,7 +99,11 @@ async fn a_commit_waits_for_a_storage_that_is_away() -> anyhow::Result<()> {
     }
     let outcome = outcome.context("a turn has an outcome")?;
     assert_eq!(outcome.name, "done", "{outcome:?}");
-    assert_eq!(api.turn("ada", &accepted.turn).await?["attempts"], 1, "it only waited");
+    assert_eq!(
+        api.turn("ada", &accepted.turn).await?["attempts"],
+        1,
+        "it only waited"
+    );
     assert_eq!(api.reply("ada", "count").await?, "3");
     Ok(())
 }
@@ -105,11 +125,17 @@ async fn a_storage_that_cannot_be_read_keeps_the_learner_waiting_and_loses_nothi
         std::os::unix::fs::symlink(pack, pack)?;
     }
     let accepted = api.post("ada", "count", "k").await?;
-    let waiting = eventually("ada waits and says why", Duration::from_secs(20), || async {
-        let document = api.learner("ada").await?;
-        let says = document["state_detail"].as_str().is_some_and(|detail| detail.contains("vault"));
-        Ok((document["state"] == "Restoring" && says).then_some(document))
-    });
+    let waiting = eventually(
+        "ada waits and says why",
+        Duration::from_secs(20),
+        || async {
+            let document = api.learner("ada").await?;
+            let says = document["state_detail"]
+                .as_str()
+                .is_some_and(|detail| detail.contains("vault"));
+            Ok((document["state"] == "Restoring" && says).then_some(document))
+        },
+    );
     let waiting = match waiting.await {
         Ok(waiting) => waiting,
         Err(error) => return Err(error.context(api.learner("ada").await?)),
@@ -126,6 +152,9 @@ async fn a_storage_that_cannot_be_read_keeps_the_learner_waiting_and_loses_nothi
     let last = last.context("a turn has an outcome")?;
     assert_eq!(last.data["reply"]["text"], "3", "{last:?}");
     assert!(api.logged("ada", "fell_back").await?.is_empty());
-    println!("attempts: {}", api.turn("ada", &accepted.turn).await?["attempts"]);
+    println!(
+        "attempts: {}",
+        api.turn("ada", &accepted.turn).await?["attempts"]
+    );
     Ok(())
 }

@@ -15,7 +15,9 @@ async fn read(
     events: &mut Vec<Event>,
 ) -> anyhow::Result<bool> {
     for _ in 0..most {
-        let Some(event) = stream.next().await? else { return Ok(false) };
+        let Some(event) = stream.next().await? else {
+            return Ok(false);
+        };
         let over = event.is_outcome() && event.text("turn_id") == turn;
         events.push(event);
         if over {
@@ -26,13 +28,18 @@ async fn read(
 }
 
 fn places(events: &[Event]) -> Vec<(Place, String)> {
-    events.iter().map(|event| (event.place, event.data.to_string())).collect()
+    events
+        .iter()
+        .map(|event| (event.place, event.data.to_string()))
+        .collect()
 }
 
 #[tokio::test]
 async fn a_client_that_leaves_and_returns_sees_what_one_that_stayed_sees() -> anyhow::Result<()> {
     let test = "a client that leaves";
-    let Some(up) = with_ada(test, &json!({})).await? else { return Ok(()) };
+    let Some(up) = with_ada(test, &json!({})).await? else {
+        return Ok(());
+    };
     let mut lots = seed::lots(test);
     let api = &up.api;
     let accepted = api.post("ada", "slow 60", "k").await?;
@@ -41,7 +48,14 @@ async fn a_client_that_leaves_and_returns_sees_what_one_that_stayed_sees() -> an
     loop {
         let mut stream = api.events("ada", last).await?;
         visits += 1;
-        if read(&mut stream, lots.random_range(1..9), &accepted.turn, &mut left).await? {
+        if read(
+            &mut stream,
+            lots.random_range(1..9),
+            &accepted.turn,
+            &mut left,
+        )
+        .await?
+        {
             break;
         }
         last = stream.last();
@@ -50,7 +64,10 @@ async fn a_client_that_leaves_and_returns_sees_what_one_that_stayed_sees() -> an
     println!("{visits} visits, {} events", left.len());
     assert!(visits > 5);
     let reply = &left.last().expect("it was read to the outcome").data["reply"]["text"];
-    assert_eq!(text_of(&left, &accepted.turn), reply.as_str().unwrap_or_default());
+    assert_eq!(
+        text_of(&left, &accepted.turn),
+        reply.as_str().unwrap_or_default()
+    );
     let deltas = |events: &[Event]| text_of(events, &accepted.turn);
     assert_eq!(deltas(&left), deltas(&stayed));
     assert_eq!(places(&left), places(&stayed));
@@ -60,7 +77,9 @@ async fn a_client_that_leaves_and_returns_sees_what_one_that_stayed_sees() -> an
 #[tokio::test]
 async fn a_client_returns_to_a_server_that_was_killed_meanwhile() -> anyhow::Result<()> {
     let test = "a client returns after a kill";
-    let Some(mut up) = with_ada(test, &json!({})).await? else { return Ok(()) };
+    let Some(mut up) = with_ada(test, &json!({})).await? else {
+        return Ok(());
+    };
     let mut lots = seed::lots(test);
     assert_eq!(up.api.reply("ada", "count").await?, "1");
     let accepted = up.api.post("ada", "slow 40", "k").await?;
@@ -84,12 +103,20 @@ async fn a_client_returns_to_a_server_that_was_killed_meanwhile() -> anyhow::Res
     }
     assert!(kills > 1, "it was killed in the middle of the text");
     let of_turn = |event: &&Event| event.text("turn_id") == accepted.turn;
-    let outcomes: Vec<_> =
-        events.iter().filter(of_turn).filter(|event| event.is_outcome()).collect();
+    let outcomes: Vec<_> = events
+        .iter()
+        .filter(of_turn)
+        .filter(|event| event.is_outcome())
+        .collect();
     assert_eq!(outcomes.len(), 1, "{outcomes:?}");
-    let reply = outcomes[0].data["reply"]["text"].as_str().unwrap_or_default();
+    let reply = outcomes[0].data["reply"]["text"]
+        .as_str()
+        .unwrap_or_default();
     println!("{kills} kills, {} events, reply {reply}", events.len());
-    assert!(reply.starts_with("2 1 2 3 ") && reply.ends_with(" 40"), "{reply}");
+    assert!(
+        reply.starts_with("2 1 2 3 ") && reply.ends_with(" 40"),
+        "{reply}"
+    );
     assert_eq!(text_of(&events, &accepted.turn), reply);
     let mut ids: Vec<_> = events.iter().map(|event| event.place).collect();
     let all = ids.len();

@@ -346,7 +346,11 @@ impl Fleet for LocalFleet {
             .lock()
             .get(learner)
             .map(|handle| handle.status.borrow().clone());
-        if let Some(status) = kept.filter(|status| *status != Status::default()) {
+        // Whether one that was being erased is there again, the store alone knows.
+        let is_known = |status: &Status| {
+            *status != Status::default() && status.state != LearnerState::Deleting
+        };
+        if let Some(status) = kept.filter(is_known) {
             return Ok(status);
         }
         let found = self

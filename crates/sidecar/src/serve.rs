@@ -122,7 +122,8 @@ struct Known {
     unless: Option<Phase>,
 }
 
-/// Answers at once; with `?unless=PHASE` as soon as the phase is another or something was committed, or after a while.
+/// Answers at once; with `?unless=PHASE` as soon as the phase or its reason is another or something was committed, or
+/// after a while.
 async fn hello(
     State(pod): State<Arc<Pod>>,
     Query(known): Query<Known>,
@@ -131,7 +132,9 @@ async fn hello(
     caller::check(&pod, &headers)?;
     if let Some(unless) = known.unless {
         let (mut changes, before) = (pod.watch(), pod.hello());
-        let news = changes.wait_for(|now| now.phase != unless || now.committed != before.committed);
+        let news = changes.wait_for(|now| {
+            now.phase != unless || now.committed != before.committed || now.detail != before.detail
+        });
         // Out of time is an answer too.
         let _ = tokio::time::timeout(ANSWER_WITHIN, news).await;
     }

@@ -126,7 +126,7 @@ pub trait Learners: Send + Sync {
     async fn close_learner(&self, id: &LearnerId, now: Timestamp) -> Result<bool>;
 
     /// Last step of erasing: all rows go, key included; what stays is a tombstone without personal data: id, fence,
-    /// repository, time. Repeatable.
+    /// repository, time. Repeatable; a learner that is not closed is another one, made since, and stays.
     async fn erase_learner(&self, id: &LearnerId, now: Timestamp) -> Result<()>;
 
     /// Repositories of learners erased before `before` whose objects may be there again from an upload that was under

@@ -150,7 +150,9 @@ impl Vault {
     pub async fn erase(&self, learner: &LearnerId) -> Result<(), Error> {
         let _alone = self.exclusive(learner).await;
         let now = self.now();
-        let Some(row) = self.store().learner(learner, now).await? else {
+        let row = self.store().learner(learner, now).await?;
+        // One that is not closed was made since.
+        let Some(row) = row.filter(|row| row.desired.deleting) else {
             return Ok(());
         };
         self.store().destroy_key(learner).await?;

@@ -156,8 +156,12 @@ pub(super) async fn find(gateway: &Gateway, learner: &LearnerId) -> Result<Learn
         .learner(learner, gateway.now())
         .await?;
     let row = row.filter(|row| !row.desired.deleting);
-    row.map(|row| view(gateway, row))
-        .ok_or_else(Refusal::no_learner)
+    let mut row = row.ok_or_else(Refusal::no_learner)?;
+    // Steps that are not stored, and why they take long, the fleet knows.
+    if let Ok(status) = gateway.options.fleet.status(learner).await {
+        row.status = status;
+    }
+    Ok(view(gateway, row))
 }
 
 fn view(gateway: &Gateway, row: learners::Learner) -> Learner {

@@ -195,8 +195,9 @@ pub async fn a_learner_made_anew_starts_empty_above_the_fence(store: SharedStore
     store.erase_learner(&ada, at(41)).await.expect("erased");
     let made = store.create_learner(&new_learner("ada"), at(50)).await;
     assert_eq!(made.expect("made"), Created::New);
+    store.erase_learner(&ada, at(50)).await.expect("repeated");
     let row = store.learner(&ada, at(51)).await.expect("read");
-    let row = row.expect("the learner");
+    let row = row.expect("a repeated last step leaves its namesake alone");
     assert_eq!((row.fence, row.status.epoch), (Epoch(8), Epoch(8)));
     assert_ne!(row.repository, before, "it starts empty");
     assert_eq!(row.newest_snapshot, None);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use carrel_tests::machine::{pods, run_dir};
+use rustix::process::geteuid;
 
 use crate::shell::{quoted, up};
 
@@ -33,7 +34,11 @@ async fn an_agent_reads_no_file_of_the_host_or_of_its_neighbour() -> anyhow::Res
         .into(),
     );
     paths.extend(["/etc/shadow", "/etc/passwd"].map(PathBuf::from));
-    for path in &paths {
+    // An ordinary user's agent would read no more than the user does.
+    for path in paths
+        .iter()
+        .filter(|path| path.starts_with(&data) || geteuid().is_root())
+    {
         assert!(
             fs::read(path).is_ok(),
             "the host itself reads {}",

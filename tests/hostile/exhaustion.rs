@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use carrel_tests::machine::{pods, run_dir};
-use carrel_tests::{Api, Setup, Up, agent, eventually};
+use carrel_tests::{Api, Setup, Up, agent, eventually, skip};
+use futures::FutureExt as _;
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use serde_json::json;
 
 use crate::shell;
+
+const TEST: &str = "what_an_agent_uses_up_is_its_own";
 
 /// Learner, what its agent does, and the code with which its turn fails.
 const HARM: [(&str, &str, &str); 11] = [
@@ -76,12 +79,24 @@ async fn what_an_agent_uses_up_is_its_own_and_its_neighbour_is_answered() -> any
         documents,
         ..Setup::default()
     };
-    let Some(up) = Up::start("what_an_agent_uses_up", setup).await? else {
+    let Some(up) = Up::start(TEST, setup).await? else {
         return Ok(());
     };
     let ended = AtomicBool::new(false);
     let harm = async {
         for (name, script, code) in HARM {
+            let limit = match name {
+                "forks" => "pids",
+                other => other,
+            };
+            if up.lacks(limit) {
+                skip(
+                    TEST,
+                    limit,
+                    &format!("{name}: this user cannot limit {limit} here"),
+                )?;
+                continue;
+            }
             up.api.reply(name, "echo kept > kept").await?;
             let error = up
                 .api
@@ -95,9 +110,9 @@ async fn what_an_agent_uses_up_is_its_own_and_its_neighbour_is_answered() -> any
                 "{name} goes on from the last good snapshot: {said}"
             );
         }
-        ended.store(true, Ordering::Relaxed);
         Ok(())
     };
+    let harm = harm.inspect(|_: &anyhow::Result<()>| ended.store(true, Ordering::Relaxed));
     let (harmed, answers) = tokio::join!(harm, neighbour(&up.api, &ended));
     harmed?;
     let answers = answers?;

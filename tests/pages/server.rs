@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, ensure};
+use carrel_tests::machine;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -81,6 +82,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         // It may have ended already.
         let _ = self.kill();
+        machine::remove_run_dir(&self.folder.path().join("data"));
     }
 }
 

@@ -40,8 +40,14 @@ pub fn pods(server: u32) -> Vec<Pod> {
     let sidecars = children.iter().filter(|child| child.is("sidecar"));
     sidecars
         .filter_map(|sidecar| {
-            let path = sidecar.arguments.iter().find_map(|word| word.split_once("/p/"))?.1;
-            let shim = children.iter().find(|child| child.is("shim") && child.user == sidecar.user);
+            let path = sidecar
+                .arguments
+                .iter()
+                .find_map(|word| word.split_once("/p/"))?
+                .1;
+            let shim = children
+                .iter()
+                .find(|child| child.is("shim") && child.user == sidecar.user);
             Some(Pod {
                 name: path.split('/').next()?.to_owned(),
                 sidecar: sidecar.pid,
@@ -61,14 +67,23 @@ fn children(server: u32) -> Vec<Child> {
                 line.split_whitespace().next()?.parse().ok()
             };
             let ours = field("PPid:")? == server;
-            ours.then(|| Some(Child { pid, user: field("Uid:")?, arguments: arguments(pid) }))?
+            ours.then(|| {
+                Some(Child {
+                    pid,
+                    user: field("Uid:")?,
+                    arguments: arguments(pid),
+                })
+            })?
         })
         .collect()
 }
 
 fn arguments(pid: u32) -> Vec<String> {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(&bytes).split('\0').map(str::to_owned).collect()
+    String::from_utf8_lossy(&bytes)
+        .split('\0')
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Kills a process; whether it was there.
@@ -79,7 +94,9 @@ pub fn kill(pid: u32) -> bool {
 /// Whether a process lives (one that only waits to be reaped does not).
 pub fn lives(pid: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    status.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    status
+        .rsplit_once(") ")
+        .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 /// The folder in which a server on this data folder has its sockets and pods: the name that `carrel up` gives it.
@@ -113,9 +130,17 @@ pub fn left_of(data: &Path, pods: &[Pod]) -> Vec<String> {
     let mut left = Vec::new();
     for pod in pods {
         let processes = std::iter::once(pod.sidecar).chain(pod.shim);
-        left.extend(processes.filter(|pid| lives(*pid)).map(|pid| format!("process {pid}")));
+        left.extend(
+            processes
+                .filter(|pid| lives(*pid))
+                .map(|pid| format!("process {pid}")),
+        );
     }
-    left.extend(control_groups(pods).iter().map(|path| format!("group {}", path.display())));
+    left.extend(
+        control_groups(pods)
+            .iter()
+            .map(|path| format!("group {}", path.display())),
+    );
     let entries = ["p", "c"].map(|folder| fs::read_dir(run_dir.join(folder)));
     let entries = entries.into_iter().flatten().flatten().flatten();
     let folders = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("w-"));
@@ -127,7 +152,8 @@ pub fn left_of(data: &Path, pods: &[Pod]) -> Vec<String> {
     left
 }
 
-pub(crate) fn remove_run_dir(data: &Path) {
+/// Removes that folder, when its server was killed and will not come back.
+pub fn remove_run_dir(data: &Path) {
     // Nobody looks for it again: its name is that of a folder that goes too.
     let _ = fs::remove_dir_all(run_dir(data));
 }

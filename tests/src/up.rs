@@ -59,11 +59,21 @@ impl Up {
         std::fs::write(folder.path().join("config.yaml"), text)?;
         std::fs::create_dir_all(folder.path().join("data/objects"))?;
         let (child, ready, api) = run(folder.path(), setup.first.as_deref()).await?;
-        let up = Self { folder, first: setup.first, child, ready, api };
+        let up = Self {
+            folder,
+            first: setup.first,
+            child,
+            ready,
+            api,
+        };
         if up.ready["isolation"] == "oci" {
             return Ok(Some(up));
         }
-        skip(test, "oci", &format!("no containers here: isolation is {}", up.ready["isolation"]))?;
+        skip(
+            test,
+            "oci",
+            &format!("no containers here: isolation is {}", up.ready["isolation"]),
+        )?;
         Ok(None)
     }
 
@@ -75,6 +85,15 @@ impl Up {
     /// A text of its ready line: `gateway_url`, `model_url` …; or the empty one.
     pub fn text(&self, key: &str) -> &str {
         self.ready[key].as_str().unwrap_or_default()
+    }
+
+    /// Whether it says that it cannot set this limit here: `cpu`, `memory` or `pids`.
+    pub fn lacks(&self, limit: &str) -> bool {
+        let missing = self.ready["limits_missing"].as_array().map(Vec::as_slice);
+        missing
+            .unwrap_or_default()
+            .iter()
+            .any(|missing| missing == limit)
     }
 
     /// Its process.
@@ -99,7 +118,10 @@ impl Up {
     pub fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill()?;
         let status = self.child.wait()?;
-        ensure!(status.code().is_none(), "the server had ended by itself: {status}");
+        ensure!(
+            status.code().is_none(),
+            "the server had ended by itself: {status}"
+        );
         Ok(())
     }
 
@@ -154,12 +176,23 @@ async fn run(folder: &Path, first: Option<&str>) -> anyhow::Result<(Child, Value
         Some(first) => {
             let mut shell = Command::new("unshare");
             shell.args(["--mount", "--propagation", "private", "/bin/sh", "-e", "-c"]);
-            shell.arg(format!("{first}\nexec \"$0\" \"$@\"")).arg(binary).env("DATA", &data);
+            shell
+                .arg(format!("{first}\nexec \"$0\" \"$@\""))
+                .arg(binary)
+                .env("DATA", &data);
             shell
         }
     };
     command
-        .args(["up", "--listen", "127.0.0.1:0", "--model-listen", "127.0.0.1:0", "-o", "json"])
+        .args([
+            "up",
+            "--listen",
+            "127.0.0.1:0",
+            "--model-listen",
+            "127.0.0.1:0",
+            "-o",
+            "json",
+        ])
         .arg("--data-dir")
         .arg(&data)
         .arg("--config")
@@ -182,8 +215,11 @@ async fn run(folder: &Path, first: Option<&str>) -> anyhow::Result<(Child, Value
         let status = child.wait()?;
         anyhow::bail!("carrel up was not ready: {status}");
     };
-    let text =
-        |key: &str| ready[key].as_str().with_context(|| format!("the ready line has no {key}"));
+    let text = |key: &str| {
+        ready[key]
+            .as_str()
+            .with_context(|| format!("the ready line has no {key}"))
+    };
     let token = std::fs::read_to_string(text("admin_token_file")?)?;
     let api = Api::new(text("gateway_url")?, token.trim())?;
     Ok((child, ready, api))

@@ -10,7 +10,7 @@ use crate::{row, up};
 
 const LEARNERS: usize = 2000;
 /// How long is watched.
-const WATCH: Duration = Duration::from_secs(60);
+const WATCH: Duration = Duration::from_mins(1);
 
 pub(super) async fn measure() -> anyhow::Result<()> {
     let up = up("idle", LEARNERS).await?;
@@ -35,7 +35,9 @@ pub(super) async fn measure() -> anyhow::Result<()> {
 /// `write_bytes` of `/proc/PID/io` (proc_pid_io(5)).
 fn written(pid: u32) -> anyhow::Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/io"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("write_bytes: "));
     Ok(line.context("the kernel counts writes")?.parse()?)
 }
 

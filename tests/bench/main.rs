@@ -18,7 +18,10 @@ use serde_json::json;
 const RUNS: usize = 3;
 
 #[tokio::main]
-#[expect(clippy::disallowed_methods, reason = "the date stands beside the figures")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the date stands beside the figures"
+)]
 async fn main() -> anyhow::Result<()> {
     let chosen: Vec<String> = std::env::args().skip(1).collect();
     let wanted = |name: &str| chosen.is_empty() || chosen.iter().any(|word| word == name);
@@ -51,7 +54,15 @@ async fn up(name: &str, learners: usize) -> anyhow::Result<Up> {
         .map(|n| carrel_tests::agent::learner(&format!("l{n}"), "default"))
         .collect();
     let settings = Some(json!({"fleet": {"maxLive": 250, "startsPerSecond": 100}}));
-    let up = Up::start(name, Setup { documents, settings, ..Setup::default() }).await?;
+    let up = Up::start(
+        name,
+        Setup {
+            documents,
+            settings,
+            ..Setup::default()
+        },
+    )
+    .await?;
     up.context("figures are of containers, which this machine does not give")
 }
 
@@ -82,7 +93,10 @@ fn machine() -> anyhow::Result<String> {
     let model = field(&processors, "model name").unwrap_or("unknown processor");
     let cores = std::thread::available_parallelism()?;
     let total = field(&memory, "MemTotal").unwrap_or("unknown memory");
-    Ok(format!("{model}, {cores} cores, {total}, Linux {}", kernel.trim()))
+    Ok(format!(
+        "{model}, {cores} cores, {total}, Linux {}",
+        kernel.trim()
+    ))
 }
 
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {

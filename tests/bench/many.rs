@@ -12,20 +12,19 @@ const LEARNERS: usize = 200;
 pub(super) async fn measure() -> anyhow::Result<()> {
     let up = up("many", LEARNERS).await?;
     let began = Instant::now();
-    let turns: Vec<_> = (0..LEARNERS)
-        .map(|n| {
-            let (api, learner) = (up.api.clone(), format!("l{n}"));
-            tokio::task::spawn(async move { api.reply(&learner, "Hello!").await })
-        })
-        .collect();
-    let mut failed = Vec::new();
-    for turn in turns {
-        if let Err(error) = turn.await? {
-            failed.push(format!("{error:#}"));
-        }
-    }
+    let turns = (0..LEARNERS).map(|n| {
+        let (api, learner) = (&up.api, format!("l{n}"));
+        async move { api.reply(&learner, "Hello!").await }
+    });
+    let answers = futures::future::join_all(turns).await;
+    let failed: Vec<_> = answers.into_iter().filter_map(Result::err).collect();
     let took = began.elapsed().as_secs_f64();
-    ensure!(failed.is_empty(), "{} of {LEARNERS} turns failed: {}", failed.len(), failed[0]);
+    ensure!(
+        failed.is_empty(),
+        "{} of {LEARNERS} turns failed: {:#}",
+        failed.len(),
+        failed[0]
+    );
     let awake = pods(up.pid()).len();
     row(
         "200 learners awake at once, one turn each",

@@ -26,7 +26,11 @@ pub(super) async fn measure() -> anyhow::Result<()> {
         let shim = one.shim.context("its shim runs")?;
         pod.push(private(one.sidecar)? + private(shim)?);
     }
-    row("`carrel up` ready", &format!("{:.0} ms", median(&mut ready)?), "≤ 1 s");
+    row(
+        "`carrel up` ready",
+        &format!("{:.0} ms", median(&mut ready)?),
+        "≤ 1 s",
+    );
     row(
         "idle memory of `carrel up` (resident set)",
         &format!("{:.1} MiB", median(&mut idle)?),
@@ -52,8 +56,14 @@ fn private(pid: u32) -> anyhow::Result<f64> {
 fn sum(pid: u32, fields: &[&str]) -> anyhow::Result<f64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let mut kibibytes = 0.0;
-    for line in text.lines().filter(|line| fields.iter().any(|field| line.starts_with(field))) {
-        let value = line.split_whitespace().nth(1).context("a field has a value")?;
+    for line in text
+        .lines()
+        .filter(|line| fields.iter().any(|field| line.starts_with(field)))
+    {
+        let value = line
+            .split_whitespace()
+            .nth(1)
+            .context("a field has a value")?;
         kibibytes += value.parse::<f64>()?;
     }
     Ok(kibibytes / 1024.0)

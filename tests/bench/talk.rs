@@ -49,7 +49,11 @@ pub(super) async fn measure() -> anyhow::Result<()> {
     }
     row(
         "message accepted → first text, learner asleep with a 10 MB workspace, p50 / p99 of 100",
-        &format!("{:.0} / {:.0} ms", median(&mut asleep)?, median(&mut asleep_99)?),
+        &format!(
+            "{:.0} / {:.0} ms",
+            median(&mut asleep)?,
+            median(&mut asleep_99)?
+        ),
         "≤ 350 / 700 ms",
     );
     row(
@@ -78,17 +82,29 @@ async fn fill(up: &Up) -> anyhow::Result<()> {
                 })
             })
             .collect();
-        let accepted = up.api.post_with(LEARNER, "Keep these.", attachments).await?;
-        eventually("the files are in the workspace", Duration::from_secs(60), || async {
-            let turn = up.api.turn(LEARNER, &accepted.turn).await?;
-            ensure!(turn["state"] != "failed", "the files were not taken: {turn}");
-            Ok((turn["state"] == "done").then_some(()))
-        })
+        let accepted = up
+            .api
+            .post_with(LEARNER, "Keep these.", attachments)
+            .await?;
+        eventually(
+            "the files are in the workspace",
+            Duration::from_mins(1),
+            || async {
+                let turn = up.api.turn(LEARNER, &accepted.turn).await?;
+                ensure!(
+                    turn["state"] != "failed",
+                    "the files were not taken: {turn}"
+                );
+                Ok((turn["state"] == "done").then_some(()))
+            },
+        )
         .await?;
     }
     let path = format!("learners/{LEARNER}");
     let document = up.api.admin(Method::GET, &path, None).await?;
-    document["newest_snapshot"].as_object().context("the workspace was not kept")?;
+    document["newest_snapshot"]
+        .as_object()
+        .context("the workspace was not kept")?;
     Ok(())
 }
 

@@ -13,12 +13,20 @@ const COMMAND: &str = include_str!("agent/counting.sh");
 /// `file NAME TEXT` writes a file and adds it to the reply · `link TARGET` adds a link to TARGET as if it were one ·
 /// `name PATH` adds whatever is there · `context` answers with the context that it was given.
 pub fn http(name: &str, more: &Value) -> Value {
-    class(name, &json!({"adapter": "Http", "command": ["/usr/bin/perl", "-e", HTTP]}), more)
+    class(
+        name,
+        &json!({"adapter": "Http", "command": ["/usr/bin/perl", "-e", HTTP]}),
+        more,
+    )
 }
 
 /// A class whose agent counts behind the adapter `Command`; it only counts.
 pub fn command(name: &str, more: &Value) -> Value {
-    class(name, &json!({"adapter": "Command", "command": ["/bin/sh", "-c", COMMAND]}), more)
+    class(
+        name,
+        &json!({"adapter": "Command", "command": ["/bin/sh", "-c", COMMAND]}),
+        more,
+    )
 }
 
 fn class(name: &str, agent: &Value, more: &Value) -> Value {

@@ -26,7 +26,11 @@ pub struct Accepted {
 impl Api {
     pub(crate) fn new(base: &str, token: &str) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder().no_proxy().build()?;
-        Ok(Self { http, base: base.to_owned(), token: token.to_owned() })
+        Ok(Self {
+            http,
+            base: base.to_owned(),
+            token: token.to_owned(),
+        })
     }
 
     /// The operator's token.
@@ -35,7 +39,9 @@ impl Api {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.token)
+        self.http
+            .request(method, format!("{}{path}", self.base))
+            .bearer_auth(&self.token)
     }
 
     /// A call: its status and its JSON, `null` when there is none.
@@ -69,7 +75,10 @@ impl Api {
     ) -> anyhow::Result<Value> {
         let path = format!("/admin/v1/{path}");
         let (status, answer) = self.call(method.clone(), &path, body).await?;
-        ensure!(status.is_success(), "{method} {path} was answered with {status}: {answer}");
+        ensure!(
+            status.is_success(),
+            "{method} {path} was answered with {status}: {answer}"
+        );
         Ok(answer)
     }
 
@@ -78,7 +87,8 @@ impl Api {
     /// # Errors
     /// When it is not given.
     pub async fn learner(&self, learner: &str) -> anyhow::Result<Value> {
-        self.admin(Method::GET, &format!("learners/{learner}"), None).await
+        self.admin(Method::GET, &format!("learners/{learner}"), None)
+            .await
     }
 
     /// Puts a learner to sleep and waits for it.
@@ -88,7 +98,10 @@ impl Api {
     pub async fn sleep(&self, learner: &str) -> anyhow::Result<()> {
         let path = format!("learners/{learner}/sleep");
         let document = self.admin(Method::POST, &path, None).await?;
-        ensure!(document["state"] == "Asleep", "{learner} does not sleep: {document}");
+        ensure!(
+            document["state"] == "Asleep",
+            "{learner} does not sleep: {document}"
+        );
         Ok(())
     }
 
@@ -129,7 +142,9 @@ impl Api {
         text: &str,
         key: &str,
     ) -> anyhow::Result<Stream> {
-        let request = self.message(learner, text, key).header("accept", "text/event-stream");
+        let request = self
+            .message(learner, text, key)
+            .header("accept", "text/event-stream");
         let answer = request.send().await?;
         if answer.status() != StatusCode::OK {
             anyhow::bail!(
@@ -153,7 +168,10 @@ impl Api {
             events.push(event);
         }
         let ended = events.last().is_some_and(Event::is_outcome);
-        ensure!(ended, "the stream of a turn ended without its outcome: {events:?}");
+        ensure!(
+            ended,
+            "the stream of a turn ended without its outcome: {events:?}"
+        );
         Ok(events)
     }
 
@@ -165,7 +183,10 @@ impl Api {
         let events = self.ask(learner, text).await?;
         let last = events.last().context("a turn has an outcome")?;
         ensure!(last.name == "done", "'{text}' ended in {last:?}");
-        Ok(last.data["reply"]["text"].as_str().unwrap_or_default().to_owned())
+        Ok(last.data["reply"]["text"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned())
     }
 
     /// Sends a message whose turn must fail: the error event.
@@ -188,7 +209,10 @@ impl Api {
         if let Some(place) = after {
             request = request.header("last-event-id", place.to_string());
         }
-        Ok(Stream::new(request.send().await?.error_for_status()?, after))
+        Ok(Stream::new(
+            request.send().await?.error_for_status()?,
+            after,
+        ))
     }
 
     /// A turn's document.
@@ -198,7 +222,10 @@ impl Api {
     pub async fn turn(&self, learner: &str, turn: &str) -> anyhow::Result<Value> {
         let path = format!("/v1/learners/{learner}/turns/{turn}");
         let (status, body) = self.call(Method::GET, &path, None).await?;
-        ensure!(status == StatusCode::OK, "{path} was answered with {status}: {body}");
+        ensure!(
+            status == StatusCode::OK,
+            "{path} was answered with {status}: {body}"
+        );
         Ok(body)
     }
 
@@ -239,7 +266,18 @@ impl Api {
 
 async fn accepted(answer: reqwest::Response) -> anyhow::Result<Accepted> {
     let (status, body) = (answer.status(), answer.json::<Value>().await?);
-    ensure!(status == StatusCode::ACCEPTED, "the message was answered with {status}: {body}");
-    let id = |key: &str| body[key].as_str().map(str::to_owned).context("an id is a text");
-    Ok(Accepted { message: id("message_id")?, turn: id("turn_id")? })
+    ensure!(
+        status == StatusCode::ACCEPTED,
+        "the message was answered with {status}: {body}"
+    );
+    let id = |key: &str| {
+        body[key]
+            .as_str()
+            .map(str::to_owned)
+            .context("an id is a text")
+    };
+    Ok(Accepted {
+        message: id("message_id")?,
+        turn: id("turn_id")?,
+    })
 }

@@ -14,20 +14,32 @@ use anyhow::{Context as _, ensure};
 pub fn carrel() -> anyhow::Result<&'static Path> {
     static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let found = FOUND.get_or_init(|| named_or_built().map_err(|error| format!("{error:#}")));
-    found.as_deref().map_err(|error| anyhow::anyhow!(error.clone()))
+    found
+        .as_deref()
+        .map_err(|error| anyhow::anyhow!(error.clone()))
 }
 
-#[expect(clippy::disallowed_methods, reason = "tests are told by variables what to run")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests are told by variables what to run"
+)]
 fn named_or_built() -> anyhow::Result<PathBuf> {
     if let Ok(named) = std::env::var("CARREL_BIN") {
         return Ok(std::path::absolute(named)?);
     }
     // TARGET/PROFILE/deps/this
     let this = std::env::current_exe()?;
-    let profile = this.ancestors().nth(2).context("a test lies in a folder of its profile")?;
-    let target = profile.parent().context("a profile lies in a target folder")?;
+    let profile = this
+        .ancestors()
+        .nth(2)
+        .context("a test lies in a folder of its profile")?;
+    let target = profile
+        .parent()
+        .context("a profile lies in a target folder")?;
     let mut cargo = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
-    cargo.args(["build", "--quiet", "--package", "carrel", "--target-dir"]).arg(target);
+    cargo
+        .args(["build", "--quiet", "--package", "carrel", "--target-dir"])
+        .arg(target);
     cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
     if profile.ends_with("release") {
         cargo.arg("--release");

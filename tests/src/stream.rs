@@ -55,14 +55,19 @@ pub struct Stream {
 
 impl std::fmt::Debug for Stream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Stream").field("last", &self.last).finish_non_exhaustive()
+        f.debug_struct("Stream")
+            .field("last", &self.last)
+            .finish_non_exhaustive()
     }
 }
 
 impl Stream {
     pub(crate) fn new(answer: reqwest::Response, after: Option<Place>) -> Self {
         let source = SseStream::from_bytes_stream(answer.bytes_stream());
-        Self { source: Box::pin(source), last: after }
+        Self {
+            source: Box::pin(source),
+            last: after,
+        }
     }
 
     /// The id of the last event that was read, or after which the stream begins.
@@ -85,9 +90,17 @@ impl Stream {
             };
             let (version, step) = id.split_once('.').context("an id has two parts")?;
             let place = Place(version.parse()?, step.parse()?);
-            ensure!(Some(place) > self.last, "{name} has id {place} after {:?}", self.last);
+            ensure!(
+                Some(place) > self.last,
+                "{name} has id {place} after {:?}",
+                self.last
+            );
             self.last = Some(place);
-            return Ok(Some(Event { place, name, data: serde_json::from_str(&data)? }));
+            return Ok(Some(Event {
+                place,
+                name,
+                data: serde_json::from_str(&data)?,
+            }));
         }
     }
 }

@@ -252,7 +252,12 @@ impl Signer {
 impl PublicKey {
     fn from_raw(raw: &[u8]) -> Self {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, raw);
-        let digits: Vec<_> = digest.as_ref().iter().take(8).map(|b| format!("{b:02x}")).collect();
+        let digits: Vec<_> = digest
+            .as_ref()
+            .iter()
+            .take(8)
+            .map(|b| format!("{b:02x}"))
+            .collect();
         let kid = digits.concat();
         Self {
             kid,

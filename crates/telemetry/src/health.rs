@@ -71,7 +71,10 @@ async fn ready(State(health): State<Health>) -> Response {
     if missing.is_empty() {
         return "ready\n".into_response();
     }
-    let lines: Vec<_> = missing.iter().map(|(part, why)| format!("{part}: {why}\n")).collect();
+    let lines: Vec<_> = missing
+        .iter()
+        .map(|(part, why)| format!("{part}: {why}\n"))
+        .collect();
     (StatusCode::SERVICE_UNAVAILABLE, lines.concat()).into_response()
 }
 

@@ -68,7 +68,9 @@ impl Roster {
 
     /// Whether a turn of this learner runs now, and its lease is ours.
     pub(crate) fn is_running(&self, learner: &LearnerId) -> bool {
-        self.lock().get(learner).is_some_and(|entry| entry.owned().is_some())
+        self.lock()
+            .get(learner)
+            .is_some_and(|entry| entry.owned().is_some())
     }
 
     /// Enters a learner: `Some` for the one who runs its turns from now on. If somebody does already, that one looks again.

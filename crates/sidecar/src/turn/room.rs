@@ -42,7 +42,9 @@ pub(super) async fn watch(awake: &Awake) -> Outcome {
                 code: FailureCode::WorkspaceLimit,
                 detail: "The workspace is full.".to_owned(),
                 retryable: false,
-                reason: format!("the workspace holds more than {limit} bytes, or hides what it holds"),
+                reason: format!(
+                    "the workspace holds more than {limit} bytes, or hides what it holds"
+                ),
             };
         }
         // A large workspace takes long to measure: spend a tenth of the time on it at most.

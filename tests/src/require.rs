@@ -29,6 +29,10 @@ fn named_or_built() -> anyhow::Result<PathBuf> {
     }
     // TARGET/PROFILE/deps/this
     let this = std::env::current_exe()?;
+    ensure!(
+        this.parent().is_some_and(|folder| folder.ends_with("deps")),
+        "outside of cargo's folders CARREL_BIN must name the executable"
+    );
     let profile = this
         .ancestors()
         .nth(2)

@@ -9,7 +9,7 @@ use carrel_protocol::sidecar::Phase;
 use rustix::process::{
     DumpableBehavior, Pid, Signal, getppid, set_dumpable_behavior, set_parent_process_death_signal,
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal as Listening, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -67,6 +67,11 @@ fn bind_to_parent(parent: Option<u32>) -> io::Result<()> {
 }
 
 async fn run(options: SidecarOptions) -> io::Result<Exit> {
+    // Heard before anybody can know that we are here.
+    let signals = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     let shim = ShimListener::bind(&options.shim_socket)?;
     let listener = Listener::bind(&options.listen).await?;
     let fleet = options.verifier()?;
@@ -82,7 +87,7 @@ async fn run(options: SidecarOptions) -> io::Result<Exit> {
         }
         ended.cancelled().await;
     });
-    let abort = watch_signals(&pod)?;
+    let abort = watch_signals(&pod, signals);
     let exit = tokio::select! {
         exit = live(&pod, turns, link) => exit,
         () = abort.cancelled() => Exit::Interrupted,
@@ -109,11 +114,10 @@ async fn accept_shim(
 }
 
 /// The first SIGTERM or SIGINT asks for sleep; when the grace is over, the returned token is cancelled.
-fn watch_signals(pod: &Arc<Pod>) -> io::Result<CancellationToken> {
-    let (mut terminate, mut interrupt) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
+fn watch_signals(
+    pod: &Arc<Pod>,
+    (mut terminate, mut interrupt): (Listening, Listening),
+) -> CancellationToken {
     let abort = CancellationToken::new();
     let (watcher, expired) = (Arc::clone(pod), abort.clone());
     pod.tasks.spawn(async move {
@@ -128,5 +132,5 @@ fn watch_signals(pod: &Arc<Pod>) -> io::Result<CancellationToken> {
         };
         watcher.end.run_until_cancelled(wait).await;
     });
-    Ok(abort)
+    abort
 }

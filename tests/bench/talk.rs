@@ -16,7 +16,7 @@ const LEARNER: &str = "l0";
 const MESSAGES: usize = 100;
 /// Files of the workspace, sent in messages of so many at once.
 const FILES: usize = 100;
-const FILES_AT_ONCE: usize = 50;
+const FILES_AT_ONCE: usize = 25;
 /// Bytes of each: 10 MB in all.
 const FILE_BYTES: usize = 100_000;
 

@@ -11,9 +11,12 @@ mod unpack;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use oci_client::client::{ClientConfig, ClientProtocol};
 use oci_client::errors::OciDistributionError;
@@ -25,6 +28,10 @@ use sha2::{Digest, Sha256};
 
 use crate::container::RootKind;
 
+/// A registry that cannot be reached by then is away.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+/// A pull may take long as long as something comes.
+const SILENT_AT_MOST: Duration = Duration::from_secs(30);
 /// How the names of unfinished images begin.
 const ASIDE: &str = ".unpacking-";
 
@@ -100,7 +107,11 @@ pub struct Images {
     root: PathBuf,
     client: Client,
     limits: unpack::Limits,
+    /// Who pulls an image holds its name's lock; who wants it too waits there.
+    pulls: Arc<Mutex<HashMap<String, Pull>>>,
 }
+
+type Pull = Arc<tokio::sync::Mutex<()>>;
 
 impl Images {
     /// Images in the folder `root`, cleared of what an earlier run left half done; registries in
@@ -109,6 +120,8 @@ impl Images {
         let config = ClientConfig {
             protocol: ClientProtocol::HttpsExcept(plain_http),
             user_agent: concat!("carrel/", env!("CARGO_PKG_VERSION")),
+            connect_timeout: Some(CONNECT_WITHIN),
+            read_timeout: Some(SILENT_AT_MOST),
             ..ClientConfig::default()
         };
         let entries = fs::read_dir(&root)
@@ -131,11 +144,23 @@ impl Images {
             root,
             client: Client::new(config),
             limits,
+            pulls: Arc::default(),
         }
     }
 
-    /// The image of this name: the one that was pulled before, else pulled now.
+    /// The image of this name: the one that was pulled before, else pulled now, once for all who want it at a time.
+    ///
+    /// # Cancel safety
+    /// Safe: what is half there is removed, and the next who wants it pulls it.
     pub async fn get(&self, name: &str) -> Result<Image, Error> {
+        if let Some(image) = self.present(name)? {
+            return Ok(image);
+        }
+        let pull = {
+            let mut pulls = self.pulls.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(pulls.entry(name.to_owned()).or_default())
+        };
+        let _alone = pull.lock().await;
         match self.present(name)? {
             Some(image) => Ok(image),
             None => self.pull(name).await,

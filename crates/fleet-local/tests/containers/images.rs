@@ -90,12 +90,20 @@ async fn serve(registry: Shared) -> String {
 
 async fn an_image_without_any_library_is_pulled_and_run(bed: Bed) -> Outcome {
     let registry = Shared::default();
-    registry.lock().unwrap().add_image();
+    let layer = registry.lock().unwrap().add_image();
     let address = serve(Arc::clone(&registry)).await;
     let name = format!("{address}/school:one");
     let images = Images::new(bed.folder.path().join("images"), vec![address]);
     assert!(images.present(&name).unwrap().is_none());
-    let image = images.get(&name).await.unwrap();
+    let (image, same) = tokio::join!(images.get(&name), images.get(&name));
+    let image = image.unwrap();
+    assert_eq!(same.unwrap(), image);
+    let pulled = |asked: &Vec<String>| asked.iter().filter(|name| **name == layer).count();
+    assert_eq!(
+        pulled(&registry.lock().unwrap().asked),
+        1,
+        "two who want it at once pull it once"
+    );
     assert_eq!(
         (image.command.join(" "), image.env.join(" ")),
         ("/tutor --quiet".into(), "LESSON=3".into())

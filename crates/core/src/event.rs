@@ -58,6 +58,9 @@ pub enum EventBody {
         epoch: Epoch,
         /// Which attempt, from 1.
         attempt: u32,
+        /// How many turns the agent is told of with it, because a fall-back took them from its workspace.
+        #[serde(default, skip_serializing_if = "is_none")]
+        lost_turns_told: u32,
     },
     /// An attempt died; what it said is void and the turn waits again.
     Restarted {
@@ -156,6 +159,14 @@ pub enum EventBody {
         /// Tokens written.
         output_tokens: u64,
     },
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde calls"
+)]
+fn is_none(count: &u32) -> bool {
+    *count == 0
 }
 
 /// How far a tool use is.

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Epoch, PodUid};
+use crate::lifecycle::names;
 
 /// What the operator wants of a learner.
 #[derive(
@@ -138,4 +139,72 @@ pub struct Status {
     pub young_deaths: u32,
     /// Not before this is another incarnation tried.
     pub retry_time: Option<Timestamp>,
+    /// What holds of it besides its state, at most one of each name; `Ready` is not among them, it follows from the state.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
+}
+
+/// Whether a condition holds, as Kubernetes writes it.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    strum::Display,
+    strum::IntoStaticStr,
+)]
+pub enum ConditionStatus {
+    /// It holds.
+    True,
+    /// It does not.
+    False,
+}
+
+/// One condition of a learner, in the shape of Kubernetes (API conventions, "Typical status properties").
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// Its name, one of those in [`crate::lifecycle::names`].
+    #[serde(rename = "type")]
+    pub name: String,
+    /// Whether it holds.
+    pub status: ConditionStatus,
+    /// Why, in one word.
+    pub reason: String,
+    /// Why, in a sentence for people; may be empty.
+    pub message: String,
+    /// Since when it holds, or does not.
+    pub last_transition_time: Timestamp,
+}
+
+impl From<bool> for ConditionStatus {
+    fn from(holds: bool) -> Self {
+        if holds { Self::True } else { Self::False }
+    }
+}
+
+impl Status {
+    /// What is known of a condition.
+    pub fn condition(&self, name: &str) -> Option<&Condition> {
+        self.conditions
+            .iter()
+            .find(|condition| condition.name == name)
+    }
+
+    /// Every condition, for people: `Ready`, which the state says since `since` (or since `made`), and the others.
+    pub fn all_conditions(&self, made: Timestamp) -> Vec<Condition> {
+        let ready = Condition {
+            name: names::READY.to_owned(),
+            status: matches!(self.state, LearnerState::Ready | LearnerState::Busy).into(),
+            reason: self.state.to_string(),
+            message: self.detail.clone(),
+            last_transition_time: self.since.unwrap_or(made),
+        };
+        let others = self.conditions.iter().cloned();
+        std::iter::once(ready).chain(others).collect()
+    }
 }

@@ -17,9 +17,9 @@ use jiff::Timestamp;
 
 pub use deadlines::Policy;
 pub use observed::{Ending, Observed, Phase, PodSeen};
-pub use outcome::{Condition, Effect, KillReason, Plan, SleepReason, Write};
-pub use rest::next_epoch;
-pub use wish::{Wish, wish};
+pub use outcome::{Effect, KillReason, News, Plan, SleepReason, Write};
+pub use rest::{gave_up, next_epoch, shown};
+pub use wish::{MOST_UNASKED, Wish, wish};
 
 use crate::invariants::plan::PlanRule;
 use crate::learner::Desired;
@@ -30,6 +30,7 @@ pub fn plan(desired: &Desired, observed: &Observed, policy: &Policy, now: Timest
         Some(pod) => incarnation::plan(desired, observed, pod, policy, now),
         None => rest::plan(desired, observed, policy, now),
     };
+    let plan = plan.with_news_in_status(now);
     debug_assert_eq!(PlanRule::broken(desired, observed, &plan), None);
     plan
 }

@@ -1,6 +1,7 @@
 //! Who may start now: so many a second, so many at once, so many alive. Fair by age: the first to ask is the first to start.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
@@ -27,6 +28,23 @@ pub(crate) struct Admission {
     starting: Arc<Semaphore>,
     next_start: Arc<Mutex<Instant>>,
     interval: Duration,
+    wanting_room: Arc<AtomicUsize>,
+}
+
+/// Counted among those for whom room has to be made, until it is dropped.
+struct WantsRoom<'a>(&'a AtomicUsize);
+
+impl<'a> WantsRoom<'a> {
+    fn among(wanting: &'a AtomicUsize) -> Self {
+        wanting.fetch_add(1, Ordering::AcqRel);
+        Self(wanting)
+    }
+}
+
+impl Drop for WantsRoom<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// A place among the living and among the starting; given back when dropped.
@@ -51,7 +69,13 @@ impl Admission {
             starting: permits(budget.starting),
             next_start: Arc::new(Mutex::new(Instant::now())),
             interval: Duration::from_secs(1) / budget.per_second.max(1),
+            wanting_room: Arc::default(),
         }
+    }
+
+    /// How many wait for one of the living to go.
+    pub(crate) fn wanting_room(&self) -> usize {
+        self.wanting_room.load(Ordering::Acquire)
     }
 
     /// Waits for a place, in the order of asking. `full` is called every second while all places of the living are taken.
@@ -62,6 +86,7 @@ impl Admission {
         let live = if let Ok(permit) = Arc::clone(&self.live).try_acquire_owned() {
             permit
         } else {
+            let _wanting = WantsRoom::among(&self.wanting_room);
             let mut given = std::pin::pin!(Arc::clone(&self.live).acquire_owned());
             loop {
                 full();
@@ -106,8 +131,10 @@ mod tests {
         let mut second = std::pin::pin!(admission.place(|| full.set(true)));
         let early = tokio::time::timeout(Duration::from_mins(1), &mut second).await;
         assert!(early.is_err(), "the cap did not hold");
+        assert_eq!(admission.wanting_room(), 1);
         drop(first);
         assert!(second.await.is_some());
+        assert_eq!(admission.wanting_room(), 0);
         assert!(full.get(), "nobody was told to make room");
     }
 

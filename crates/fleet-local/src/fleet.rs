@@ -1,24 +1,30 @@
 //! The fleet of this machine: one keeper for every learner that stirs, none for those that sleep.
 
+mod isolation;
+mod kept;
+mod room;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use carrel_core::learner::{LearnerState, Status};
+use carrel_core::lifecycle;
 use carrel_core::{Epoch, LearnerId};
 use carrel_protocol::Endpoint;
 use carrel_protocol::fleet::{Error, Fleet, IsolationReport};
-use carrel_protocol::token::{Caller, PublicKey, Signer};
+use carrel_protocol::token::{PublicKey, Signer};
 use carrel_store::SharedStore;
 use jiff::Timestamp;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::isolation::isolation;
+use self::kept::Kept;
 use crate::admission::{Admission, Budget};
-use crate::container::{self, Isolation, Runtime};
+use crate::container;
 use crate::image::Images;
 use crate::learner::{Handle, Keeper};
 use crate::leftovers;
@@ -28,8 +34,8 @@ use crate::pod::{Ground, Maker};
 pub(crate) const STORE_AGAIN: Duration = Duration::from_millis(500);
 /// Before a sidecar that does not listen yet is tried again.
 pub(crate) const CONNECT_AGAIN: Duration = Duration::from_millis(2);
-/// How long a sidecar may take to say how quiet its learner is; one that says nothing is not chosen.
-const HELLO: Duration = Duration::from_secs(1);
+/// How long what is ended by force may take until nothing of it is left.
+const CLEARED_WITHIN: Duration = Duration::from_secs(3);
 /// Changes that a slow listener may miss before it is told so.
 const CHANGES: usize = 4096;
 
@@ -108,7 +114,10 @@ pub(crate) struct Shared {
     /// Held while one is chosen to make room, so that no two who want room choose the same.
     choosing: tokio::sync::Mutex<()>,
     report: IsolationReport,
+    /// Nobody wakes any more.
     closing: CancellationToken,
+    /// Whoever is still kept is let go at once, and its pod with it.
+    ending: CancellationToken,
 }
 
 /// The fleet of this machine. Cheap to clone.
@@ -161,6 +170,7 @@ impl LocalFleet {
             choosing: tokio::sync::Mutex::default(),
             report,
             closing: CancellationToken::new(),
+            ending: CancellationToken::new(),
             ground,
         });
         let fleet = Self { shared };
@@ -184,27 +194,35 @@ impl LocalFleet {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the store does not say which learners stir");
-                    tokio::time::sleep(STORE_AGAIN).await;
+                    tokio::select! {
+                        () = self.shared.closing.cancelled() => return,
+                        () = tokio::time::sleep(STORE_AGAIN) => {}
+                    }
                 }
             }
         }
     }
 
     /// Ends everything for a stop: every learner takes its final snapshot and sleeps; what does not within `grace` is
-    /// ended. The time is the caller's to bound, too.
+    /// ended, which takes at most three seconds. Nothing of the fleet runs afterwards, so the store may be closed.
     pub async fn drain(&self, grace: Duration) {
         self.shared.closing.cancel();
         let handles: Vec<_> = self.shared.lock().values().cloned().collect();
         for handle in &handles {
-            handle.sleep_now.store(true, Ordering::Release);
-            handle.nudge.notify_one();
+            handle.sleep_now();
         }
-        self.shared.ground.tracker.close();
-        if tokio::time::timeout(grace, self.shared.ground.tracker.wait())
+        let tracker = &self.shared.ground.tracker;
+        tracker.close();
+        if tokio::time::timeout(grace, tracker.wait()).await.is_ok() {
+            return;
+        }
+        tracing::warn!("learners that did not fall asleep in time are ended");
+        self.shared.ending.cancel();
+        if tokio::time::timeout(CLEARED_WITHIN, tracker.wait())
             .await
             .is_err()
         {
-            tracing::warn!("learners that did not fall asleep in time are ended");
+            tracing::warn!("what is left of pods is cleared at the next start");
         }
     }
 
@@ -229,14 +247,14 @@ impl LocalFleet {
     }
 
     async fn keep_until_rest(self, id: LearnerId, handle: Arc<Handle>) {
+        let kept = Kept::new(Arc::clone(&self.shared), id, handle);
         loop {
-            let keeper = Keeper::new(Arc::clone(&self.shared), id.clone(), Arc::clone(&handle));
-            Box::pin(keeper.run()).await;
-            let mut keepers = self.shared.lock();
-            // A wish that came after the last look must not be left lying.
-            let nudged = std::pin::pin!(handle.nudge.notified()).enable();
-            if !nudged {
-                keepers.remove(&id);
+            let keeper = Keeper::new(Arc::clone(&self.shared), kept.id(), kept.handle());
+            tokio::select! {
+                () = self.shared.ending.cancelled() => return,
+                () = Box::pin(keeper.run()) => {}
+            }
+            if kept.rests() {
                 return;
             }
         }
@@ -252,74 +270,6 @@ impl Shared {
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.is_cancelled()
     }
-
-    /// The live cap is reached: the learner quiet longest is put to sleep.
-    pub(crate) fn make_room(self: &Arc<Self>, wanting: &LearnerId) {
-        let shared = Arc::clone(self);
-        let wanting = wanting.clone();
-        self.ground
-            .tracker
-            .spawn(async move { shared.put_quietest_to_sleep(&wanting).await });
-    }
-
-    async fn put_quietest_to_sleep(&self, wanting: &LearnerId) {
-        let _alone = self.choosing.lock().await;
-        let awake: Vec<_> = {
-            let keepers = self.lock();
-            let (mut waiting, mut leaving) = (0, 0);
-            for handle in keepers.values() {
-                let status = handle.status.borrow();
-                waiting +=
-                    usize::from(status.state == LearnerState::Waking && status.pod.is_none());
-                leaving += usize::from(
-                    handle.make_room.load(Ordering::Acquire)
-                        || matches!(
-                            status.state,
-                            LearnerState::Draining | LearnerState::Snapshotting
-                        ),
-                );
-            }
-            if leaving >= waiting {
-                return;
-            }
-            keepers
-                .iter()
-                .filter(|(id, handle)| {
-                    *id != wanting
-                        && handle.status.borrow().state == LearnerState::Ready
-                        && !handle.make_room.load(Ordering::Acquire)
-                })
-                .map(|(id, handle)| (id.clone(), Arc::clone(handle)))
-                .collect()
-        };
-        let mut quietest: Option<(Timestamp, Arc<Handle>)> = None;
-        for (id, handle) in awake {
-            let sidecar = handle.sidecar.borrow().clone();
-            let epoch = handle.status.borrow().epoch;
-            let now = self.ground.now();
-            let token = self
-                .ground
-                .signer
-                .caller_token(Caller::Controller, &id, epoch, now);
-            let (Some(sidecar), Ok(token)) = (sidecar, token) else {
-                continue;
-            };
-            let hello = tokio::time::timeout(HELLO, sidecar.hello(&token, None)).await;
-            let Ok(Ok(hello)) = hello else {
-                continue;
-            };
-            let Some(since) = hello.quiet_since else {
-                continue;
-            };
-            if quietest.as_ref().is_none_or(|(least, _)| since < *least) {
-                quietest = Some((since, handle));
-            }
-        }
-        if let Some((_, handle)) = quietest {
-            handle.make_room.store(true, Ordering::Release);
-            handle.nudge.notify_one();
-        }
-    }
 }
 
 #[async_trait::async_trait]
@@ -334,8 +284,7 @@ impl Fleet for LocalFleet {
     async fn sleep(&self, learner: &LearnerId) -> Result<(), Error> {
         let handle = self.shared.lock().get(learner).cloned();
         if let Some(handle) = handle {
-            handle.sleep_now.store(true, Ordering::Release);
-            handle.nudge.notify_one();
+            handle.sleep_now();
         }
         Ok(())
     }
@@ -350,6 +299,7 @@ impl Fleet for LocalFleet {
         let is_known = |status: &Status| {
             *status != Status::default() && status.state != LearnerState::Deleting
         };
+        let is_kept = kept.is_some();
         if let Some(status) = kept.filter(is_known) {
             return Ok(status);
         }
@@ -359,7 +309,13 @@ impl Fleet for LocalFleet {
             .learner(learner, self.shared.ground.now())
             .await;
         match found.map_err(|error| away("reading a learner's status", error))? {
-            Some(learner) => Ok(learner.status),
+            Some(learner) => {
+                if learner.status.pod.is_some() && !is_kept {
+                    // Its keeper has ended untimely: whoever asks waits for something that nobody looks after.
+                    self.keep(&learner.id);
+                }
+                Ok(lifecycle::shown(&learner.desired, learner.status))
+            }
             None => Err(Error::NoLearner(learner.clone())),
         }
     }
@@ -393,42 +349,4 @@ fn away(doing: &'static str, error: carrel_store::Error) -> Error {
 fn write_keys(path: &std::path::Path, key: &PublicKey) -> std::io::Result<()> {
     std::fs::write(path, serde_json::to_vec(&[key])?)?;
     std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
-}
-
-async fn isolation(options: &Options) -> Result<(Option<Runtime>, IsolationReport), StartError> {
-    let process = |reason: &str| IsolationReport {
-        isolation: "process".to_owned(),
-        limits_missing: container::Limit::ALL
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
-        warning: format!(
-            "nothing isolates learners from each other or from this machine: {reason}"
-        ),
-    };
-    if options.isolation == WantedIsolation::Process {
-        return Ok((None, process("isolation 'process' was asked for")));
-    }
-    let runtime = Runtime::open(container::Options {
-        executable: options.executable.clone(),
-        subcommand: vec!["container".to_owned()],
-        state_root: options.run_dir.join("c"),
-    })
-    .map_err(StartError::Runtime)?;
-    runtime.sweep().await.map_err(StartError::Runtime)?;
-    match (runtime.detect().await, options.isolation) {
-        (Isolation::Oci { limits_missing, .. }, _) => {
-            let limits_missing = limits_missing.iter().map(ToString::to_string).collect();
-            let report = IsolationReport {
-                isolation: "oci".to_owned(),
-                limits_missing,
-                warning: String::new(),
-            };
-            Ok((Some(runtime), report))
-        }
-        (Isolation::Process { reason }, WantedIsolation::Oci) => {
-            Err(StartError::NoContainers(reason))
-        }
-        (Isolation::Process { reason }, _) => Ok((None, process(&reason))),
-    }
 }

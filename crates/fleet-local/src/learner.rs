@@ -1,8 +1,11 @@
 //! Keeps one learner as the plan says: looks, plans, writes, acts, waits; ends when the learner rests.
 
-use std::pin::Pin;
+mod handle;
+mod making;
+mod waiting;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use carrel_core::LearnerId;
@@ -13,57 +16,32 @@ use carrel_protocol::Code;
 use carrel_protocol::token::Caller;
 use carrel_store::learners::Learner;
 use jiff::Timestamp;
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::broadcast;
 
+use self::making::Making;
+use self::waiting::Asking;
 use crate::admission::Place;
 use crate::assignment;
 use crate::call;
 use crate::fleet::{CONNECT_AGAIN, STORE_AGAIN, Shared};
 use crate::pod::Pod;
+pub(crate) use handle::Handle;
 
 /// How long an assigned sidecar may take to say what it is doing.
 const FIRST_WORD: Duration = Duration::from_secs(5);
 
-/// What others may do to a learner that is looked after.
-#[derive(Debug)]
-pub(crate) struct Handle {
-    /// Something about it changed in the store: look again.
-    pub(crate) nudge: Notify,
-    /// The live cap wants its place.
-    pub(crate) make_room: AtomicBool,
-    /// An operator wants it asleep, once.
-    pub(crate) sleep_now: AtomicBool,
-    /// What is seen of it now.
-    pub(crate) status: watch::Sender<Status>,
-    /// Its sidecar while it lives.
-    pub(crate) sidecar: watch::Sender<Option<call::Sidecar>>,
-}
-
-impl Handle {
-    pub(crate) fn new() -> Self {
-        Self {
-            nudge: Notify::new(),
-            make_room: AtomicBool::new(false),
-            sleep_now: AtomicBool::new(false),
-            status: watch::Sender::new(Status::default()),
-            sidecar: watch::Sender::new(None),
-        }
-    }
-}
-
+/// Looks after one learner while it stirs. Dropping it ends the learner's pod.
 pub(crate) struct Keeper {
     pub(crate) shared: Arc<Shared>,
     pub(crate) id: LearnerId,
     pub(crate) handle: Arc<Handle>,
     pod: Option<Pod>,
+    making: Option<Making>,
     unborn: Option<(Timestamp, String)>,
     place: Option<Place>,
     asking: Option<Asking>,
     refused: bool,
 }
-
-/// Standing in line for a place: who looks at something else meanwhile does not go to its end.
-type Asking = Pin<Box<dyn Future<Output = Option<Place>> + Send + Sync>>;
 
 impl Keeper {
     pub(crate) fn new(shared: Arc<Shared>, id: LearnerId, handle: Arc<Handle>) -> Self {
@@ -72,6 +50,7 @@ impl Keeper {
             id,
             handle,
             pod: None,
+            making: None,
             unborn: None,
             place: None,
             asking: None,
@@ -138,11 +117,12 @@ impl Keeper {
         if plan.write == Write::Must && risks_data(&plan) {
             tracing::warn!(learner.id = %self.id, detail = plan.status.detail, "data at risk: what was not committed is lost");
         }
-        self.publish(&plan.status);
+        self.publish(lifecycle::shown(&learner.desired, plan.status.clone()));
         let resting = plan.effects.is_empty()
             && plan.requeue_at.is_none()
             && plan.status.pod.is_none()
-            && self.pod.is_none();
+            && self.pod.is_none()
+            && self.making.is_none();
         if resting {
             return true;
         }
@@ -155,17 +135,21 @@ impl Keeper {
 
     fn observe(&mut self, learner: &Learner) -> Observed {
         let named = learner.status.pod.as_ref().map(|pod| pod.uid);
-        let pod = match (&mut self.pod, &self.unborn) {
-            (Some(pod), _) if self.refused => PodSeen::Refused {
+        let pod = match (&mut self.pod, &self.making, &self.unborn) {
+            (Some(pod), _, _) if self.refused => PodSeen::Refused {
                 pod: pod.reference.uid,
             },
-            (Some(pod), _) => born_for(pod.seen(), named),
-            (None, Some((time, reason))) => PodSeen::Unborn {
+            (Some(pod), _, _) => born_for(pod.seen(), named),
+            (None, Some(making), _) => PodSeen::Starting {
+                pod: making.pod,
+                since: making.since,
+            },
+            (None, None, Some((time, reason))) => PodSeen::Unborn {
                 pod: None,
                 time: *time,
                 reason: reason.clone(),
             },
-            (None, None) => PodSeen::None,
+            (None, None, None) => PodSeen::None,
         };
         Observed {
             status: self.current(learner),
@@ -204,9 +188,8 @@ impl Keeper {
             }
             LearnerState::Asleep => {
                 if self.pod.is_none() {
-                    self.place = None;
+                    self.give_place_back();
                 }
-                self.handle.make_room.store(false, Ordering::Release);
                 self.handle.sleep_now.store(false, Ordering::Release);
             }
             LearnerState::Waking
@@ -238,12 +221,10 @@ impl Keeper {
         }
     }
 
-    fn publish(&self, status: &Status) {
+    fn publish(&self, status: Status) {
         let changed = self.handle.status.send_if_modified(|shown| {
-            let differs = shown != status;
-            if differs {
-                shown.clone_from(status);
-            }
+            let differs = *shown != status;
+            *shown = status;
             differs
         });
         if changed {
@@ -265,8 +246,7 @@ impl Keeper {
         for effect in &plan.effects {
             match effect {
                 Effect::CreatePod { .. } => {
-                    self.create_pod(learner, class).await;
-                    acted = true;
+                    acted |= self.create_pod(learner, class);
                 }
                 Effect::Assign { pod, .. } => {
                     self.assign(plan, pod, learner, class, now).await;
@@ -290,17 +270,21 @@ impl Keeper {
         acted
     }
 
-    async fn create_pod(&mut self, learner: &Learner, class: Option<&ClassSpec>) {
-        if self.pod.is_some() {
-            return;
+    /// Begins to make a pod; `true` when it is known already that none can be made.
+    fn create_pod(&mut self, learner: &Learner, class: Option<&ClassSpec>) -> bool {
+        if self.pod.is_some() || self.making.is_some() {
+            return false;
         }
-        let made = match class {
-            Some(class) => self.shared.maker.make(class).await.map_err(|error| {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                format!("{error}: {}", cause.unwrap_or_default())
-            }),
-            None => Err(format!("its class '{}' does not exist", learner.class)),
+        let Some(class) = class else {
+            self.made(Err(format!("its class '{}' does not exist", learner.class)));
+            return true;
         };
+        self.making = Some(Making::begin(&self.shared, class.clone()));
+        false
+    }
+
+    fn made(&mut self, made: Result<Pod, String>) {
+        self.making = None;
         match made {
             Ok(pod) => {
                 self.handle.sidecar.send_replace(Some(pod.sidecar()));
@@ -393,50 +377,26 @@ impl Keeper {
     }
 
     async fn remove_pod(&mut self) {
+        self.making = None;
         if let Some(pod) = self.pod.take() {
             pod.kill();
             pod.cleared().await;
         }
         self.refused = false;
         self.handle.sidecar.send_replace(None);
+        self.give_place_back();
+    }
+
+    /// Until then it counts as one whose place will be free.
+    fn give_place_back(&mut self) {
         self.place = None;
-    }
-
-    /// Waits until something may have changed.
-    async fn wait(&mut self, requeue_at: Option<Timestamp>, now: Timestamp) {
-        let delay =
-            requeue_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
-        if !self.wants_place(now) {
-            self.asking = None;
-        } else if self.asking.is_none() {
-            let (shared, id) = (Arc::clone(&self.shared), self.id.clone());
-            let asking = async move { shared.admission.place(|| shared.make_room(&id)).await };
-            self.asking = Some(Box::pin(asking));
-        }
-        tokio::select! {
-            () = self.handle.nudge.notified() => {}
-            () = seen_change(self.pod.as_mut()) => {}
-            place = given(self.asking.as_mut()) => {
-                self.asking = None;
-                self.place = place;
-            }
-            () = sleep_for(delay) => {}
-        }
-    }
-
-    /// Whether it stands in line for a place; one that waits to be tried again holds up nobody.
-    fn wants_place(&self, now: Timestamp) -> bool {
-        let status = self.handle.status.borrow();
-        self.place.is_none()
-            && self.pod.is_none()
-            && matches!(status.state, LearnerState::Waking | LearnerState::Failed)
-            && status.retry_time.is_none_or(|retry| retry <= now)
+        self.handle.make_room.store(false, Ordering::Release);
     }
 }
 
 fn risks_data(plan: &Plan) -> bool {
-    let mut conditions = plan.conditions.iter();
-    conditions.any(|condition| condition.name == lifecycle::names::DATA_AT_RISK && condition.holds)
+    let mut news = plan.news.iter();
+    news.any(|news| news.name == lifecycle::names::DATA_AT_RISK && news.holds)
 }
 
 /// A pod that is named in the status is no longer blank, whatever it looked like before it was.
@@ -448,26 +408,5 @@ fn born_for(seen: PodSeen, named: Option<carrel_core::PodUid>) -> PodSeen {
             reason,
         },
         other => other,
-    }
-}
-
-async fn given(asking: Option<&mut Asking>) -> Option<Place> {
-    match asking {
-        Some(asking) => asking.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn seen_change(pod: Option<&mut Pod>) {
-    match pod {
-        Some(pod) => pod.changed().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn sleep_for(delay: Option<Duration>) {
-    match delay {
-        Some(delay) => tokio::time::sleep(delay).await,
-        None => std::future::pending().await,
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
 
 use crate::call::{self, Sidecar};
-pub(crate) use make::Maker;
+pub(crate) use make::{Maker, PodError};
 
 /// A pod as its learner's reconciler holds it. Dropping it ends the pod.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! The gateway's HTTP interface as clients see it.
 
 use carrel_core::event::{Reply, ToolStatus, Usage};
-use carrel_core::learner::{LearnerState, StartKind};
+use carrel_core::learner::{Condition, LearnerState, StartKind};
 use carrel_core::turn::TurnState;
 use carrel_core::{Epoch, Generation, LearnerId, MessageId, NanoUsd, SnapshotId, TurnId};
 use jiff::Timestamp;
@@ -303,6 +303,8 @@ pub struct Learner {
     pub limits_missing: Vec<String>,
     /// Its pod's name while it has one.
     pub pod: Option<String>,
+    /// What holds of it, `Ready` first.
+    pub conditions: Vec<Condition>,
 }
 
 /// The answer of `GET /admin/v1/learners`.

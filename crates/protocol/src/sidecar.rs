@@ -116,6 +116,9 @@ pub struct Hello {
     pub quiet_since: Option<Timestamp>,
     /// Whether it committed anything in its life.
     pub committed: bool,
+    /// Whether it restored an older state because the newest was proved damaged.
+    #[serde(default)]
+    pub fell_back: bool,
 }
 
 /// A file that comes with a message.

@@ -73,6 +73,7 @@ impl Pod {
             restore_ms: None,
             quiet_since: None,
             committed: false,
+            fell_back: false,
         };
         let pod = Self {
             options,

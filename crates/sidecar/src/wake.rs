@@ -183,7 +183,13 @@ async fn restore(
                     detail: detail.clone(),
                 };
                 match vault.damage(&report).await {
-                    Ok(other) => head = other,
+                    Ok(other) => {
+                        if other.generation != head.generation {
+                            // Only a fall-back moves the head of an incarnation that has not committed.
+                            pod.note(|hello| hello.fell_back = true);
+                        }
+                        head = other;
+                    }
                     Err(error) => later(pod, &mut pause, error).await?,
                 }
             }

@@ -68,10 +68,12 @@ impl SqliteStore {
             replace(&mut write, &mut standing, now).await?;
         }
         let attempt = standing.turn.attempts + 1;
+        let context = tell_lost_turns(&mut write, &standing).await?;
         let started = EventBody::Started {
             turn_id: turn,
             epoch,
             attempt,
+            lost_turns_told: u32::try_from(context.len()).unwrap_or(u32::MAX),
         };
         let version = write.append(standing.learner(), &started, now).await?;
         let mut timing = standing.turn.timing;
@@ -87,7 +89,6 @@ impl SqliteStore {
             .bind(standing.place)
             .execute(write.connection())
             .await?;
-        let context = tell_lost_turns(&mut write, &standing).await?;
         write.commit().await?;
         Ok(OwnerWrite::Written(Begun {
             version,

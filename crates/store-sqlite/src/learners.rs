@@ -108,7 +108,8 @@ impl SqliteStore {
         let written = sqlx::query(
             "UPDATE learner SET status_epoch = ?, status_state = ?, status_since = ?, \
              status_detail = ?, status_pod = ?, status_start_kind = ?, status_young_deaths = ?, \
-             status_retry_time = ? WHERE id = ? AND status_epoch = ? AND status_state = ?",
+             status_retry_time = ?, status_conditions = ? \
+             WHERE id = ? AND status_epoch = ? AND status_state = ?",
         )
         .bind(int(status.epoch.0))
         .bind(<&str>::from(status.state))
@@ -118,6 +119,7 @@ impl SqliteStore {
         .bind(status.start_kind.map(<&str>::from))
         .bind(i64::from(status.young_deaths))
         .bind(status.retry_time.map(nanos))
+        .bind(to_json(&status.conditions)?)
         .bind(id.as_str())
         .bind(int(expected.epoch.0))
         .bind(<&str>::from(expected.state))

@@ -82,9 +82,9 @@ fn epochs_rise(observed: &Observed, plan: &Plan) -> bool {
 fn removes_only_the_saved(observed: &Observed, plan: &Plan) -> bool {
     let named = observed.status.pod.as_ref().map(|pod| pod.uid);
     let said = plan
-        .conditions
+        .news
         .iter()
-        .any(|condition| condition.name == names::DATA_AT_RISK && condition.holds);
+        .any(|news| news.name == names::DATA_AT_RISK && news.holds);
     plan.effects.iter().all(|effect| match effect {
         Effect::DeletePod { pod } if Some(*pod) == named => match &observed.pod {
             PodSeen::Exited { ending, .. } => match ending {

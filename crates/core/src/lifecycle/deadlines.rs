@@ -6,8 +6,10 @@ use jiff::Timestamp;
 
 use crate::class::ClassSpec;
 
-/// From a pod's making until its sidecar answers, image pull included.
-pub const START: Duration = Duration::from_mins(5);
+/// From a pod's making until its sidecar answers, the pull of a large image over a slow line included.
+pub const START: Duration = Duration::from_mins(30);
+/// For a sidecar that had answered to answer again.
+pub const SILENT: Duration = Duration::from_mins(5);
 /// From the stored epoch until the sidecar has taken it; an assignment is worth nothing after 60 s.
 pub const ASSIGN: Duration = Duration::from_secs(30);
 /// For restoring a workspace, before the agent's own time to start.
@@ -26,6 +28,8 @@ pub const RETRY: Duration = Duration::from_secs(5);
 pub struct Policy {
     /// Until a pod's sidecar answers.
     pub start: Duration,
+    /// Until one that had answered does again.
+    pub silent: Duration,
     /// Until it has taken the assignment.
     pub assign: Duration,
     /// Until the workspace is restored and the agent ready.
@@ -52,6 +56,7 @@ impl Policy {
         let awake = Duration::from_secs(class.idle.max_awake_seconds.into());
         Self {
             start: START,
+            silent: SILENT,
             assign: ASSIGN,
             restore: RESTORE + agent_start,
             turn,

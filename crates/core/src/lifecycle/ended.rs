@@ -4,9 +4,10 @@ use jiff::Timestamp;
 
 use super::deadlines::after;
 use super::names;
-use super::observed::Ending;
+use super::observed::{Ending, Observed};
 use super::outcome::{Plan, moved};
-use super::wish::{Wish, wish};
+use super::rest::next_epoch;
+use super::wish::{MOST_UNASKED, Wish, wish};
 use crate::backoff;
 use crate::learner::{Desired, LearnerState, Status};
 
@@ -60,15 +61,40 @@ pub(super) fn plan(
     }
 }
 
-/// A pod could not be made for a learner that waits for one.
-pub(super) fn unborn(stored: &Status, reason: &str, now: Timestamp) -> Plan {
+/// A pod could not be made for a learner that waits for one. After so many in a row an epoch is spent that no pod gets: it
+/// ends the wish that asked for it, and who waits for it sees its end. Whoever asks then gets as many tries again.
+pub(super) fn unborn(desired: &Desired, observed: &Observed, reason: &str, now: Timestamp) -> Plan {
+    let stored = &observed.status;
     let deaths = stored.young_deaths.saturating_add(1);
     let failed = Status {
         since: Some(now),
         ..waiting(stored, LearnerState::Failed, deaths, reason, now)
     };
     let again = failed.retry_time.unwrap_or(now);
-    Plan::to(stored, failed).again_at(again)
+    if deaths < MOST_UNASKED {
+        return Plan::to(stored, failed).again_at(again).says(
+            names::ASSIGNED,
+            false,
+            names::NO_POD,
+        );
+    }
+    let given_up = Status {
+        epoch: next_epoch(observed),
+        ..failed
+    };
+    let plan = match wish(desired, &given_up) {
+        Wish::Awake => Plan::to(stored, given_up).again_at(again),
+        Wish::Asleep | Wish::Erased => {
+            let asleep = Status {
+                state: LearnerState::Asleep,
+                young_deaths: 0,
+                retry_time: None,
+                ..given_up
+            };
+            Plan::to(stored, asleep)
+        }
+    };
+    plan.says(names::ASSIGNED, false, names::GIVEN_UP)
 }
 
 fn waiting(

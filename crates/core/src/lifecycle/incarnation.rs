@@ -133,7 +133,7 @@ impl Incarnation<'_> {
         }
         let limit = Limit {
             since,
-            span: self.policy.start,
+            span: self.policy.silent,
             reason: KillReason::Silent,
             detail: "its container did not answer in time",
         };
@@ -273,7 +273,8 @@ impl Plan {
         match (phase, fell_back) {
             (Phase::Restoring, _) => self.says(names::RESTORED, false, names::IN_PROGRESS),
             (Phase::Ready | Phase::Busy | Phase::Draining | Phase::Snapshotting, true) => {
-                self.says(names::RESTORED, true, names::FELL_BACK)
+                let message = "its newest state was damaged; the newest intact one was taken";
+                self.tells(names::RESTORED, true, names::FELL_BACK, message)
             }
             (Phase::Ready | Phase::Busy | Phase::Draining | Phase::Snapshotting, false) => {
                 self.says(names::RESTORED, true, names::FROM_HEAD)

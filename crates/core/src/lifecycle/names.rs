@@ -16,6 +16,9 @@ pub const DATA_AT_RISK: &str = "DataAtRisk";
 /// All conditions.
 pub const CONDITIONS: [&str; 5] = [READY, ASSIGNED, RESTORED, SNAPSHOTTED, DATA_AT_RISK];
 
+/// What is said of a learner that its document keeps asleep.
+pub const KEPT_ASLEEP: &str = "its document keeps it asleep; messages wait";
+
 /// `Assigned`: the sidecar took it.
 pub const TAKEN: &str = "Taken";
 /// `Assigned`: it was sent and not answered yet.
@@ -24,6 +27,9 @@ pub const SENT: &str = "Sent";
 pub const REFUSED: &str = "Refused";
 /// `Assigned`: no pod is there.
 pub const NO_POD: &str = "NoPod";
+/// `Assigned`: no pod could be made so often that it is not tried any more without being asked for; the newest epoch was
+/// given up.
+pub const GIVEN_UP: &str = "GivenUp";
 /// `Restored`: from the head.
 pub const FROM_HEAD: &str = "FromHead";
 /// `Restored`: the head was proved damaged and an older state took its place.

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::names;
 use crate::id::{Epoch, PodUid};
-use crate::learner::{LearnerState, PodRef, Status};
+use crate::learner::{self, LearnerState, PodRef, Status};
 
 /// What to do with one learner now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,8 +17,8 @@ pub struct Plan {
     pub effects: Vec<Effect>,
     /// When to look again though nothing is seen to change; `None` only at rest.
     pub requeue_at: Option<Timestamp>,
-    /// The conditions of which there is news; others stay as they are.
-    pub conditions: Vec<Condition>,
+    /// The conditions of which there is news; the status has them already, beside those that stay as they are.
+    pub news: Vec<News>,
 }
 
 /// Whether a plan's status has to be stored.
@@ -151,14 +151,14 @@ impl KillReason {
     }
 }
 
-/// One condition of a learner, as Kubernetes shapes them.
+/// What is said of a condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Condition {
+pub struct News {
     /// Its name, one of those in [`names`].
     pub name: &'static str,
     /// Whether it holds.
     pub holds: bool,
-    /// One word: a constant of [`names`], or the state's name for `Ready`.
+    /// One word: a constant of [`names`].
     pub reason: &'static str,
     /// A sentence for people; may be empty.
     pub message: String,
@@ -167,27 +167,12 @@ pub struct Condition {
 impl Plan {
     /// The plan that moves the stored status to this one and does nothing else.
     pub(super) fn to(stored: &Status, status: Status) -> Self {
-        let ready = Condition {
-            name: names::READY,
-            holds: match status.state {
-                LearnerState::Ready | LearnerState::Busy => true,
-                LearnerState::Asleep
-                | LearnerState::Waking
-                | LearnerState::Restoring
-                | LearnerState::Draining
-                | LearnerState::Snapshotting
-                | LearnerState::Failed
-                | LearnerState::Deleting => false,
-            },
-            reason: status.state.into(),
-            message: status.detail.clone(),
-        };
         Self {
             write: write(stored, &status),
             status,
             effects: Vec::new(),
             requeue_at: None,
-            conditions: vec![ready],
+            news: Vec::new(),
         }
     }
 
@@ -202,15 +187,57 @@ impl Plan {
         self
     }
 
-    pub(super) fn says(mut self, name: &'static str, holds: bool, reason: &'static str) -> Self {
-        self.conditions.push(Condition {
+    pub(super) fn says(self, name: &'static str, holds: bool, reason: &'static str) -> Self {
+        let message = self.status.detail.clone();
+        self.tells(name, holds, reason, message)
+    }
+
+    pub(super) fn tells(
+        mut self,
+        name: &'static str,
+        holds: bool,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
+        self.news.push(News {
             name,
             holds,
             reason,
-            message: self.status.detail.clone(),
+            message: message.into(),
         });
         self
     }
+
+    /// Puts the news into the status. It is stored with what must be stored anyway, and costs no write of its own.
+    pub(super) fn with_news_in_status(mut self, now: Timestamp) -> Self {
+        for news in &self.news {
+            if note(&mut self.status.conditions, news, now) && self.write == Write::Nothing {
+                self.write = Write::May;
+            }
+        }
+        self
+    }
+}
+
+/// Notes news of a condition; whether it changed anything.
+fn note(conditions: &mut Vec<learner::Condition>, news: &News, now: Timestamp) -> bool {
+    let known = conditions.iter().position(|known| known.name == news.name);
+    let status = news.holds.into();
+    let since = known.map(|place| &conditions[place]);
+    let since = since.filter(|known| known.status == status);
+    let condition = learner::Condition {
+        name: news.name.to_owned(),
+        status,
+        reason: news.reason.to_owned(),
+        message: news.message.clone(),
+        last_transition_time: since.map_or(now, |known| known.last_transition_time),
+    };
+    match known {
+        Some(place) if conditions[place] == condition => return false,
+        Some(place) => conditions[place] = condition,
+        None => conditions.push(condition),
+    }
+    true
 }
 
 /// The status in a state, with the time of its beginning.

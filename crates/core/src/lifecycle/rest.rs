@@ -9,7 +9,7 @@ use super::observed::{Observed, PodSeen};
 use super::outcome::{Effect, KillReason, Plan, moved};
 use super::wish::{Wish, wish};
 use crate::id::{Epoch, PodUid};
-use crate::learner::{Desired, LearnerState, PodRef, StartKind, Status};
+use crate::learner::{Desired, DesiredState, LearnerState, PodRef, StartKind, Status};
 
 pub(super) fn plan(
     desired: &Desired,
@@ -22,8 +22,12 @@ pub(super) fn plan(
     let retry = after(now, policy.retry);
     let remove = |effect| stay(stored, wish, now).again_at(retry).with(effect);
     match (&observed.pod, wish) {
-        (PodSeen::None, Wish::Asleep) => stay(stored, wish, now),
-        (PodSeen::None, Wish::Erased) => remove(Effect::FinishErase),
+        (PodSeen::None | PodSeen::Unborn { pod: None, .. }, Wish::Asleep) => {
+            stay(stored, wish, now)
+        }
+        (PodSeen::None | PodSeen::Unborn { pod: None, .. }, Wish::Erased) => {
+            remove(Effect::FinishErase)
+        }
         (PodSeen::None, Wish::Awake) => ask_for_pod(observed, policy, now),
         (PodSeen::Starting { pod, since }, Wish::Awake) => {
             let deadline = after(*since, policy.start);
@@ -31,17 +35,14 @@ pub(super) fn plan(
                 waking(stored, "its container starts", now).again_at(deadline)
             } else {
                 let reason = "its container did not start in time";
-                unborn(observed, Some(*pod), deadline, reason, policy, now)
+                unborn(desired, observed, Some(*pod), deadline, reason, policy, now)
             }
         }
         (PodSeen::Unborn { pod, time, reason }, Wish::Awake) => {
-            unborn(observed, *pod, *time, reason, policy, now)
+            unborn(desired, observed, *pod, *time, reason, policy, now)
         }
         (PodSeen::Blank { pod, start_kind }, Wish::Awake) => must_wait(observed, policy, now)
             .unwrap_or_else(|| raise(observed, pod, *start_kind, policy, now)),
-        (PodSeen::Unborn { pod: None, .. }, Wish::Asleep | Wish::Erased) => {
-            stay(stored, wish, now).again_at(retry)
-        }
         (
             PodSeen::Starting { pod, .. }
             | PodSeen::Unborn { pod: Some(pod), .. }
@@ -62,6 +63,23 @@ pub(super) fn plan(
 /// The epoch that the learner's next incarnation gets: above the last and not below what the store has seen.
 pub fn next_epoch(observed: &Observed) -> Epoch {
     observed.status.epoch.max(observed.fence).next()
+}
+
+/// Whether the newest epoch was given up because no pod could be made for it; the status's detail says why.
+pub fn gave_up(status: &Status) -> bool {
+    let assigned = status.condition(names::ASSIGNED);
+    status.pod.is_none() && assigned.is_some_and(|condition| condition.reason == names::GIVEN_UP)
+}
+
+/// The status as people are shown it: one that rests says nothing of why it stays asleep, which its document may want.
+pub fn shown(desired: &Desired, status: Status) -> Status {
+    let kept = desired.state == DesiredState::Asleep && !desired.deleting;
+    if kept && status.state == LearnerState::Asleep {
+        let detail = names::KEPT_ASLEEP.to_owned();
+        Status { detail, ..status }
+    } else {
+        status
+    }
 }
 
 /// No incarnation, and nothing is done towards one.
@@ -147,8 +165,9 @@ fn raise(
         .says(names::ASSIGNED, false, names::SENT)
 }
 
-/// A pod failed before it was an incarnation. Counted once: what was counted, failed after it was seen.
+/// A pod failed before it was an incarnation. Counted once: what was counted, failed or was given up after it was seen.
 fn unborn(
+    desired: &Desired,
     observed: &Observed,
     pod: Option<PodUid>,
     time: Timestamp,
@@ -158,9 +177,10 @@ fn unborn(
 ) -> Plan {
     let stored = &observed.status;
     let seen = time.min(now);
-    let counted = stored.state == LearnerState::Failed && stored.since.is_some_and(|s| s >= seen);
+    let was_counted = matches!(stored.state, LearnerState::Failed | LearnerState::Asleep);
+    let counted = was_counted && stored.since.is_some_and(|since| since >= seen);
     let plan = match (counted, pod) {
-        (false, _) => ended::unborn(stored, reason, now),
+        (false, _) => ended::unborn(desired, observed, reason, now),
         (true, Some(_)) => stay(stored, Wish::Awake, now),
         (true, None) => ask_for_pod(observed, policy, now),
     };

@@ -1,7 +1,9 @@
 //! Any wish and any observation, sensible or not; few enough values that they often meet.
 
-use carrel_core::learner::{Desired, DesiredState, LearnerState, PodRef, StartKind, Status};
-use carrel_core::lifecycle::{Ending, Observed, Phase, PodSeen};
+use carrel_core::learner::{
+    Condition, Desired, DesiredState, LearnerState, PodRef, StartKind, Status,
+};
+use carrel_core::lifecycle::{Ending, Observed, Phase, PodSeen, names};
 use carrel_core::{Epoch, PodUid};
 use jiff::Timestamp;
 use proptest::option;
@@ -60,6 +62,23 @@ pub(crate) fn desired() -> impl Strategy<Value = Desired> {
 }
 
 prop_compose! {
+    fn condition()(
+        name in select(names::CONDITIONS.to_vec()),
+        reason in select(vec![names::GIVEN_UP, names::NO_POD, names::SAVED]),
+        holds in any::<bool>(),
+        last_transition_time in time(),
+    ) -> Condition {
+        Condition {
+            name: name.to_owned(),
+            status: holds.into(),
+            reason: reason.to_owned(),
+            message: String::new(),
+            last_transition_time,
+        }
+    }
+}
+
+prop_compose! {
     fn status()(
         epoch in 0u64..6,
         state in every::<LearnerState>(),
@@ -69,6 +88,7 @@ prop_compose! {
         start_kind in option::of(every::<StartKind>()),
         young_deaths in 0u32..12,
         retry_time in option::of(time()),
+        conditions in option::of(condition()),
     ) -> Status {
         Status {
             epoch: Epoch(epoch),
@@ -79,6 +99,7 @@ prop_compose! {
             start_kind,
             young_deaths,
             retry_time,
+            conditions: conditions.into_iter().collect(),
         }
     }
 }

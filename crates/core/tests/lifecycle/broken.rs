@@ -5,15 +5,15 @@ use carrel_core::invariants::Invariant;
 use carrel_core::invariants::plan::PlanRule;
 use carrel_core::learner::{Desired, LearnerState};
 use carrel_core::lifecycle::{
-    Effect, KillReason, Observed, Plan, PodSeen, Policy, Write, names, plan,
+    Effect, KillReason, Observed, Plan, PodSeen, Policy, Write, gave_up, names, plan,
 };
 use jiff::Timestamp;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 use rstest::rstest;
 
-use crate::histories::{play, step};
-use crate::world::{Planner, World};
+use crate::histories::{play, pods_made_in_vain, step};
+use crate::world::{Planner, Step, World};
 
 /// 1: the assignment leaves before epoch and pod are stored, and nobody asks for the fence.
 fn assigns_before_storing(d: &Desired, o: &Observed, p: &Policy, now: Timestamp) -> Plan {
@@ -65,7 +65,7 @@ fn removes_the_living(d: &Desired, o: &Observed, p: &Policy, now: Timestamp) -> 
 /// 5: nobody hears that something may be lost.
 fn keeps_silent(d: &Desired, o: &Observed, p: &Policy, now: Timestamp) -> Plan {
     let mut plan = plan(d, o, p, now);
-    plan.conditions.retain(|c| c.name != names::DATA_AT_RISK);
+    plan.news.retain(|c| c.name != names::DATA_AT_RISK);
     plan
 }
 
@@ -92,6 +92,15 @@ fn writes_the_sleeping(d: &Desired, o: &Observed, p: &Policy, now: Timestamp) ->
     if plan.status.state == LearnerState::Asleep {
         plan.status.since = Some(now);
         plan.write = Write::Must;
+    }
+    plan
+}
+
+/// 7: what can never start is tried for ever, because no epoch ends the wish.
+fn never_gives_up(d: &Desired, o: &Observed, p: &Policy, now: Timestamp) -> Plan {
+    let mut plan = plan(d, o, p, now);
+    if gave_up(&plan.status) && plan.status.epoch > o.status.epoch {
+        plan.status.epoch = o.status.epoch;
     }
     plan
 }
@@ -132,6 +141,15 @@ fn is_found(broken: Planner, judge: impl Fn(&World) -> bool) -> bool {
         }
     });
     matches!(judged, Err(TestError::Fail(..)))
+}
+
+#[test]
+fn a_plan_that_never_gives_up_does_not_come_to_rest() {
+    for (planner, rests) in [(plan as Planner, true), (never_gives_up, false)] {
+        let mut world = World::new(planner, Epoch(0));
+        world.take(Step::Wake);
+        assert_eq!(pods_made_in_vain(&mut world).is_some(), rests);
+    }
 }
 
 #[rstest]

@@ -2,7 +2,7 @@
 
 use carrel_core::Epoch;
 use carrel_core::learner::{DesiredState, LearnerState};
-use carrel_core::lifecycle::plan;
+use carrel_core::lifecycle::{MOST_UNASKED, gave_up, plan};
 use proptest::prelude::*;
 
 use crate::world::{Planner, Step, World};
@@ -109,6 +109,48 @@ proptest! {
         }
         let rest = world.facts.rest;
         prop_assert!(rest.is_some_and(|rest| rest.pods + rest.effects + rest.timers == 0), "{world:?}");
+    }
+}
+
+/// Plans while every pod that is made dies before it is anything, until the learner rests; how many were made.
+pub(crate) fn pods_made_in_vain(world: &mut World) -> Option<usize> {
+    let before = world.pods_made();
+    for _ in 0..60 {
+        for step in [Step::Plan, Step::PodDies, Step::Pass { seconds: 11 }] {
+            world.take(step);
+        }
+        let rest = world.facts.rest;
+        if rest.is_some_and(|rest| rest.pods + rest.effects + rest.timers + rest.writes == 0) {
+            return Some(world.pods_made() - before);
+        }
+    }
+    None
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_learner_whose_pod_can_never_be_made_rests_in_the_end_and_is_tried_as_often_when_asked_anew(
+        fence in 0u64..3,
+        steps in prop::collection::vec(step(), 1..60),
+    ) {
+        let mut world = play(plan, fence, &steps, strictly).unwrap();
+        world.desired.deleting = false;
+        for step in [Step::Wish(DesiredState::Auto), Step::MakeRoom(false), Step::Admit(true)] {
+            world.take(step);
+        }
+        world.take(Step::Wake);
+        // What went on before is ended first.
+        prop_assert!(pods_made_in_vain(&mut world).is_some(), "{world:?}");
+        for _ in 0..2 {
+            let epoch = world.status.epoch;
+            world.take(Step::Wake);
+            let made = pods_made_in_vain(&mut world);
+            prop_assert_eq!(made, Some(MOST_UNASKED as usize), "{:?}", world);
+            prop_assert!(world.status.epoch > epoch && gave_up(&world.status));
+        }
+        prop_assert_eq!(world.broken_rule(), None);
     }
 }
 

@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use carrel_core::Epoch;
 use carrel_core::class::ClassSpec;
 use carrel_core::learner::{Desired, DesiredState, LearnerState, StartKind, Status};
-use carrel_core::lifecycle::{Effect, Ending, Observed, Phase, Plan, PodSeen, Policy, Write, plan};
+use carrel_core::lifecycle::{
+    Effect, Ending, MOST_UNASKED, Observed, Phase, Plan, PodSeen, Policy, Write, plan,
+};
 
 use crate::any;
 
@@ -99,6 +101,7 @@ struct Seen {
     pod: PodSeen,
     admitted: bool,
     make_room: bool,
+    young_deaths: u32,
 }
 
 fn seen(wanted: Wanted, pod: PodSeen) -> Seen {
@@ -107,6 +110,7 @@ fn seen(wanted: Wanted, pod: PodSeen) -> Seen {
         pod,
         admitted: true,
         make_room: false,
+        young_deaths: 0,
     }
 }
 
@@ -116,6 +120,7 @@ fn row(state: LearnerState, has_pod: bool, when: &'static str, seen: Seen) -> Ro
         state,
         since: Some(any::second(SINCE)),
         pod: has_pod.then(|| any::pod(POD)),
+        young_deaths: seen.young_deaths,
         ..Status::default()
     };
     let observed = Observed {
@@ -272,9 +277,14 @@ fn snapshotting() -> When<3> {
     .into_iter()
 }
 
-fn failed() -> When<3> {
+fn failed() -> When<4> {
+    let last = Seen {
+        young_deaths: MOST_UNASKED - 1,
+        ..seen(Message, unborn())
+    };
     [
         ("its wait is over", seen(Nothing, PodSeen::None)),
+        ("its pod cannot be made once more", last),
         ("a blank pod waits", seen(Nothing, blank())),
         ("it is wished asleep", seen(Sleep, PodSeen::None)),
     ]
@@ -312,10 +322,10 @@ fn table(rows: &[Row]) -> String {
             format!("{} s", at.duration_since(any::second(any::NOW)).as_secs())
         });
         let says: Vec<String> = plan
-            .conditions
+            .news
             .iter()
-            .filter(|condition| condition.name == "DataAtRisk" && condition.holds)
-            .map(|condition| format!("{}: {}", condition.name, condition.reason))
+            .filter(|news| news.name == "DataAtRisk" && news.holds)
+            .map(|news| format!("{}: {}", news.name, news.reason))
             .collect();
         writeln!(
             text,

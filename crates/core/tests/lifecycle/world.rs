@@ -101,6 +101,11 @@ impl World {
         self.broken_rule
     }
 
+    /// How many pods were made.
+    pub(crate) fn pods_made(&self) -> usize {
+        self.pods.len()
+    }
+
     /// The first invariant that is broken.
     pub(crate) fn broken_invariant(&self) -> Option<Invariant> {
         Invariant::iter().find(|invariant| !invariant.holds(&self.facts))
@@ -252,9 +257,9 @@ impl World {
                 self.durable = plan.status.clone();
             }
         }
-        for condition in &plan.conditions {
+        for news in &plan.news {
             let uid = expected.pod.as_ref().map(|pod| pod.uid);
-            if condition.name == names::DATA_AT_RISK && condition.holds {
+            if news.name == names::DATA_AT_RISK && news.holds {
                 for pod in self
                     .pods
                     .iter_mut()

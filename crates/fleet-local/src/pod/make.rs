@@ -12,7 +12,6 @@ use carrel_core::learner::{PodRef, StartKind};
 use carrel_core::lifecycle::PodSeen;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::watch::Watched;
 use super::{Pod, SharedGround};
@@ -65,11 +64,14 @@ impl Maker {
     }
 
     /// Makes a blank pod of a class. It may be assigned at once; that its parts are still starting only delays them.
-    pub(crate) async fn make(&self, class: &ClassSpec) -> Result<Pod, PodError> {
-        let uid = PodUid(Uuid::now_v7());
+    ///
+    /// # Cancel safety
+    /// Safe: only its image is waited for, and nothing is there before that.
+    pub(crate) async fn make(&self, uid: PodUid, class: &ClassSpec) -> Result<Pod, PodError> {
+        let image = self.image_of(class).await?;
         let name = name_of(uid);
         let dir = self.ground.pods_dir.join(&name);
-        let made = self.make_in(&dir, uid, name, class).await;
+        let made = self.make_in(&dir, uid, name, image.as_ref(), class);
         if made.is_err() {
             // Nothing runs in it yet; that it cannot be removed is found at the next start.
             let _: std::io::Result<()> = std::fs::remove_dir_all(&dir);
@@ -77,11 +79,12 @@ impl Maker {
         made
     }
 
-    async fn make_in(
+    fn make_in(
         &self,
         dir: &Path,
         uid: PodUid,
         name: String,
+        image: Option<&Image>,
         class: &ClassSpec,
     ) -> Result<Pod, PodError> {
         let host = Runtime::host_ids(self.next_slot.fetch_add(1, Ordering::Relaxed));
@@ -94,8 +97,7 @@ impl Maker {
         let mut memory_events = None;
         let agent = match &self.runtime {
             Some(runtime) => {
-                let image = self.image_of(class).await?;
-                let spec = container_spec(&name, image.as_ref(), &shared, &workspace, host, class)?;
+                let spec = container_spec(&name, image, &shared, &workspace, host, class)?;
                 memory_events = runtime.memory_events(&spec.id);
                 AgentStart::Container(Box::new(runtime.clone()), Box::new(spec))
             }
@@ -147,7 +149,7 @@ impl Maker {
     }
 
     async fn image_of(&self, class: &ClassSpec) -> Result<Option<Image>, PodError> {
-        if class.agent.image.is_empty() {
+        if class.agent.image.is_empty() || self.runtime.is_none() {
             return Ok(None);
         }
         self.images

@@ -270,7 +270,7 @@ fn say(seen: &Sender<PodSeen>, pod: PodUid, phase: Phase, since: Timestamp, hell
         phase,
         since,
         committed: hello.committed,
-        fell_back: false,
+        fell_back: hello.fell_back,
         detail: hello.detail.clone(),
     };
     seen.send_if_modified(|before| {

@@ -1,10 +1,13 @@
 //! Learners: made, listed, shown, changed.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use carrel_core::class::DEFAULT_CLASS;
 use carrel_core::learner::LearnerState;
+use carrel_core::lifecycle;
 use carrel_core::{ClassName, LearnerId};
 use carrel_protocol::Code;
 use carrel_protocol::gateway::{
@@ -17,6 +20,7 @@ use serde::Deserialize;
 use super::query::Asked;
 use crate::auth::{Managed, Operator};
 use crate::body::{ORDINARY_BYTES, json};
+use crate::dispatch::changed;
 use crate::gateway::{Gateway, Shared};
 use crate::refusal::{Refusal, Result};
 
@@ -24,6 +28,10 @@ const LIST_DEFAULT: u32 = 100;
 const LIST_MOST: u32 = 1000;
 const ALIAS_BYTES: usize = 256;
 const MOST_ALIASES: usize = 64;
+/// Who makes a learner anew waits this long until nothing is left of its namesake.
+const ERASED_WITHIN: Duration = Duration::from_secs(20);
+/// Looks again without a hint.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 pub(super) async fn create(
     State(shared): State<Shared>,
@@ -38,14 +46,28 @@ pub(super) async fn create(
         class: known_class(&shared, class).await?,
         aliases: aliases(&asked.aliases)?,
     };
-    let created = shared
-        .options
-        .store
-        .create_learner(&new, shared.now())
-        .await?;
+    let created = create_when_free(&shared, &new).await?;
     // The answer to a repeat is the answer to the first.
     accepted(created)?;
     Ok((StatusCode::OK, Json(find(&shared, &asked.id).await?)))
+}
+
+/// Makes a learner. One of its id that is being erased is gone for everybody already; what is left of it is waited for.
+async fn create_when_free(gateway: &Gateway, new: &NewLearner) -> Result<Created> {
+    let store = &gateway.options.store;
+    let mut changes = store.changes();
+    let created = async {
+        loop {
+            let created = store.create_learner(new, gateway.now()).await?;
+            if created != Created::StillErasing {
+                return Ok(created);
+            }
+            // A missed hint is made up for by looking again.
+            let _ = tokio::time::timeout(LOOK_EVERY, changed(&mut changes, &new.id)).await;
+        }
+    };
+    let waited = tokio::time::timeout(ERASED_WITHIN, created).await;
+    waited.unwrap_or(Ok(Created::StillErasing))
 }
 
 fn accepted(created: Created) -> Result<()> {
@@ -170,7 +192,8 @@ fn view(gateway: &Gateway, row: learners::Learner) -> Learner {
         channel: alias.channel,
         external_id: alias.external_id,
     });
-    let state = match row.status.state {
+    let mut status = lifecycle::shown(&row.desired, row.status);
+    status.state = match status.state {
         // That it works is not stored: this process runs its turn.
         LearnerState::Ready if gateway.roster.is_running(&row.id) => LearnerState::Busy,
         state => state,
@@ -179,9 +202,10 @@ fn view(gateway: &Gateway, row: learners::Learner) -> Learner {
         id: row.id,
         class: row.class.into(),
         aliases: aliases.collect(),
-        state,
-        state_detail: row.status.detail,
-        epoch: row.status.epoch,
+        state: status.state,
+        conditions: status.all_conditions(row.created_time),
+        state_detail: status.detail,
+        epoch: status.epoch,
         created_time: row.created_time,
         last_activity_time: row.last_activity_time,
         newest_snapshot: row
@@ -196,6 +220,6 @@ fn view(gateway: &Gateway, row: learners::Learner) -> Learner {
         cost_today_nano_usd: row.cost_today,
         isolation: isolation.isolation,
         limits_missing: isolation.limits_missing,
-        pod: row.status.pod.map(|pod| pod.name),
+        pod: status.pod.map(|pod| pod.name),
     }
 }

@@ -44,7 +44,9 @@ pub(super) async fn proxy(
         .map_err(|_| asleep("it did not wake in time"))?;
     let incarnation = incarnation.map_err(|why| match why {
         NotAwake::NoLearner => Refusal::no_learner(),
-        NotAwake::Died { .. } => asleep("it could not be woken; try again shortly"),
+        NotAwake::Died { .. } | NotAwake::GivenUp { .. } => {
+            asleep("it could not be woken; try again shortly")
+        }
     })?;
     forward(&shared, &incarnation, request, uri, upgrade).await
 }

@@ -8,7 +8,7 @@ mod wake;
 
 pub(crate) use lease::renew;
 pub(crate) use roster::Roster;
-pub(crate) use wake::{Incarnation, NotAwake, Waker};
+pub(crate) use wake::{Incarnation, NotAwake, Waker, changed};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -24,8 +24,6 @@ use crate::stream::{Hub, turn_log};
 
 /// Between tries while the store is away.
 const STORE_AGAIN: Duration = Duration::from_millis(200);
-/// What a learner is told whose newest state was destroyed.
-const FELL_BACK: &str = "Some of your latest work was damaged and could not be restored. What was said then is being told to your tutor.";
 /// After so many sidecars that said they could not start, the message is not tried again.
 const MOST_STARTS: u32 = 3;
 
@@ -200,6 +198,13 @@ impl Run<'_> {
         let incarnation = match woken {
             Ok(incarnation) => incarnation,
             Err(NotAwake::NoLearner) => return Next::Over,
+            Err(NotAwake::GivenUp { reason }) => {
+                let kind = carrel_core::learner::StartKind::Cold;
+                self.shared.options.metrics.woke(kind, WakeResult::Died);
+                self.cannot_start(&reason).await;
+                self.catch_up().await;
+                return Next::Over;
+            }
             Err(NotAwake::Died { epoch, reason }) => {
                 let last = waker.could_not_start() >= MOST_STARTS;
                 return self.died_unready(epoch, &reason, last).await;
@@ -209,9 +214,6 @@ impl Run<'_> {
         match self.begin(&incarnation).await {
             Some(OwnerWrite::Written(begun)) => {
                 self.catch_up().await;
-                if !begun.context.is_empty() {
-                    self.say(TurnStep::Running, FELL_BACK);
-                }
                 self.deliver(&incarnation, begun, Told::default(), waker)
                     .await
             }

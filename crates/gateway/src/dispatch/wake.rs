@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use carrel_core::learner::{LearnerState, PodRef, StartKind, Status};
+use carrel_core::lifecycle::{gave_up, names};
 use carrel_core::{Epoch, LearnerId};
 use carrel_protocol::fleet;
 use carrel_protocol::gateway::TurnStep;
@@ -26,6 +27,10 @@ const CONNECT_AGAIN: Duration = Duration::from_millis(20);
 const LONG: SignedDuration = SignedDuration::from_secs(2);
 /// What a learner is told while it wakes.
 const FETCHING: &str = "Fetching your notes…";
+/// What a learner is told whose tutor did not start more than once.
+const TRYING_AGAIN: &str = "Your tutor could not start yet; it is tried again…";
+/// What a learner is told whose document keeps it asleep.
+const KEPT_ASLEEP: &str = "Your tutor is resting for now; your message waits for it.";
 
 /// An incarnation that takes turns.
 #[derive(Debug, Clone)]
@@ -46,6 +51,11 @@ pub(crate) enum NotAwake {
         /// What was seen.
         reason: String,
     },
+    /// No pod could be made for one, however often it was tried.
+    GivenUp {
+        /// Why.
+        reason: String,
+    },
     /// No such learner, or it is being erased.
     NoLearner,
 }
@@ -59,6 +69,8 @@ enum Look {
     Ask(Epoch),
     /// The one that was waited for has ended.
     Ended(Epoch),
+    /// The one that was asked for was given up.
+    GivenUp,
     /// Nothing will come.
     Gone,
 }
@@ -162,6 +174,10 @@ impl Waker {
                 }
                 Ok(Step::LookAgain(Duration::ZERO))
             }
+            Look::GivenUp => {
+                let reason = ended(status);
+                Err(NotAwake::GivenUp { reason })
+            }
             Look::Ask(after) => {
                 let detail = waits_for(status, gateway.now());
                 self.tell(TurnStep::Waking, detail, say);
@@ -212,6 +228,9 @@ impl Waker {
             && (status.epoch > tried || pod.is_none())
         {
             return Look::Ended(tried);
+        }
+        if self.asked.is_some_and(|after| status.epoch > after) && gave_up(status) {
+            return Look::GivenUp;
         }
         match pod {
             Some(pod) if Some(status.epoch) > self.beyond => Look::Try(pod),
@@ -300,15 +319,25 @@ fn waits_for(status: &Status, now: Timestamp) -> &str {
     let is_long = status
         .since
         .is_some_and(|since| now.duration_since(since) > LONG);
-    if status.state == LearnerState::Waking && is_long && !status.detail.is_empty() {
-        &status.detail
-    } else {
-        FETCHING
+    match status.state {
+        LearnerState::Waking if is_long && !status.detail.is_empty() => &status.detail,
+        // The first retry is at once.
+        LearnerState::Failed if status.retry_time.is_some() => TRYING_AGAIN,
+        LearnerState::Asleep if status.detail == names::KEPT_ASLEEP => KEPT_ASLEEP,
+        LearnerState::Asleep
+        | LearnerState::Waking
+        | LearnerState::Restoring
+        | LearnerState::Ready
+        | LearnerState::Busy
+        | LearnerState::Draining
+        | LearnerState::Snapshotting
+        | LearnerState::Failed
+        | LearnerState::Deleting => FETCHING,
     }
 }
 
 /// Returns when something about the learner changed; a missed change is as good as one.
-async fn changed(changes: &mut Receiver<LearnerId>, learner: &LearnerId) {
+pub(crate) async fn changed(changes: &mut Receiver<LearnerId>, learner: &LearnerId) {
     loop {
         match changes.recv().await {
             Ok(who) if who != *learner => {}

@@ -10,6 +10,9 @@ use super::Place;
 /// live one (and below 2^53, which JavaScript can hold), and means the same in every process.
 const WHOLE_TEXT: u64 = 1 << 52;
 
+/// What a learner is told whose newest state was destroyed.
+const FELL_BACK: &str = "Some of your latest work was damaged and could not be restored. What was said then is being told to your tutor.";
+
 /// What a reader has been told of the running attempt's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Said<'a> {
@@ -77,10 +80,18 @@ fn plain(body: &EventBody) -> Option<StreamEvent> {
             state: TurnStep::Queued,
             detail: String::new(),
         }),
-        EventBody::Started { turn_id, .. } => Some(StreamEvent::State {
+        EventBody::Started {
+            turn_id,
+            lost_turns_told,
+            ..
+        } => Some(StreamEvent::State {
             turn_id: *turn_id,
             state: TurnStep::Running,
-            detail: String::new(),
+            detail: if *lost_turns_told > 0 {
+                FELL_BACK.to_owned()
+            } else {
+                String::new()
+            },
         }),
         EventBody::Restarted {
             turn_id, reason, ..
@@ -151,8 +162,8 @@ pub(super) fn turn_of(event: &StreamEvent) -> TurnId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use carrel_core::Generation;
     use carrel_core::event::{Reply, Usage};
+    use carrel_core::{Epoch, Generation};
     use uuid::Uuid;
 
     fn done(text: &str) -> Event {
@@ -189,6 +200,25 @@ mod tests {
         );
         assert_eq!(names("four", Said::Unknown), ["restart", "delta", "done"]);
         assert_eq!(names("", Said::Text("fo")), ["restart", "done"]);
+    }
+
+    #[test]
+    fn an_attempt_that_begins_after_a_fall_back_says_so_at_a_place_that_stays() {
+        let started = |lost_turns_told| Event {
+            body: EventBody::Started {
+                turn_id: TurnId(Uuid::from_u128(3)),
+                epoch: Epoch(5),
+                attempt: 1,
+                lost_turns_told,
+            },
+            ..done("")
+        };
+        let said = |event: &Event| match &expand(event, Said::Text(""))[..] {
+            [(place, StreamEvent::State { detail, .. })] => (place.to_string(), detail.clone()),
+            events => unreachable!("{events:?}"),
+        };
+        assert_eq!(said(&started(0)), ("6.0".to_owned(), String::new()));
+        assert_eq!(said(&started(2)), ("6.0".to_owned(), FELL_BACK.to_owned()));
     }
 
     #[test]

@@ -232,6 +232,7 @@ mod tests {
                 turn_id: TURN,
                 epoch,
                 attempt,
+                lost_turns_told: 0,
             },
         )
     }

@@ -378,6 +378,7 @@ async fn the_document_describes_what_is_answered() {
         ("HistoryEntry", &history["messages"][0]),
         ("LearnerList", &list),
         ("Learner", &list["learners"][0]),
+        ("Condition", &list["learners"][0]["conditions"][0]),
         ("SnapshotSummary", &snapshots["snapshots"][0]),
         ("Problem", &world.nobody().get("/none").await.json()),
         ("UsageReport", &operator.get("/admin/v1/usage").await.json()),

@@ -135,6 +135,44 @@ async fn an_agent_that_cannot_start_fails_its_turn_with_a_reason() {
 }
 
 #[tokio::test]
+async fn a_learner_whose_pod_can_never_be_made_fails_its_turn_and_its_document_says_why() {
+    const WHY: &str = "its image could not be had";
+    let world = World::new().await;
+    let ada = world.learner("ada").await;
+    *world.fleet.impossible.lock().expect("whole") = Some(WHY);
+    for key in ["k1", "k2"] {
+        let seen = streamed(&ada, "ada", key, "x").await.outcome().await;
+        let error = &seen[seen.len() - 1];
+        assert_eq!(
+            (
+                error.name.as_str(),
+                &error.data["code"],
+                &error.data["retryable"]
+            ),
+            ("error", &"agent_not_ready".into(), &true.into())
+        );
+        assert!(!error.data.to_string().contains(WHY), "{error:?}");
+    }
+    let operator = world.operator();
+    let document = operator.get("/admin/v1/learners/ada").await.is(200).json();
+    assert_eq!(document["state_detail"], WHY);
+    assert_eq!(document["conditions"][1]["reason"], "GivenUp", "{document}");
+    let log = operator
+        .get("/admin/v1/events?learner=ada&limit=1000")
+        .await;
+    let log = log.is(200).json();
+    let failed = log["events"].as_array().expect("a page").iter();
+    let mut reasons = failed.filter(|event| event["type"] == "failed");
+    assert!(
+        reasons.all(|event| event["operator_reason"] == WHY),
+        "{log}"
+    );
+    *world.fleet.impossible.lock().expect("whole") = None;
+    let next = streamed(&ada, "ada", "k3", "y").await.outcome().await;
+    assert_eq!(text_of(&next), "You said: y");
+}
+
+#[tokio::test]
 async fn draining_refuses_new_messages_and_lets_running_turns_finish() {
     let world = World::new().await;
     let ada = world.learner("ada").await;

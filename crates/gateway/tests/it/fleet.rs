@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
-use carrel_core::learner::{LearnerState, PodRef, StartKind, Status};
+use carrel_core::learner::{Condition, ConditionStatus, LearnerState, PodRef, StartKind, Status};
+use carrel_core::lifecycle::names;
 use carrel_core::{Epoch, LearnerId};
 use carrel_protocol::fleet::{Error, Fleet, IsolationReport};
 use carrel_protocol::sidecar::Phase;
@@ -35,6 +36,8 @@ pub(crate) struct Scripted {
     pub(crate) made: AtomicU64,
     /// While it is set, a wish to wake is noted and nothing comes.
     pub(crate) lazy: Mutex<bool>,
+    /// Why no pod can be made: while it is set, what is asked for is given up.
+    pub(crate) impossible: Mutex<Option<&'static str>>,
 }
 
 impl Scripted {
@@ -56,6 +59,7 @@ impl Scripted {
             changes: broadcast::Sender::new(1024),
             made: AtomicU64::new(0),
             lazy: Mutex::new(false),
+            impossible: Mutex::new(None),
         })
     }
 
@@ -98,7 +102,7 @@ impl Scripted {
         let _ = self.changes.send(pod.learner.clone());
     }
 
-    fn begin(&self, learner: &LearnerId, epoch: Epoch) -> (Status, Arc<Pod>) {
+    fn begin(&self, learner: &LearnerId, epoch: Epoch) -> Seen {
         let me = self.me.clone();
         let acts = self.me.clone();
         let whose = learner.clone();
@@ -135,12 +139,27 @@ impl Scripted {
             start_kind: Some(StartKind::Cold),
             ..Status::default()
         };
-        (status, pod)
+        (status, Some(pod))
     }
 
     async fn is_there(&self, learner: &LearnerId) -> bool {
         let row = self.store.learner(learner, now()).await.expect("a store");
         row.is_some_and(|row| !row.desired.deleting)
+    }
+}
+
+fn given_up(epoch: Epoch, reason: &str) -> Status {
+    Status {
+        epoch,
+        detail: reason.to_owned(),
+        conditions: vec![Condition {
+            name: names::ASSIGNED.to_owned(),
+            status: ConditionStatus::False,
+            reason: names::GIVEN_UP.to_owned(),
+            message: reason.to_owned(),
+            last_transition_time: now(),
+        }],
+        ..Status::default()
     }
 }
 
@@ -157,7 +176,11 @@ impl Fleet for Scripted {
         if old.epoch > after {
             return Ok(());
         }
-        let (status, pod) = self.begin(learner, old.epoch.next());
+        let impossible = *self.impossible.lock().expect("whole");
+        let (status, pod) = match impossible {
+            Some(reason) => (given_up(old.epoch.next(), reason), None),
+            None => self.begin(learner, old.epoch.next()),
+        };
         let row = self
             .store
             .learner(learner, now())
@@ -170,7 +193,7 @@ impl Fleet for Scripted {
             .await;
         assert!(put.expect("a store"), "somebody else wrote the status");
         let mut seen = self.seen.lock().expect("whole");
-        seen.insert(learner.clone(), (status, Some(pod)));
+        seen.insert(learner.clone(), (status, pod));
         drop(seen);
         let _ = self.changes.send(learner.clone());
         Ok(())

@@ -159,6 +159,7 @@ impl Pod {
             restore_ms: Some(7),
             quiet_since: None,
             committed: false,
+            fell_back: false,
         }
     }
 

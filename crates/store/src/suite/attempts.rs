@@ -43,6 +43,7 @@ pub async fn an_attempt_makes_the_turn_run_in_its_epoch(store: SharedStore) {
     assert_eq!((row.epoch, row.attempts), (Some(Epoch(7)), 1));
     assert_eq!(row.start_kind, Some(StartKind::Cold));
     let started = EventBody::Started {
+        lost_turns_told: 0,
         turn_id: turn,
         epoch: Epoch(7),
         attempt: 1,

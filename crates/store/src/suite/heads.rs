@@ -191,6 +191,17 @@ pub async fn a_turn_claimed_before_a_fall_back_is_told_when_it_begins(store: Sha
     let begun = begin(&store, &claimed, 2, 24).await;
     let lost = ("text of key 1".to_owned(), "reply 1".to_owned());
     assert_eq!(begun.context, [lost]);
+    let started = newest(&store, &ada).await;
+    assert!(
+        matches!(
+            started,
+            EventBody::Started {
+                lost_turns_told: 1,
+                ..
+            }
+        ),
+        "{started:?}"
+    );
     let mut next = commit(&ada, 2, 3, Some(before));
     next.parent = None;
     committed(&store, &next).await;

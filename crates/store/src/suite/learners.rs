@@ -2,7 +2,9 @@
 
 use carrel_core::class::ClassSpec;
 use carrel_core::event::EventBody;
-use carrel_core::learner::{DesiredState, LearnerState, PodRef, StartKind, Status};
+use carrel_core::learner::{
+    Condition, ConditionStatus, DesiredState, LearnerState, PodRef, StartKind, Status,
+};
 use carrel_core::{Epoch, PodUid};
 use uuid::Uuid;
 
@@ -32,6 +34,13 @@ fn awake() -> Status {
         start_kind: Some(StartKind::Cold),
         young_deaths: 2,
         retry_time: Some(at(9)),
+        conditions: vec![Condition {
+            name: "Restored".to_owned(),
+            status: ConditionStatus::True,
+            reason: "FellBack".to_owned(),
+            message: "its newest state was damaged".to_owned(),
+            last_transition_time: at(4),
+        }],
     }
 }
 

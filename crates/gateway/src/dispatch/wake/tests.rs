@@ -1,5 +1,6 @@
 use std::sync::Weak;
 
+use carrel_core::learner::{Condition, ConditionStatus};
 use carrel_core::{EventVersion, PodUid};
 use uuid::Uuid;
 
@@ -69,6 +70,42 @@ fn the_end_of_the_one_that_was_waited_for_is_seen() {
     ] {
         assert_eq!(waker.look(&seen), Look::Ended(Epoch(4)));
     }
+}
+
+#[test]
+fn what_was_asked_for_and_given_up_is_the_end_and_what_was_given_up_before_is_not() {
+    let given_up = |epoch| Status {
+        conditions: vec![Condition {
+            name: names::ASSIGNED.to_owned(),
+            status: ConditionStatus::False,
+            reason: names::GIVEN_UP.to_owned(),
+            message: String::new(),
+            last_transition_time: Timestamp::UNIX_EPOCH,
+        }],
+        ..status(epoch, LearnerState::Asleep, false)
+    };
+    let mut waker = waker();
+    assert_eq!(waker.look(&given_up(4)), Look::Ask(Epoch(4)));
+    waker.asked = Some(Epoch(4));
+    assert_eq!(waker.look(&given_up(4)), Look::Ask(Epoch(4)));
+    assert_eq!(waker.look(&given_up(5)), Look::GivenUp);
+    let slept = status(5, LearnerState::Asleep, false);
+    assert_eq!(waker.look(&slept), Look::Ask(Epoch(5)));
+}
+
+#[test]
+fn who_waits_long_is_told_something_true() {
+    let failed = Status {
+        retry_time: Some(Timestamp::UNIX_EPOCH),
+        detail: "no such image".to_owned(),
+        ..status(4, LearnerState::Failed, false)
+    };
+    assert_eq!(waits_for(&failed, Timestamp::UNIX_EPOCH), TRYING_AGAIN);
+    let kept = Status {
+        detail: names::KEPT_ASLEEP.to_owned(),
+        ..status(4, LearnerState::Asleep, false)
+    };
+    assert_eq!(waits_for(&kept, Timestamp::UNIX_EPOCH), KEPT_ASLEEP);
 }
 
 #[test]

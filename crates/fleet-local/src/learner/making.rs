@@ -1,0 +1,56 @@
+//! A pod on its way. Its keeper waits for it beside everything else, because a first pull of an image may take minutes.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use carrel_core::PodUid;
+use carrel_core::class::ClassSpec;
+use jiff::Timestamp;
+use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
+
+use crate::fleet::Shared;
+use crate::pod::{Pod, PodError};
+
+/// A pod on its way. Dropping it ends the making, and the pod if it was made meanwhile.
+#[derive(Debug)]
+pub(super) struct Making {
+    pub(super) pod: PodUid,
+    pub(super) since: Timestamp,
+    task: AbortOnDropHandle<Result<Pod, PodError>>,
+}
+
+impl Making {
+    pub(super) fn begin(shared: &Arc<Shared>, class: ClassSpec) -> Self {
+        let pod = PodUid(Uuid::now_v7());
+        let since = shared.ground.now();
+        let fleet = Arc::clone(shared);
+        let task = shared
+            .ground
+            .tracker
+            .spawn(async move { fleet.maker.make(pod, &class).await });
+        Self {
+            pod,
+            since,
+            task: AbortOnDropHandle::new(task),
+        }
+    }
+
+    /// The pod, or why there is none.
+    pub(super) async fn made(&mut self) -> Result<Pod, String> {
+        match (&mut self.task).await {
+            Ok(made) => made.map_err(|error| chain(&error)),
+            Err(error) => Err(format!("its making ended: {error}")),
+        }
+    }
+}
+
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,134 @@
+//! A learner is looked after whatever happens to the store, to its keeper and to the whole fleet.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use carrel_core::Epoch;
+use carrel_core::learner::{ConditionStatus, DesiredState, LearnerState};
+use carrel_core::lifecycle::names;
+use carrel_protocol::fleet::Fleet as _;
+use carrel_protocol::sidecar::Phase;
+use sqlx::{Connection as _, SqliteConnection};
+
+use crate::Outcome;
+use crate::bed::{Bed, CLOCK_BROKEN, CLOCK_READ, PLENTY, SOON, is, lives, tell};
+use crate::stand_in::Told;
+
+crate::tests![
+    the_pod_of_a_learner_goes_on_while_the_store_is_away_and_nothing_is_lost,
+    a_learner_whose_keeper_panicked_is_looked_after_again,
+    a_drain_ends_what_does_not_fall_asleep_before_it_returns,
+    a_learner_that_its_document_keeps_asleep_is_not_woken_and_says_so,
+];
+
+const BUSY: Told = Told {
+    phase: Phase::Busy,
+    quiet_since: None,
+};
+const READY: Told = Told {
+    phase: Phase::Ready,
+    quiet_since: None,
+};
+
+async fn the_pod_of_a_learner_goes_on_while_the_store_is_away_and_nothing_is_lost() -> Outcome {
+    let bed = Bed::plain(PLENTY).await;
+    let ada = bed.ordinary("ada").await;
+    let awake = bed.awake(&ada).await;
+    let mut file = SqliteConnection::connect(bed.file.to_str().unwrap())
+        .await
+        .unwrap();
+    // No learner can be read or written.
+    sqlx::query("ALTER TABLE learner RENAME TO learner_away")
+        .execute(&mut file)
+        .await
+        .unwrap();
+    let before = CLOCK_READ.load(Ordering::SeqCst);
+    tell(&awake, BUSY).await;
+    let looked_in_vain = async {
+        // Hearing of the turn takes a few; the rest are looks, one after another.
+        while CLOCK_READ.load(Ordering::SeqCst) < before + 8 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(SOON, looked_in_vain).await.unwrap();
+    assert!(bed.fleet.wake(&ada, Epoch(0)).await.is_err());
+    assert!(lives(&awake).await, "its turn goes on");
+    sqlx::query("ALTER TABLE learner_away RENAME TO learner")
+        .execute(&mut file)
+        .await
+        .unwrap();
+    let busy = bed.until(&ada, is(LearnerState::Busy)).await;
+    assert_eq!((busy.epoch, &busy.pod), (Epoch(1), &awake.pod));
+    tell(&awake, READY).await;
+    bed.until(&ada, is(LearnerState::Ready)).await;
+    bed.fleet.sleep(&ada).await.unwrap();
+    bed.until(&ada, is(LearnerState::Asleep)).await;
+    let stored = bed.stored(&ada).await;
+    assert_eq!(
+        (stored.epoch, stored.state),
+        (Epoch(1), LearnerState::Asleep)
+    );
+    let risk = stored.condition(names::DATA_AT_RISK).unwrap();
+    assert_eq!(risk.status, ConditionStatus::False, "{risk:?}");
+    Outcome::Passed
+}
+
+async fn a_learner_whose_keeper_panicked_is_looked_after_again() -> Outcome {
+    let bed = Bed::plain(PLENTY).await;
+    let ada = bed.ordinary("ada").await;
+    let awake = bed.awake(&ada).await;
+    CLOCK_BROKEN.store(true, Ordering::SeqCst);
+    // The same wish again changes nothing; the keeper looks.
+    bed.wake(&ada, 0).await;
+    let panicked = async {
+        while CLOCK_BROKEN.load(Ordering::SeqCst) || lives(&awake).await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SOON, panicked).await.unwrap();
+    // Whoever waits for the turn that ran sees its end, and the next wish is heard.
+    bed.until(&ada, is(LearnerState::Asleep)).await;
+    bed.wake(&ada, 1).await;
+    let again = bed.until(&ada, is(LearnerState::Ready)).await;
+    assert_eq!(again.epoch, Epoch(2));
+    Outcome::Passed
+}
+
+async fn a_drain_ends_what_does_not_fall_asleep_before_it_returns() -> Outcome {
+    let bed = Bed::plain(PLENTY).await;
+    let (ada, bob) = (bed.ordinary("ada").await, bed.ordinary("bob").await);
+    let (busy, quiet) = (bed.awake(&ada).await, bed.awake(&bob).await);
+    tell(&busy, BUSY).await;
+    bed.until(&ada, is(LearnerState::Busy)).await;
+    let drained = bed.fleet.drain(Duration::from_millis(500));
+    tokio::time::timeout(SOON, drained).await.unwrap();
+    assert!(!lives(&busy).await && !lives(&quiet).await);
+    assert_eq!(bed.stored(&bob).await.state, LearnerState::Asleep);
+    let read = CLOCK_READ.load(Ordering::SeqCst);
+    bed.wake(&ada, 1).await;
+    assert_eq!(
+        CLOCK_READ.load(Ordering::SeqCst),
+        read,
+        "nobody is left who would look"
+    );
+    Outcome::Passed
+}
+
+async fn a_learner_that_its_document_keeps_asleep_is_not_woken_and_says_so() -> Outcome {
+    let bed = Bed::plain(PLENTY).await;
+    let ada = bed.ordinary("ada").await;
+    let set = bed.store.set_desired_state(&ada, DesiredState::Asleep);
+    assert!(set.await.unwrap());
+    let before = bed.stored(&ada).await;
+    bed.wake(&ada, 0).await;
+    let kept = bed.until(&ada, |status| status.detail == names::KEPT_ASLEEP);
+    assert_eq!(kept.await.state, LearnerState::Asleep);
+    assert_eq!(bed.stored(&ada).await, before, "it is written nowhere");
+    bed.store
+        .set_desired_state(&ada, DesiredState::Auto)
+        .await
+        .unwrap();
+    bed.wake(&ada, 0).await;
+    bed.until(&ada, is(LearnerState::Ready)).await;
+    Outcome::Passed
+}

@@ -1,0 +1,178 @@
+//! A pod's two processes, as far as the fleet sees them: a sidecar that is in the phase that it was told last, and a shim
+//! that ends with it.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use carrel_protocol::sidecar::{AssignRequest, Hello, Phase};
+use carrel_protocol::token::{PublicKey, Verifier};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
+
+/// Between looks at something that says nothing by itself.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// As a real one does, a question that waits is answered in the end.
+const ANSWER_WITHIN: Duration = Duration::from_secs(25);
+
+/// What a sidecar is told to be; sent to `POST /told`.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Told {
+    pub(crate) phase: Phase,
+    pub(crate) quiet_since: Option<Timestamp>,
+}
+
+#[derive(Clone)]
+struct Sidecar {
+    verifier: Verifier,
+    hello: watch::Sender<Hello>,
+    asked_to_sleep: watch::Sender<bool>,
+}
+
+#[derive(Deserialize)]
+struct Unless {
+    unless: Option<String>,
+}
+
+/// The value after a flag.
+fn value(words: &[String], flag: &str) -> String {
+    let place = words.iter().position(|word| word == flag).unwrap();
+    words[place + 1].clone()
+}
+
+fn texts(words: impl Iterator<Item = OsString>) -> Vec<String> {
+    words.map(|word| word.into_string().unwrap()).collect()
+}
+
+fn block_on(future: impl Future<Output = ()>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(future);
+    runtime.shutdown_background();
+    ExitCode::SUCCESS
+}
+
+/// Ends when it was asked to sleep and no turn runs, or when the test has ended.
+pub(crate) fn sidecar(words: impl Iterator<Item = OsString>) -> ExitCode {
+    let words = texts(words);
+    let parent: u32 = value(&words, "--parent").parse().unwrap();
+    let keys = std::fs::read(value(&words, "--keys")).unwrap();
+    let keys: Vec<PublicKey> = serde_json::from_slice(&keys).unwrap();
+    let hello = Hello {
+        pod: value(&words, "--pod").parse().unwrap(),
+        learner: None,
+        epoch: None,
+        phase: Phase::Blank,
+        detail: String::new(),
+        agent_connected: true,
+        restore_ms: Some(3),
+        quiet_since: None,
+        committed: false,
+        fell_back: false,
+    };
+    let sidecar = Sidecar {
+        verifier: Verifier::new(&keys).unwrap(),
+        hello: watch::Sender::new(hello),
+        asked_to_sleep: watch::Sender::new(false),
+    };
+    let socket = value(&words, "--listen");
+    let socket = PathBuf::from(socket.strip_prefix("unix:").unwrap());
+    let shim_socket = value(&words, "--shim-socket");
+    block_on(async move {
+        let shims = UnixListener::bind(shim_socket).unwrap();
+        let listener = UnixListener::bind(socket).unwrap();
+        let app = Router::new()
+            .route("/v1/assign", post(assign))
+            .route("/v1/hello", get(hello_unless))
+            .route("/v1/sleep", post(sleep))
+            .route("/told", post(told))
+            .with_state(sidecar.clone());
+        let shim = async {
+            let _shim = shims.accept().await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            served = axum::serve(listener, app).into_future() => served.unwrap(),
+            () = shim => {}
+            () = asleep(&sidecar) => {}
+            () = orphaned(parent) => {}
+        }
+    })
+}
+
+/// Ends when its sidecar does.
+pub(crate) fn shim(words: impl Iterator<Item = OsString>) -> ExitCode {
+    let socket = value(&texts(words), "--socket");
+    block_on(async move {
+        let mut sidecar = loop {
+            match UnixStream::connect(&socket).await {
+                Ok(sidecar) => break sidecar,
+                Err(_) if Path::new(&socket).parent().is_some_and(Path::exists) => {
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+                Err(_) => return,
+            }
+        };
+        let _ = sidecar.read_u8().await;
+    })
+}
+
+async fn asleep(sidecar: &Sidecar) {
+    let mut asked = sidecar.asked_to_sleep.subscribe();
+    asked.wait_for(|asked| *asked).await.unwrap();
+    let mut hello = sidecar.hello.subscribe();
+    let free = |hello: &Hello| hello.phase != Phase::Busy;
+    hello.wait_for(free).await.unwrap();
+}
+
+async fn orphaned(parent: u32) {
+    while std::os::unix::process::parent_id() == parent {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+async fn assign(State(sidecar): State<Sidecar>, Json(body): Json<AssignRequest>) -> StatusCode {
+    let now = Timestamp::now();
+    let assignment = sidecar.verifier.assignment(&body.assignment, now).unwrap();
+    sidecar.hello.send_modify(|hello| {
+        hello.learner = Some(assignment.learner);
+        hello.epoch = Some(assignment.epoch);
+        hello.phase = Phase::Ready;
+        hello.quiet_since = Some(now);
+    });
+    StatusCode::OK
+}
+
+async fn hello_unless(
+    State(sidecar): State<Sidecar>,
+    Query(Unless { unless }): Query<Unless>,
+) -> Json<Hello> {
+    let mut hello = sidecar.hello.subscribe();
+    let changed = hello.wait_for(|hello| Some(hello.phase.to_string()) != unless);
+    let _ = tokio::time::timeout(ANSWER_WITHIN, changed).await;
+    Json(sidecar.hello.borrow().clone())
+}
+
+async fn sleep(State(sidecar): State<Sidecar>) -> StatusCode {
+    sidecar.asked_to_sleep.send_replace(true);
+    StatusCode::ACCEPTED
+}
+
+async fn told(State(sidecar): State<Sidecar>, Json(told): Json<Told>) -> StatusCode {
+    sidecar.hello.send_modify(|hello| {
+        hello.phase = told.phase;
+        hello.quiet_since = told.quiet_since;
+    });
+    StatusCode::OK
+}

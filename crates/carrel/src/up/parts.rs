@@ -16,8 +16,10 @@ use crate::config::Loaded;
 use crate::exit::{Failure, Kind};
 use crate::run_file::RunFile;
 
-/// What is left of the stop's time for everything but the learners.
-const AFTER_DRAIN: Duration = Duration::from_secs(4);
+/// What is left of the stop's time for learners that have to be ended, and for everything else after them.
+const AFTER_DRAIN: Duration = Duration::from_secs(6);
+/// What is left of it for everything but the learners.
+const AFTER_LEARNERS: Duration = Duration::from_secs(3);
 
 /// Everything that runs.
 pub(super) struct Parts {
@@ -99,23 +101,23 @@ impl Parts {
     /// Intake closes, running turns finish or are parked, awake learners take their snapshots, everything ends.
     pub(super) async fn stop(&self, within: Duration) {
         let learners = within.saturating_sub(AFTER_DRAIN);
-        let asleep = async {
-            let turns = self.gateway.drain();
-            let fleet = self.fleet.drain(learners);
-            tokio::join!(turns, fleet);
+        let turns = async {
+            let turns = tokio::time::timeout(learners, self.gateway.drain());
+            if turns.await.is_err() {
+                tracing::warn!("turns that did not end in time run again at the next start");
+            }
         };
-        if tokio::time::timeout(learners, asleep).await.is_err() {
-            tracing::warn!("turns that did not end in time run again at the next start");
-        }
+        tokio::join!(turns, self.fleet.drain(learners));
         self.ground.cancel.cancel();
         self.ground.tracker.close();
-        if tokio::time::timeout(AFTER_DRAIN, self.ground.tracker.wait())
-            .await
-            .is_err()
-        {
+        let closed = async {
+            self.ground.tracker.wait().await;
+            // Nobody is left who would write.
+            self.ground.store.close().await;
+        };
+        if tokio::time::timeout(AFTER_LEARNERS, closed).await.is_err() {
             tracing::warn!("some tasks did not end in time");
         }
-        self.ground.store.close().await;
         if let Err(error) = std::fs::remove_dir_all(&self.ground.run_dir) {
             tracing::warn!(dir = %self.ground.run_dir.display(), %error, "the run folder stays");
         }

@@ -105,6 +105,30 @@ async fn falls_back(test: &str, damage: Damage) -> anyhow::Result<()> {
         "{told:?}"
     );
 
+    // It is said for good: to a page that is loaded anew, and in the learner's document, asleep or awake.
+    let mut all = api.events("ada", None).await?;
+    let mut told_again = false;
+    while let Some(event) = all.next().await? {
+        told_again |= event.text("detail").contains("could not be restored");
+        if event.is_outcome() && event.text("turn_id") == done.text("turn_id") {
+            break;
+        }
+    }
+    assert!(told_again, "the line is gone after a reload");
+    for _ in 0..2 {
+        let document = api.learner("ada").await?;
+        let restored = document["conditions"]
+            .as_array()
+            .and_then(|all| all.iter().find(|one| one["type"] == "Restored"))
+            .context("it was restored")?;
+        println!("{} {restored}", document["state"]);
+        assert_eq!(
+            (&restored["status"], &restored["reason"]),
+            (&json!("True"), &json!("FellBack"))
+        );
+        api.sleep("ada").await?;
+    }
+
     let fell_back = api.logged("ada", "fell_back").await?;
     assert_eq!(fell_back.len(), 1);
     assert_eq!(

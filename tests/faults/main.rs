@@ -12,6 +12,7 @@ mod kills;
 mod life;
 mod parking;
 mod server;
+mod starts;
 mod storage;
 mod streams;
 

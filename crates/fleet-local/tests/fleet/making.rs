@@ -13,7 +13,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::Outcome;
-use crate::bed::{Bed, PLENTY, SOON, is};
+use crate::bed::{Bed, PLENTY, is};
 
 crate::tests![
     a_learner_whose_class_is_missing_is_given_up_and_tried_anew_when_asked,
@@ -37,11 +37,14 @@ async fn a_learner_whose_class_is_missing_is_given_up_and_tried_anew_when_asked(
     Outcome::Passed
 }
 
+/// Sooner than a pull ends by itself whose registry says nothing.
+const AT_ONCE: Duration = Duration::from_secs(5);
+
 /// Reads until the other side has closed it.
 async fn closed(mut connection: TcpStream) {
     let mut bytes = [0; 1024];
     let end = async { while connection.read(&mut bytes).await.is_ok_and(|read| read > 0) {} };
-    tokio::time::timeout(SOON, end).await.unwrap();
+    tokio::time::timeout(AT_ONCE, end).await.unwrap();
 }
 
 async fn a_pull_that_does_not_end_holds_up_neither_erasing_nor_a_stop() -> Outcome {
@@ -68,9 +71,7 @@ async fn a_pull_that_does_not_end_holds_up_neither_erasing_nor_a_stop() -> Outco
             .unwrap();
         bed.fleet.discard(&ada).await.unwrap();
     };
-    tokio::time::timeout(Duration::from_secs(5), erased)
-        .await
-        .unwrap();
+    tokio::time::timeout(AT_ONCE, erased).await.unwrap();
     closed(pull).await;
 
     bed.wake(&bob, 0).await;
@@ -80,7 +81,7 @@ async fn a_pull_that_does_not_end_holds_up_neither_erasing_nor_a_stop() -> Outco
         .await
         .unwrap();
     let drained = bed.fleet.drain(Duration::from_mins(10));
-    tokio::time::timeout(SOON, drained).await.unwrap();
+    tokio::time::timeout(AT_ONCE, drained).await.unwrap();
     closed(pull).await;
     Outcome::Passed
 }

@@ -177,16 +177,22 @@ async fn an_erased_learner_is_gone_and_one_of_its_name_starts_empty() {
         .await;
     let mut events = ada.events("/v1/learners/ada/events", None).await;
     let one = "/admin/v1/learners/ada";
+    let busy = world.vault.busy.lock().await;
     world.operator().delete(one).await.is(202);
     while events.next().await.is_some() {}
     world.operator().get(one).await.is(404).problem();
     world.operator().delete(one).await.is(404).problem();
     ada.get("/v1/learners/ada/messages").await.is(401).problem();
     // What is left of it is waited for.
-    let again = world
-        .operator()
-        .post("/admin/v1/learners", &json!({"id": "ada"}))
-        .await;
+    let operator = world.operator();
+    let body = json!({"id": "ada"});
+    let (again, ()) = tokio::join!(operator.post("/admin/v1/learners", &body), async {
+        // It is asked for before this many other calls are answered.
+        for _ in 0..20 {
+            world.operator().get(one).await.is(404).problem();
+        }
+        drop(busy);
+    });
     let again = again.is(200);
     assert_eq!(again.json()["newest_snapshot"], json!(null));
     assert_eq!(world.vault.erased.lock().expect("whole").len(), 1);

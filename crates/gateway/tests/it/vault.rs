@@ -11,6 +11,8 @@ use crate::world::now;
 pub(crate) struct Noting {
     pub(crate) store: SharedStore,
     pub(crate) erased: Mutex<Vec<LearnerId>>,
+    /// Erasing waits while somebody holds it.
+    pub(crate) busy: tokio::sync::Mutex<()>,
 }
 
 impl Noting {
@@ -61,6 +63,7 @@ impl VaultAdmin for Noting {
     }
 
     async fn erase(&self, learner: &LearnerId) -> Result<(), Error> {
+        let _free = self.busy.lock().await;
         self.erased.lock().expect("whole").push(learner.clone());
         Ok(())
     }

@@ -61,6 +61,7 @@ impl World {
         let vault = Arc::new(Noting {
             store: Arc::clone(&store),
             erased: std::sync::Mutex::default(),
+            busy: tokio::sync::Mutex::default(),
         });
         let (tracker, cancel) = (TaskTracker::new(), CancellationToken::new());
         let (handle, base) =

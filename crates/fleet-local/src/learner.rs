@@ -279,6 +279,12 @@ impl Keeper {
             self.made(Err(format!("its class '{}' does not exist", learner.class)));
             return true;
         };
+        if self.shared.maker.must_pull(class)
+            && let Some(place) = &mut self.place
+        {
+            // A pull may take minutes: it holds up no other start.
+            place.started();
+        }
         self.making = Some(Making::begin(&self.shared, class.clone()));
         false
     }

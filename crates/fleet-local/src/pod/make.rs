@@ -63,6 +63,13 @@ impl Maker {
         }
     }
 
+    /// Whether an image has to be pulled before a pod of this class can be made.
+    pub(crate) fn must_pull(&self, class: &ClassSpec) -> bool {
+        let image = &class.agent.image;
+        let is_wanted = self.runtime.is_some() && !image.is_empty();
+        is_wanted && !matches!(self.images.present(image), Ok(Some(_)))
+    }
+
     /// Makes a blank pod of a class. It may be assigned at once; that its parts are still starting only delays them.
     ///
     /// # Cancel safety

@@ -58,7 +58,14 @@ pub(crate) struct Bed {
 
 impl Bed {
     pub(crate) async fn new(isolation: WantedIsolation, budget: Budget) -> Self {
-        let folder = TempDir::with_prefix("carrel-fleet-").unwrap();
+        // As root, each pod is another user, who has to come to its folder and to the executable.
+        let folder = tempfile::Builder::new()
+            .prefix("carrel-fleet-")
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .tempdir()
+            .unwrap();
+        let executable = folder.path().join("fleet");
+        std::fs::copy(std::env::current_exe().unwrap(), &executable).unwrap();
         let file = folder.path().join("store.db");
         let store: SharedStore = Arc::new(SqliteStore::open(&file).await.unwrap());
         let run_dir = folder.path().join("run");
@@ -68,7 +75,7 @@ impl Bed {
             store: Arc::clone(&store),
             signer: Signer::from_pem(&Signer::generate_pem().unwrap()).unwrap(),
             callers: Vec::new(),
-            executable: std::env::current_exe().unwrap(),
+            executable,
             run_dir,
             images_dir: folder.path().join("images"),
             vault: nowhere.clone(),

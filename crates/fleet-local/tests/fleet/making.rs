@@ -6,7 +6,7 @@ use carrel_core::Epoch;
 use carrel_core::class::ClassSpec;
 use carrel_core::learner::LearnerState;
 use carrel_core::lifecycle::gave_up;
-use carrel_fleet_local::WantedIsolation;
+use carrel_fleet_local::{Budget, WantedIsolation};
 use carrel_protocol::fleet::Fleet as _;
 use jiff::Timestamp;
 use tokio::io::AsyncReadExt as _;
@@ -17,7 +17,7 @@ use crate::bed::{Bed, PLENTY, is};
 
 crate::tests![
     a_learner_whose_class_is_missing_is_given_up_and_tried_anew_when_asked,
-    a_pull_that_does_not_end_holds_up_neither_erasing_nor_a_stop,
+    a_pull_that_does_not_end_holds_up_neither_erasing_nor_a_stop_nor_another_start,
 ];
 
 async fn a_learner_whose_class_is_missing_is_given_up_and_tried_anew_when_asked() -> Outcome {
@@ -47,9 +47,14 @@ async fn closed(mut connection: TcpStream) {
     tokio::time::timeout(AT_ONCE, end).await.unwrap();
 }
 
-async fn a_pull_that_does_not_end_holds_up_neither_erasing_nor_a_stop() -> Outcome {
+async fn a_pull_that_does_not_end_holds_up_neither_erasing_nor_a_stop_nor_another_start() -> Outcome
+{
     let registry = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let bed = Bed::new(WantedIsolation::Auto, PLENTY).await;
+    let one_at_a_time = Budget {
+        starting: 1,
+        ..PLENTY
+    };
+    let bed = Bed::new(WantedIsolation::Auto, one_at_a_time).await;
     if bed.fleet.isolation().isolation != "oci" {
         let required = std::env::var_os("CARREL_REQUIRE")
             .is_some_and(|list| list.to_string_lossy().split(',').any(|word| word == "oci"));
@@ -64,6 +69,8 @@ async fn a_pull_that_does_not_end_holds_up_neither_erasing_nor_a_stop() -> Outco
 
     bed.wake(&ada, 0).await;
     let (pull, _) = registry.accept().await.unwrap();
+    let cy = bed.ordinary("cy").await;
+    tokio::time::timeout(AT_ONCE, bed.awake(&cy)).await.unwrap();
     let erased = async {
         bed.store
             .close_learner(&ada, Timestamp::now())

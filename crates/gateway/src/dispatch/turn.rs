@@ -250,6 +250,10 @@ impl Run<'_> {
                 waker.dismiss(incarnation.epoch);
                 self.died(incarnation.epoch, death, &reason).await
             }
+            After::Refused => {
+                waker.dismiss(incarnation.epoch);
+                self.refused(incarnation.epoch).await
+            }
         };
         drop(relaying);
         self.catch_up().await;
@@ -300,6 +304,21 @@ impl Run<'_> {
                 | OwnerWrite::Ended,
             )
             | None => Next::Over,
+        }
+    }
+
+    /// An incarnation that fell asleep just before the turn came: nobody's death.
+    async fn refused(&self, epoch: Epoch) -> Next {
+        tracing::info!(turn.id = %self.turn_id(), %epoch, "the sidecar falls asleep; the learner is woken again");
+        let written = self
+            .persist("taking an attempt back", || {
+                let (turn, lease) = (self.turn_id(), self.lease());
+                self.store().attempt_refused(turn, lease, epoch, self.now())
+            })
+            .await;
+        match written {
+            Some(OwnerWrite::Written(()) | OwnerWrite::StaleEpoch { .. }) => Next::Again,
+            Some(OwnerWrite::NotOwner | OwnerWrite::Ended) | None => Next::Over,
         }
     }
 

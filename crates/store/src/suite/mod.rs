@@ -44,6 +44,8 @@ macro_rules! store_suite {
                 beginning_below_the_fence_is_refused
                 a_newer_incarnation_says_that_the_older_one_died
                 a_death_puts_the_turn_back_and_is_counted_once
+                a_refused_attempt_waits_again_without_a_word
+                a_refused_attempt_that_should_stop_is_stopped
                 the_third_death_of_the_agent_parks_the_message
                 the_twentieth_death_of_infrastructure_parks_the_message
                 tool_uses_are_events_of_their_turn

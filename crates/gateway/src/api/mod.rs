@@ -7,6 +7,7 @@ mod openapi;
 mod proxy;
 mod proxy_headers;
 mod sign_in;
+mod tools;
 mod turns;
 mod view;
 mod wake;

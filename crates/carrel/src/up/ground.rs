@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use carrel_core::LearnerId;
 use carrel_core::class::DEFAULT_CLASS;
 use carrel_fleet_local::{Budget, LocalFleet, WantedIsolation};
-use carrel_gateway::Handle as Gateway;
+use carrel_gateway::{Handle as Gateway, TrustedProxies};
 use carrel_protocol::Endpoint;
 use carrel_protocol::token::{Signer, Verifier};
 use carrel_store::SharedStore;
@@ -200,6 +200,8 @@ impl Ground {
             signer,
             limits: limits(&self.config),
             public_url: public_url.to_owned(),
+            trusted_proxies: TrustedProxies::parse(&self.config.gateway.trusted_proxies)
+                .unwrap_or_default(),
             admin_token_hash: carrel_gateway::hash_of(&self.admin_token),
             clock: carrel_gateway::Clock::new(now),
             metrics,

@@ -15,7 +15,7 @@ mod wake;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::from_fn;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -37,7 +37,7 @@ pub(crate) fn router(shared: &Shared) -> Router {
         .with_state(Arc::clone(shared))
         .merge(admin::health::measured(shared, health))
         .layer(CatchPanicLayer::new())
-        .layer(from_fn(envelope::wrap))
+        .layer(from_fn_with_state(Arc::clone(shared), envelope::wrap))
 }
 
 fn learner_paths() -> Router<Shared> {

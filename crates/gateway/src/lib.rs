@@ -11,6 +11,7 @@ mod gateway;
 mod metrics;
 mod options;
 mod outside;
+mod pass;
 mod rate;
 mod refusal;
 mod secret;

@@ -115,17 +115,20 @@ pub(super) async fn session(
         return Err(unauthenticated());
     }
     Ok(Json(Session {
-        learner: caller.learner,
+        learner: caller.learner.map(|(learner, _)| learner),
     }))
 }
 
-/// `DELETE /v1/session`: the browser forgets its sessions.
+/// `DELETE /v1/session`: what let the caller in is worthless from now on, and the browser forgets it.
 pub(super) async fn leave(
     State(shared): State<Shared>,
     outside: Option<Extension<Outside>>,
     headers: HeaderMap,
 ) -> Result<Response> {
-    auth::caller(&shared, &Method::DELETE, &headers).await?;
+    let caller = auth::caller(&shared, &Method::DELETE, &headers).await?;
+    for pass in caller.passes() {
+        pass.revoke(&shared).await?;
+    }
     let mut response = StatusCode::NO_CONTENT.into_response();
     for name in [LEARNER, OPERATOR] {
         if let Some(cookie) = cookie::set(name, "", 0, is_secure(&shared, outside)) {

@@ -41,7 +41,7 @@ async fn document(shared: &Gateway, turn: turns::Turn) -> Result<Turn> {
 
 pub(super) async fn turn(
     State(shared): State<Shared>,
-    Own(learner): Own,
+    Own(learner, _): Own,
     Path((_, turn)): Path<(String, String)>,
 ) -> Result<Json<Turn>> {
     let store = &shared.options.store;
@@ -52,7 +52,7 @@ pub(super) async fn turn(
 /// A file of a reply. What an agent made is never shown by a browser as a page of ours.
 pub(super) async fn file(
     State(shared): State<Shared>,
-    Own(learner): Own,
+    Own(learner, _): Own,
     Path((_, turn, place)): Path<(String, String, String)>,
 ) -> Result<Response> {
     let no_file = || Refusal::not_found("there is no such file");
@@ -94,7 +94,7 @@ fn disposition(name: &str) -> HeaderValue {
 /// Wants a turn stopped; one that has ended stays as it is.
 pub(super) async fn stop(
     State(shared): State<Shared>,
-    Own(learner): Own,
+    Own(learner, _): Own,
     Path((_, turn)): Path<(String, String)>,
 ) -> Result<(StatusCode, Json<Turn>)> {
     let store = &shared.options.store;
@@ -116,7 +116,7 @@ pub(super) struct Page {
 
 pub(super) async fn history(
     State(shared): State<Shared>,
-    Own(learner): Own,
+    Own(learner, _): Own,
     page: Result<Query<Page>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Json<History>> {
     let Query(page) = page.map_err(|error| Refusal::invalid(error.body_text()))?;

@@ -395,6 +395,10 @@ async fn agent(State(pod): State<Arc<Pod>>, request: Request) -> Response {
                 }
             });
     }
+    if request.uri().path().ends_with("/forever") {
+        let first = futures::stream::once(async { Ok::<_, std::io::Error>("first") });
+        return Body::from_stream(first.chain(futures::stream::pending())).into_response();
+    }
     let names: Vec<String> = request.headers().keys().map(ToString::to_string).collect();
     let shown = serde_json::json!({
         "method": request.method().as_str(),

@@ -105,6 +105,7 @@ macro_rules! store_suite {
                 a_secret_is_good_for_its_own_kind
                 a_code_redeemed_by_twenty_at_once_lets_one_in
                 revoking_takes_every_secret_of_one_learner
+                revoking_one_secret_leaves_the_others
                 expired_secrets_are_swept;
             erase: a_closed_learner_takes_nothing_more
                 closing_fails_the_open_turns

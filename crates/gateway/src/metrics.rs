@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use carrel_core::learner::StartKind;
 use carrel_core::turn::TurnState;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use carrel_telemetry::label::{ByResult, Word};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -20,16 +21,6 @@ const TURN_SECONDS: [f64; 11] = [
     0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 1200.0,
 ];
 
-/// A closed enum as a label's value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Word(&'static str);
-
-impl EncodeLabelValue for Word {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-        EncodeLabelValue::encode(&self.0, encoder)
-    }
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WakeLabels {
     start_kind: Word,
@@ -40,11 +31,6 @@ struct WakeLabels {
 struct StageLabels {
     start_kind: Word,
     stage: Word,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ResultLabels {
-    result: Word,
 }
 
 /// A part of a wake.
@@ -69,7 +55,7 @@ pub(crate) enum WakeResult {
 pub struct Metrics {
     wakes: Family<WakeLabels, Counter>,
     wake_duration: Family<StageLabels, Histogram>,
-    turn_duration: Family<ResultLabels, Histogram>,
+    turn_duration: Family<ByResult, Histogram>,
     waiting: Gauge,
     oldest: Gauge<f64, AtomicU64>,
 }
@@ -114,25 +100,23 @@ impl Metrics {
 
     pub(crate) fn woke(&self, start_kind: StartKind, result: WakeResult) {
         let labels = WakeLabels {
-            start_kind: Word(start_kind.into()),
-            result: Word(result.into()),
+            start_kind: Word::of(start_kind),
+            result: Word::of(result),
         };
         self.wakes.get_or_create(&labels).inc();
     }
 
     pub(crate) fn wake_took(&self, start_kind: StartKind, stage: Stage, took: Duration) {
         let labels = StageLabels {
-            start_kind: Word(start_kind.into()),
-            stage: Word(stage.into()),
+            start_kind: Word::of(start_kind),
+            stage: Word::of(stage),
         };
         let histogram = self.wake_duration.get_or_create(&labels);
         histogram.observe(took.as_secs_f64());
     }
 
     pub(crate) fn turn_took(&self, state: TurnState, took: Duration) {
-        let labels = ResultLabels {
-            result: Word(state.into()),
-        };
+        let labels = ByResult::of(state);
         let histogram = self.turn_duration.get_or_create(&labels);
         histogram.observe(took.as_secs_f64());
     }

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod health;
+pub mod label;
 pub mod logs;
 
 pub use health::{Health, Readiness};

@@ -153,8 +153,10 @@ async fn turns_and_history_tell_the_tools_that_each_turn_used() {
     let ada = world.learner("ada").await;
     streamed(&ada, "ada", "k1", "hello").await.outcome().await;
     world.fleet.script("ada", [Act::UseTool("noted")]);
+    let mut events = streamed(&ada, "ada", "k2", "note this").await;
+    events.until(|event| event.data["status"] == "done").await;
     world.fleet.pod("ada").go_on.send_replace(true);
-    streamed(&ada, "ada", "k2", "note this").await.outcome().await;
+    events.outcome().await;
     let history = ada.get("/v1/learners/ada/messages").await.is(200).json();
     let used = serde_json::json!([
         {"tool_id": "t1", "name": "notes", "status": "done", "summary": "notes done"}

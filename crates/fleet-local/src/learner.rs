@@ -12,13 +12,16 @@ use carrel_core::lifecycle::{self, Effect, Observed, Plan, PodSeen, Policy, Writ
 use carrel_protocol::Code;
 use carrel_protocol::token::Caller;
 use carrel_store::learners::Learner;
+use carrel_telemetry::wakes::Stage;
 use jiff::Timestamp;
 use tokio::sync::{Notify, broadcast, watch};
+use tokio::time::Instant;
 
 use crate::admission::Place;
 use crate::assignment;
 use crate::call;
 use crate::fleet::{CONNECT_AGAIN, STORE_AGAIN, Shared};
+use crate::metrics::Round;
 use crate::pod::Pod;
 
 /// How long an assigned sidecar may take to say what it is doing.
@@ -82,9 +85,10 @@ impl Keeper {
     /// Looks after the learner until it rests.
     pub(crate) async fn run(mut self) {
         loop {
+            let began = Instant::now();
             match self.look().await {
                 Ok(Some((learner, class))) => {
-                    if self.turn(&learner, class.as_ref()).await {
+                    if self.turn(&learner, class.as_ref(), began).await {
                         return;
                     }
                 }
@@ -94,6 +98,7 @@ impl Keeper {
                 }
                 Err(error) => {
                     // Its pod goes on: that we do not see the store is no fault of the turn that runs.
+                    self.shared.metrics.round(Round::Failed, began.elapsed());
                     tracing::warn!(learner.id = %self.id, %error, "a learner could not be looked at");
                     tokio::time::sleep(STORE_AGAIN).await;
                 }
@@ -111,7 +116,7 @@ impl Keeper {
     }
 
     /// One round; `true` when the learner rests and nothing is left to do for it.
-    async fn turn(&mut self, learner: &Learner, class: Option<&ClassSpec>) -> bool {
+    async fn turn(&mut self, learner: &Learner, class: Option<&ClassSpec>, began: Instant) -> bool {
         if self.shared.is_closing() && learner.status.pod.is_none() {
             // What waits to start is left to the next run of the fleet.
             self.remove_pod().await;
@@ -147,6 +152,7 @@ impl Keeper {
             return true;
         }
         let acted = self.perform(&plan, learner, class, now).await;
+        self.shared.metrics.round(Round::Ok, began.elapsed());
         if !acted && plan.write != Write::Must {
             self.wait(plan.requeue_at, now).await;
         }
@@ -266,6 +272,10 @@ impl Keeper {
             match effect {
                 Effect::CreatePod { .. } => {
                     self.create_pod(learner, class).await;
+                    if let (Some(_), Some(since)) = (&self.pod, plan.status.since) {
+                        let made = self.shared.ground.now();
+                        self.shared.metrics.woke(Stage::Schedule, since, made);
+                    }
                     acted = true;
                 }
                 Effect::Assign { pod, .. } => {
@@ -353,6 +363,8 @@ impl Keeper {
                 .await
             {
                 Ok(()) => {
+                    let taken = self.shared.ground.now();
+                    self.shared.metrics.woke(Stage::Assign, now, taken);
                     // One that took it and then says nothing is assigned again until its deadline.
                     let _ = tokio::time::timeout(FIRST_WORD, pod.wait_for_phase()).await;
                     return;

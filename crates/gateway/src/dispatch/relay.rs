@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use carrel_core::TurnId;
 use carrel_core::event::ToolStatus;
-use carrel_core::turn::Death;
+use carrel_core::turn::{Death, FailureCode};
 use carrel_protocol::Code;
 use carrel_protocol::gateway::{StreamEvent, TurnStep};
 use carrel_protocol::sidecar::{Frame, TurnOrder};
@@ -189,6 +189,10 @@ impl Run<'_> {
                     partial_text: self.hub.said(),
                     operator_reason,
                 };
+                if is_of_snapshot(code) {
+                    let took = Duration::from_millis(timing.snapshot);
+                    self.shared.options.metrics.snapshot_failed(took);
+                }
                 let timing = Timing {
                     restore: incarnation.restore_ms,
                     agent: timing.agent,
@@ -274,6 +278,14 @@ impl Run<'_> {
     pub(super) fn turn_id(&self) -> TurnId {
         self.claimed.turn.turn_id
     }
+}
+
+/// Whether the turn failed for want of a snapshot.
+fn is_of_snapshot(code: FailureCode) -> bool {
+    matches!(
+        code,
+        FailureCode::SnapshotFailed | FailureCode::WorkspaceLimit
+    )
 }
 
 /// When to look for the wish to stop.

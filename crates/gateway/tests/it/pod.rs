@@ -160,6 +160,7 @@ impl Pod {
             detail: "as scripted".to_owned(),
             agent_connected: true,
             restore_ms: Some(7),
+            agent_ms: Some(9),
             quiet_since: None,
             committed: false,
         }

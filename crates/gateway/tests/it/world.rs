@@ -8,7 +8,7 @@ use carrel_gateway::{
 use carrel_protocol::token::{Signer, Verifier};
 use carrel_store::SharedStore;
 use carrel_store_sqlite::SqliteStore;
-use carrel_telemetry::{Health, Readiness};
+use carrel_telemetry::{Health, Readiness, Snapshots, Wakes};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -174,7 +174,9 @@ async fn begin(
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let base = format!("http://{}", listener.local_addr().expect("an address"));
     let mut registry = carrel_telemetry::registry("0.0.0");
-    let metrics = Metrics::register(&mut registry);
+    let wakes = Wakes::register(&mut registry);
+    let snapshots = Snapshots::register(&mut registry);
+    let metrics = Metrics::register(&mut registry, wakes, snapshots);
     let options = Options {
         store: Arc::clone(store),
         fleet: Arc::clone(fleet) as _,

@@ -100,6 +100,7 @@ macro_rules! store_suite {
                 of_two_fleets_one_writes_the_status
                 a_wake_is_written_once_and_never_lowered
                 stirring_lists_those_that_are_not_plainly_asleep
+                the_census_counts_every_learner_once
                 classes_are_kept_whole;
             access: a_token_lets_in_until_it_expires
                 a_secret_is_good_for_its_own_kind

@@ -10,6 +10,7 @@ mod damage;
 mod idempotency;
 mod kills;
 mod life;
+mod metrics;
 mod parking;
 mod server;
 mod starts;

@@ -8,13 +8,11 @@ use crate::browser::Browser;
 use crate::page::{Look, Page};
 use crate::server::Server;
 
-/// Writes down every line of state that is shown, and how long the answer was each time that it grew.
-const WATCH: &str = "window.seen = {lines: [], lengths: []}; new MutationObserver(() => {
-    const turn = document.querySelector('.turn:last-child');
-    const line = turn?.querySelector('.status:not([hidden])')?.textContent;
-    if (line && seen.lines.at(-1) !== line) seen.lines.push(line);
-    const length = [...(turn?.querySelectorAll('.said') ?? [])].map((said) => said.textContent).join('').length;
-    if (length && seen.lengths.at(-1) !== length) seen.lengths.push(length);
+/// Writes down how long the answer was each time that it grew.
+const WATCH: &str = "window.lengths = []; new MutationObserver(() => {
+    const said = document.querySelectorAll('.turn:last-child .said');
+    const length = [...said].map((said) => said.textContent).join('').length;
+    if (length && lengths.at(-1) !== length) lengths.push(length);
 }).observe(document.getElementById('log'), {subtree: true, childList: true, characterData: true, attributes: true})";
 
 /// The last turn has its answer, and nothing runs.
@@ -68,11 +66,6 @@ async fn a_learner_signs_in_talks_and_finds_everything_again() -> anyhow::Result
     );
     let first = ask(&page, "and I like chess.").await?;
     ensure!(!first.is_empty());
-    let lines = page.run("seen.lines").await?.to_string();
-    ensure!(
-        lines.contains("Fetching your notes…"),
-        "the waking line: {lines}"
-    );
     ensure!(
         page.run("document.querySelector('.turn:last-child .text').innerText")
             .await?
@@ -88,7 +81,7 @@ async fn a_learner_signs_in_talks_and_finds_everything_again() -> anyhow::Result
     let answer = page.run(&solve).await?;
     let praise = ask(&page, answer.as_str().unwrap_or_default()).await?;
     ensure!(!praise.is_empty());
-    let lengths = page.run("seen.lengths.length").await?;
+    let lengths = page.run("lengths.length").await?;
     ensure!(
         lengths.as_u64().is_some_and(|lengths| lengths > 1),
         "the answer streams: {lengths}"
@@ -98,8 +91,15 @@ async fn a_learner_signs_in_talks_and_finds_everything_again() -> anyhow::Result
     page.look(Look::DARK).await?;
     page.picture("chat-dark").await?;
 
-    let words = "[...document.querySelectorAll('#log .text, #log .said')].map((e) => e.innerText)";
+    let words = "[...document.querySelectorAll('#log .text, #log .said, #log .tool')].map((e) => [e.className, e.innerText])";
     let told = page.run(words).await?;
+    ensure!(
+        page.run("document.querySelectorAll('#log .tool.done').length")
+            .await?
+            .as_u64()
+            .is_some_and(|tools| tools > 0),
+        "the notes that the tutor took are shown: {told}"
+    );
     page.reload().await?;
     page.until("document.querySelectorAll('.turn').length === 4")
         .await?;

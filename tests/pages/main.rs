@@ -14,3 +14,4 @@ mod page;
 mod policy;
 mod resume;
 mod server;
+mod waking;

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, ensure};
 use carrel_tests::machine;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// A running server. Dropping it kills it.
@@ -21,9 +21,14 @@ pub(crate) struct Server {
 impl Server {
     /// Starts it with these documents and waits until it has said that it is ready.
     pub(crate) fn start(documents: &[Value]) -> anyhow::Result<Self> {
+        Self::configured(&json!({}), documents)
+    }
+
+    /// The same, with something laid over the configuration.
+    pub(crate) fn configured(config: &Value, documents: &[Value]) -> anyhow::Result<Self> {
         let folder = TempDir::with_prefix("carrel-pages-")?;
-        let documents: Vec<_> = documents
-            .iter()
+        let documents: Vec<_> = std::iter::once(config)
+            .chain(documents)
             .map(|document| format!("---\n{document}\n"))
             .collect();
         std::fs::write(folder.path().join("config.yaml"), documents.concat())?;

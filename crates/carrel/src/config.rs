@@ -89,6 +89,8 @@ pub(crate) struct Gateway {
     pub(crate) listen: String,
     /// How people reach it, for links; empty: as it listens.
     pub(crate) public_url: String,
+    /// Addresses and networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+    pub(crate) trusted_proxies: Vec<String>,
 }
 
 impl Default for Gateway {
@@ -96,6 +98,7 @@ impl Default for Gateway {
         Self {
             listen: "127.0.0.1:7070".to_owned(),
             public_url: String::new(),
+            trusted_proxies: Vec::new(),
         }
     }
 }

@@ -28,6 +28,7 @@ use crate::container;
 use crate::image::Images;
 use crate::learner::{Handle, Keeper};
 use crate::leftovers;
+use crate::metrics::Metrics;
 use crate::pod::{Ground, Maker};
 
 /// Before the store is asked again after it was away.
@@ -82,6 +83,8 @@ pub struct Options {
     pub time_zone: String,
     /// The agents' locale (`LANG`).
     pub locale: String,
+    /// What is measured; registered before.
+    pub metrics: Metrics,
 }
 
 /// Why the fleet could not start.
@@ -110,6 +113,7 @@ pub(crate) struct Shared {
     pub(crate) router: Endpoint,
     pub(crate) time_zone: String,
     pub(crate) locale: String,
+    pub(crate) metrics: Metrics,
     keepers: Mutex<HashMap<LearnerId, Arc<Handle>>>,
     /// Held while one is chosen to make room, so that no two who want room choose the same.
     choosing: tokio::sync::Mutex<()>,
@@ -166,6 +170,7 @@ impl LocalFleet {
             router: options.router,
             time_zone: options.time_zone,
             locale: options.locale,
+            metrics: options.metrics,
             keepers: Mutex::default(),
             choosing: tokio::sync::Mutex::default(),
             report,

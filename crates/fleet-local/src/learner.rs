@@ -15,8 +15,10 @@ use carrel_core::lifecycle::{self, Effect, Observed, Plan, PodSeen, Policy, Writ
 use carrel_protocol::Code;
 use carrel_protocol::token::Caller;
 use carrel_store::learners::Learner;
+use carrel_telemetry::wakes::Stage;
 use jiff::Timestamp;
 use tokio::sync::broadcast;
+use tokio::time::Instant;
 
 use self::making::Making;
 use self::waiting::Asking;
@@ -24,6 +26,7 @@ use crate::admission::Place;
 use crate::assignment;
 use crate::call;
 use crate::fleet::{CONNECT_AGAIN, STORE_AGAIN, Shared};
+use crate::metrics::Round;
 use crate::pod::Pod;
 pub(crate) use handle::Handle;
 
@@ -61,9 +64,10 @@ impl Keeper {
     /// Looks after the learner until it rests.
     pub(crate) async fn run(mut self) {
         loop {
+            let began = Instant::now();
             match self.look().await {
                 Ok(Some((learner, class))) => {
-                    if self.turn(&learner, class.as_ref()).await {
+                    if self.turn(&learner, class.as_ref(), began).await {
                         return;
                     }
                 }
@@ -73,6 +77,7 @@ impl Keeper {
                 }
                 Err(error) => {
                     // Its pod goes on: that we do not see the store is no fault of the turn that runs.
+                    self.shared.metrics.round(Round::Failed, began.elapsed());
                     tracing::warn!(learner.id = %self.id, %error, "a learner could not be looked at");
                     tokio::time::sleep(STORE_AGAIN).await;
                 }
@@ -90,7 +95,7 @@ impl Keeper {
     }
 
     /// One round; `true` when the learner rests and nothing is left to do for it.
-    async fn turn(&mut self, learner: &Learner, class: Option<&ClassSpec>) -> bool {
+    async fn turn(&mut self, learner: &Learner, class: Option<&ClassSpec>, began: Instant) -> bool {
         if self.shared.is_closing() && learner.status.pod.is_none() {
             // What waits to start is left to the next run of the fleet.
             self.remove_pod().await;
@@ -127,6 +132,7 @@ impl Keeper {
             return true;
         }
         let acted = self.perform(&plan, learner, class, now).await;
+        self.shared.metrics.round(Round::Ok, began.elapsed());
         if !acted && plan.write != Write::Must {
             self.wait(plan.requeue_at, now).await;
         }
@@ -293,6 +299,11 @@ impl Keeper {
         self.making = None;
         match made {
             Ok(pod) => {
+                let since = self.handle.status.borrow().since;
+                if let Some(since) = since {
+                    let now = self.shared.ground.now();
+                    self.shared.metrics.woke(Stage::Schedule, since, now);
+                }
                 self.handle.sidecar.send_replace(Some(pod.sidecar()));
                 self.pod = Some(pod);
                 self.unborn = None;
@@ -343,6 +354,8 @@ impl Keeper {
                 .await
             {
                 Ok(()) => {
+                    let taken = self.shared.ground.now();
+                    self.shared.metrics.woke(Stage::Assign, now, taken);
                     // One that took it and then says nothing is assigned again until its deadline.
                     let _ = tokio::time::timeout(FIRST_WORD, pod.wait_for_phase()).await;
                     return;

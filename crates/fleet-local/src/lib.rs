@@ -8,8 +8,10 @@ mod fleet;
 pub mod image;
 mod learner;
 mod leftovers;
+mod metrics;
 mod pod;
 mod removal;
 
 pub use admission::Budget;
 pub use fleet::{Clock, LocalFleet, Options, StartError, WantedIsolation};
+pub use metrics::Metrics;

@@ -80,13 +80,13 @@ class Chat {
   }
 
   #show(turnId, view, turn) {
+    view.status(turn.state, "");
+    for (const tool of turn.tools) view.tool(tool.tool_id, tool.status, tool.summary, tool.name);
     if (turn.state === "done" || turn.state === "stopped") {
       view.done(turn.reply ?? { text: "", files: [] }, turn.stopped || turn.state === "stopped", this.#file(turnId));
     } else if (turn.state === "failed") {
       const error = turn.error ?? {};
       view.fail(error.detail, error.retryable, () => this.#again(view), error.partial_text);
-    } else {
-      view.status(turn.state, "");
     }
   }
 
@@ -199,7 +199,7 @@ class Chat {
 
   #take(name, data, id) {
     const view = this.#turns.get(data.turn_id) ?? this.#unknown(data.turn_id);
-    if (view && !view.ended) this.#apply(name, data, view);
+    if (view && !view.ended) this.#apply(name, data, view, place(id));
     this.#showRunning();
     // A page loaded anew begins from a place where nothing was running, so that it misses no text.
     const settled = ![...this.#turns.values()].some((other) => !other.ended);
@@ -207,7 +207,7 @@ class Chat {
     this.#keepAtEnd();
   }
 
-  #apply(name, data, view) {
+  #apply(name, data, view, { n }) {
     switch (name) {
       case "state":
         view.status(data.state, data.detail);
@@ -221,7 +221,8 @@ class Chat {
         view.tool(data.tool_id, data.status, data.summary, data.name);
         break;
       case "restart":
-        view.restart(data.reason);
+        // A place within a version: the same attempt goes on, and only its text follows whole.
+        view.restart(data.reason, n === 0);
         this.#announcer.forget();
         break;
       case "done": {

@@ -91,9 +91,13 @@ export class TurnView {
     this.#tutor.hidden = false;
   }
 
-  /** What was said in this attempt is void. */
-  restart(reason) {
+  /** What was said is void; with the attempt, what it did is too. */
+  restart(reason, attempt) {
     this.#clear();
+    if (attempt) {
+      for (const line of this.#tools.values()) line.remove();
+      this.#tools.clear();
+    }
     this.status("running", reason || "Starting again…");
   }
 
@@ -123,7 +127,7 @@ export class TurnView {
       this.#status.before(element("ul", { class: "chips", "aria-label": "Files from your tutor" }, ...links));
     }
     if (stopped) this.#status.before(element("p", { class: "note" }, "Stopped."));
-    this.#tutor.hidden = !reply.text && !reply.files?.length && !stopped;
+    this.#tutor.hidden = !reply.text && !reply.files?.length && !stopped && this.#tools.size === 0;
   }
 
   fail(detail, retryable, retry, partialText) {
@@ -177,9 +181,7 @@ export class TurnView {
     if (this.#drawing) cancelAnimationFrame(this.#drawing);
     this.#drawing = 0;
     for (const piece of this.#pieces) piece.into.remove();
-    for (const line of this.#tools.values()) line.remove();
     this.#pieces = [];
-    this.#tools.clear();
     this.#text = "";
   }
 

@@ -11,6 +11,7 @@ use http::{HeaderMap, Method, header};
 
 use crate::cookie::{self, LEARNER, OPERATOR};
 use crate::gateway::{Gateway, Shared};
+use crate::pass::Pass;
 use crate::refusal::{Refusal, Result};
 use crate::secret;
 
@@ -20,10 +21,31 @@ const BY_SCRIPT: &str = "x-carrel-request";
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Caller {
-    /// As this learner.
-    pub(crate) learner: Option<LearnerId>,
-    /// As the operator.
-    pub(crate) operator: bool,
+    /// As this learner, let in by this.
+    pub(crate) learner: Option<(LearnerId, Pass)>,
+    /// As the operator, let in by this.
+    pub(crate) operator: Option<Pass>,
+}
+
+impl Caller {
+    fn of(subject: Subject, pass: Pass) -> Self {
+        match subject {
+            Subject::Learner(learner) => Self {
+                learner: Some((learner, pass)),
+                operator: None,
+            },
+            Subject::Operator => Self {
+                learner: None,
+                operator: Some(pass),
+            },
+        }
+    }
+
+    /// Everything that let the caller in.
+    pub(crate) fn passes(self) -> impl Iterator<Item = Pass> {
+        let learner = self.learner.map(|(_, pass)| pass);
+        learner.into_iter().chain(self.operator)
+    }
 }
 
 /// Finds out who asks; nobody is an answer too.
@@ -61,27 +83,13 @@ async fn by_token(gateway: &Gateway, value: &str) -> Result<Caller> {
     };
     let token = token.ok_or_else(invalid)?;
     if secret::matches(token, &gateway.options.admin_token_hash) {
-        return Ok(Caller {
-            learner: None,
-            operator: true,
-        });
+        return Ok(Caller::of(Subject::Operator, Pass::Admin));
     }
-    let hash = secret::hash_of(token);
+    let (hash, kind) = (secret::hash_of(token), SecretKind::Token);
     let store = &gateway.options.store;
-    match store
-        .subject(hash, SecretKind::Token, gateway.now())
-        .await?
-    {
-        Some(Subject::Learner(learner)) => Ok(Caller {
-            learner: Some(learner),
-            operator: false,
-        }),
-        Some(Subject::Operator) => Ok(Caller {
-            learner: None,
-            operator: true,
-        }),
-        None => Err(invalid()),
-    }
+    let subject = store.subject(hash, kind, gateway.now()).await?;
+    let subject = subject.ok_or_else(invalid)?;
+    Ok(Caller::of(subject, Pass::Secret(hash, kind)))
 }
 
 async fn by_cookie(gateway: &Gateway, headers: &HeaderMap) -> Result<Caller> {
@@ -90,14 +98,14 @@ async fn by_cookie(gateway: &Gateway, headers: &HeaderMap) -> Result<Caller> {
         let Some(value) = cookie::find(headers, name) else {
             continue;
         };
-        let hash = secret::hash_of(value);
+        let (hash, kind) = (secret::hash_of(value), SecretKind::Session);
+        let pass = Pass::Secret(hash, kind);
         let store = &gateway.options.store;
-        match store
-            .subject(hash, SecretKind::Session, gateway.now())
-            .await?
-        {
-            Some(Subject::Learner(learner)) if name == LEARNER => caller.learner = Some(learner),
-            Some(Subject::Operator) if name == OPERATOR => caller.operator = true,
+        match store.subject(hash, kind, gateway.now()).await? {
+            Some(Subject::Learner(learner)) if name == LEARNER => {
+                caller.learner = Some((learner, pass));
+            }
+            Some(Subject::Operator) if name == OPERATOR => caller.operator = Some(pass),
             Some(_) | None => {}
         }
     }
@@ -114,9 +122,9 @@ async fn learner_in_path(parts: &mut Parts) -> Option<LearnerId> {
     path.get("id")?.parse().ok()
 }
 
-/// The learner that the path names, asked for by itself or by the operator.
+/// The learner that the path names, asked for by itself or by the operator, and what let them in.
 #[derive(Debug)]
-pub(crate) struct Own(pub(crate) LearnerId);
+pub(crate) struct Own(pub(crate) LearnerId, pub(crate) Pass);
 
 impl FromRequestParts<Shared> for Own {
     type Rejection = Refusal;
@@ -129,32 +137,33 @@ impl FromRequestParts<Shared> for Own {
         let learner = learner_in_path(parts)
             .await
             .ok_or_else(Refusal::no_learner)?;
-        if caller.learner.as_ref() == Some(&learner) {
-            return Ok(Self(learner));
+        if let Some((itself, pass)) = caller.learner
+            && itself == learner
+        {
+            return Ok(Self(learner, pass));
         }
-        if !caller.operator {
-            return Err(Refusal::no_learner());
-        }
+        let pass = caller.operator.ok_or_else(Refusal::no_learner)?;
         // A learner's own token ends with it; the operator's does not.
         let row = shared.options.store.learner(&learner, shared.now()).await?;
         row.filter(|row| !row.desired.deleting)
-            .map(|_| Self(learner))
+            .map(|_| Self(learner, pass))
             .ok_or_else(Refusal::no_learner)
     }
 }
 
-/// The learner that the path names, asked for by itself only: the operator's session never reaches an agent.
+/// The learner that the path names, asked for by itself only, and what let it in: the operator's session never reaches an
+/// agent.
 #[derive(Debug)]
-pub(crate) struct Itself(pub(crate) LearnerId);
+pub(crate) struct Itself(pub(crate) LearnerId, pub(crate) Pass);
 
 impl FromRequestParts<Shared> for Itself {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self> {
         let caller = caller(shared, &parts.method, &parts.headers).await?;
-        let Some(itself) = caller.learner else {
+        let Some((itself, pass)) = caller.learner else {
             let detail = "an agent's pages are for its learner: use a token of the learner";
-            return Err(if caller.operator {
+            return Err(if caller.operator.is_some() {
                 Refusal::new(Code::Forbidden, detail)
             } else {
                 unauthenticated()
@@ -163,7 +172,7 @@ impl FromRequestParts<Shared> for Itself {
         let learner = learner_in_path(parts).await;
         learner
             .filter(|learner| *learner == itself)
-            .map(Self)
+            .map(|learner| Self(learner, pass))
             .ok_or_else(Refusal::no_learner)
     }
 }
@@ -178,7 +187,9 @@ impl FromRequestParts<Shared> for Operator {
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self> {
         let caller = caller(shared, &parts.method, &parts.headers).await?;
         match caller {
-            Caller { operator: true, .. } => Ok(Self),
+            Caller {
+                operator: Some(_), ..
+            } => Ok(Self),
             Caller {
                 learner: Some(_), ..
             } => Err(Refusal::new(Code::Forbidden, "this is for the operator")),

@@ -2,13 +2,16 @@
 
 use std::time::Instant;
 
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use carrel_protocol::{Code, Problem};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use tracing::Instrument as _;
 use uuid::Uuid;
+
+use crate::gateway::Shared;
+use crate::outside::Outside;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const ID_LENGTH: usize = 64;
@@ -18,15 +21,26 @@ const ID_LENGTH: usize = 64;
 pub(crate) struct PassedOn;
 
 /// Wraps every request.
-pub(crate) async fn wrap(request: Request, next: Next) -> Response {
+pub(crate) async fn wrap(
+    State(shared): State<Shared>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let id = request_id(&request);
+    let peer = request.extensions().get().copied();
+    let outside =
+        peer.map(|peer| Outside::of(peer, request.headers(), &shared.options.trusted_proxies));
     let span = tracing::info_span!(
         "request",
         request.id = %id,
         method = %request.method(),
         // Never the query: it may hold a code.
         path = request.uri().path(),
+        client = outside.map(|outside| tracing::field::display(outside.client)),
     );
+    if let Some(outside) = outside {
+        request.extensions_mut().insert(outside);
+    }
     let began = Instant::now();
     let mut response = next.run(request).instrument(span.clone()).await;
     if response.extensions().get::<PassedOn>().is_none() {

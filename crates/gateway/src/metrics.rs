@@ -5,30 +5,20 @@ use std::time::Duration;
 
 use carrel_core::learner::StartKind;
 use carrel_core::turn::TurnState;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use carrel_store::learners::Counted;
+use carrel_telemetry::label::{ByResult, Word};
+use carrel_telemetry::wakes::Stage;
+use carrel_telemetry::{Snapshots, Wakes};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-/// From a live start to a slow restore.
-const WAKE_SECONDS: [f64; 12] = [
-    0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.7, 1.5, 3.0, 10.0, 30.0, 120.0,
-];
 const TURN_SECONDS: [f64; 11] = [
     0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 1200.0,
 ];
-
-/// A closed enum as a label's value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Word(&'static str);
-
-impl EncodeLabelValue for Word {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-        EncodeLabelValue::encode(&self.0, encoder)
-    }
-}
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WakeLabels {
@@ -37,23 +27,9 @@ struct WakeLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StageLabels {
-    start_kind: Word,
-    stage: Word,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ResultLabels {
-    result: Word,
-}
-
-/// A part of a wake.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
-#[strum(serialize_all = "snake_case")]
-pub(crate) enum Stage {
-    Queue,
-    Schedule,
-    Restore,
+struct LearnerLabels {
+    state: Word,
+    class: String,
 }
 
 /// What came of a wake.
@@ -67,32 +43,36 @@ pub(crate) enum WakeResult {
 /// What the gateway measures. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Metrics {
+    learners: Family<LearnerLabels, Gauge>,
     wakes: Family<WakeLabels, Counter>,
-    wake_duration: Family<StageLabels, Histogram>,
-    turn_duration: Family<ResultLabels, Histogram>,
+    wake_duration: Wakes,
+    snapshots: Snapshots,
+    turn_duration: Family<ByResult, Histogram>,
     waiting: Gauge,
     oldest: Gauge<f64, AtomicU64>,
 }
 
 impl Metrics {
-    /// Registers what the gateway measures, in a registry whose names begin with `carrel_`.
-    pub fn register(registry: &mut Registry) -> Self {
+    /// Registers what the gateway alone measures, in a registry whose names begin with `carrel_`.
+    pub fn register(registry: &mut Registry, wakes: Wakes, snapshots: Snapshots) -> Self {
         let metrics = Self {
+            learners: Family::default(),
             wakes: Family::default(),
-            wake_duration: Family::new_with_constructor(|| Histogram::new(WAKE_SECONDS)),
+            wake_duration: wakes,
+            snapshots,
             turn_duration: Family::new_with_constructor(|| Histogram::new(TURN_SECONDS)),
             waiting: Gauge::default(),
             oldest: Gauge::default(),
         };
         registry.register(
+            "learners",
+            "Learners, by state and class",
+            metrics.learners.clone(),
+        );
+        registry.register(
             "wakes",
             "Incarnations that turns waited for",
             metrics.wakes.clone(),
-        );
-        registry.register(
-            "wake_duration_seconds",
-            "How long turns waited for an incarnation, by stage",
-            metrics.wake_duration.clone(),
         );
         registry.register(
             "turn_duration_seconds",
@@ -114,25 +94,35 @@ impl Metrics {
 
     pub(crate) fn woke(&self, start_kind: StartKind, result: WakeResult) {
         let labels = WakeLabels {
-            start_kind: Word(start_kind.into()),
-            result: Word(result.into()),
+            start_kind: Word::of(start_kind),
+            result: Word::of(result),
         };
         self.wakes.get_or_create(&labels).inc();
     }
 
     pub(crate) fn wake_took(&self, start_kind: StartKind, stage: Stage, took: Duration) {
-        let labels = StageLabels {
-            start_kind: Word(start_kind.into()),
-            stage: Word(stage.into()),
-        };
-        let histogram = self.wake_duration.get_or_create(&labels);
-        histogram.observe(took.as_secs_f64());
+        self.wake_duration.took(start_kind, stage, took);
+    }
+
+    pub(crate) fn snapshot_failed(&self, took: Duration) {
+        self.snapshots.failed(took);
+    }
+
+    /// How many learners of which class are in which state; what is not named is none.
+    pub(crate) fn census(&self, census: &[Counted]) {
+        self.learners.clear();
+        for counted in census {
+            let labels = LearnerLabels {
+                state: Word::of(counted.state),
+                class: counted.class.to_string(),
+            };
+            let count = i64::try_from(counted.learners).unwrap_or(i64::MAX);
+            self.learners.get_or_create(&labels).set(count);
+        }
     }
 
     pub(crate) fn turn_took(&self, state: TurnState, took: Duration) {
-        let labels = ResultLabels {
-            result: Word(state.into()),
-        };
+        let labels = ByResult::of(state);
         let histogram = self.turn_duration.get_or_create(&labels);
         histogram.observe(took.as_secs_f64());
     }

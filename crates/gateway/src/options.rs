@@ -11,6 +11,7 @@ use carrel_telemetry::Health;
 use jiff::Timestamp;
 
 use crate::metrics::Metrics;
+use crate::outside::TrustedProxies;
 use crate::vault_admin::VaultAdmin;
 
 /// What tells the time.
@@ -70,6 +71,8 @@ pub struct Options {
     pub limits: Limits,
     /// Where clients reach this gateway, without a slash at its end; for links.
     pub public_url: String,
+    /// Whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+    pub trusted_proxies: TrustedProxies,
     /// SHA-256 of the admin token; [`crate::hash_of`] makes it.
     pub admin_token_hash: SecretHash,
     /// The time.

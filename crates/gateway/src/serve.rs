@@ -3,12 +3,17 @@
 use std::time::Duration;
 
 use axum::Router;
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::outside::Peer;
 
 /// A client must have sent its headers by then.
 const HEADERS_WITHIN: Duration = Duration::from_secs(10);
@@ -32,8 +37,9 @@ pub async fn serve(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
-                tracker.spawn(connection(stream, router.clone(), cancel.clone()));
+            Ok((stream, peer)) => {
+                let peer = Peer(peer.ip());
+                tracker.spawn(connection(stream, peer, router.clone(), cancel.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -43,7 +49,7 @@ pub async fn serve(
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, cancel: CancellationToken) {
+async fn connection(stream: TcpStream, peer: Peer, router: Router, cancel: CancellationToken) {
     if stream.set_nodelay(true).is_err() {
         return;
     }
@@ -52,7 +58,11 @@ async fn connection(stream: TcpStream, router: Router, cancel: CancellationToken
         .header_read_timeout(HEADERS_WITHIN)
         .max_buf_size(HEADER_BYTES)
         .max_headers(HEADERS);
-    let service = TowerToHyperService::new(router);
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        router.call(request)
+    });
     let connection = http
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();

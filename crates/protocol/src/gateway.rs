@@ -45,6 +45,9 @@ pub struct Turn {
     pub stopped: bool,
     /// The reply, when it ended well.
     pub reply: Option<Reply>,
+    /// The tools that it used, in the order in which their use began.
+    #[serde(default)]
+    pub tools: Vec<ToolUse>,
     /// What it used.
     pub usage: Usage,
     /// The failure, when it ended badly.
@@ -57,6 +60,19 @@ pub struct Turn {
     pub start_kind: Option<StartKind>,
     /// Where the time went.
     pub timing_ms: TimingMs,
+}
+
+/// A use of a tool, as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolUse {
+    /// The tool use within the turn.
+    pub tool_id: String,
+    /// The tool's name.
+    pub name: String,
+    /// How far it is.
+    pub status: ToolStatus,
+    /// One line for people.
+    pub summary: String,
 }
 
 /// A message, as history and turns show it.
@@ -136,6 +152,9 @@ pub struct HistoryTurn {
     pub state: TurnState,
     /// Whether it ended by a wish to stop.
     pub stopped: bool,
+    /// The tools that it used, in the order in which their use began.
+    #[serde(default)]
+    pub tools: Vec<ToolUse>,
     /// The reply.
     pub reply: Option<Reply>,
     /// The failure.

@@ -112,6 +112,9 @@ pub struct Hello {
     pub agent_connected: bool,
     /// Milliseconds that restoring took, once done.
     pub restore_ms: Option<u64>,
+    /// Milliseconds that the agent took to be ready after that, once it is.
+    #[serde(default)]
+    pub agent_ms: Option<u64>,
     /// Since when neither turn nor proxied request ran; absent while one does.
     pub quiet_since: Option<Timestamp>,
     /// Whether it committed anything in its life.

@@ -47,10 +47,25 @@ pub struct CommitRequest {
     pub parent_snapshot_id: Option<SnapshotId>,
     /// The head's snapshot afterwards.
     pub snapshot_id: SnapshotId,
+    /// What taking it took.
+    #[serde(default)]
+    pub figures: SnapshotFigures,
     /// The turn that ends with it.
     pub turn_id: Option<TurnId>,
     /// What it came to; with `turn_id` and only with it.
     pub result: Option<TurnResult>,
+}
+
+/// What a snapshot took, for the vault to measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotFigures {
+    /// Milliseconds from its beginning until it is committed by this call.
+    pub took_ms: u64,
+    /// Bytes that it added to the repository.
+    pub new_bytes: u64,
+    /// Bytes of the workspace in it.
+    pub total_bytes: u64,
 }
 
 /// What a turn came to.

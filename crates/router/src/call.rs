@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use axum::response::Response;
 use bytes::Bytes;
 use carrel_llm::{Dialect, Failure, Kind, Request};
+use carrel_telemetry::label::Word;
 use http::HeaderMap;
 use tokio::time::Instant;
 use tracing::Instrument as _;
@@ -149,7 +150,7 @@ impl Call {
             provider: self.target.provider.clone(),
             model: self.hold.model_label(&self.target),
             dialect: dialect_label(self.dialect),
-            result,
+            result: Word::of(result),
         };
         self.service
             .shared

@@ -2,7 +2,8 @@
 
 use carrel_core::NanoUsd;
 use carrel_llm::{Dialect, Usage};
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use carrel_telemetry::label::{ByKind, Word};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
@@ -10,7 +11,7 @@ use prometheus_client::registry::{Registry, Unit};
 use std::sync::atomic::AtomicU64;
 
 /// How a call ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub(crate) enum CallResult {
     /// The answer came to its end.
@@ -23,23 +24,12 @@ pub(crate) enum CallResult {
     Failed,
 }
 
-impl EncodeLabelValue for CallResult {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-        EncodeLabelValue::encode(&<&'static str>::from(self), encoder)
-    }
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct CallLabels {
     pub(crate) provider: String,
     pub(crate) model: String,
     pub(crate) dialect: &'static str,
-    pub(crate) result: CallResult,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct TokenLabels {
-    kind: &'static str,
+    pub(crate) result: Word,
 }
 
 /// The router's counters.
@@ -48,7 +38,7 @@ pub struct Metrics {
     pub(crate) requests: Family<CallLabels, Counter>,
     pub(crate) overhead: Histogram,
     pub(crate) time_to_first_token: Histogram,
-    tokens: Family<TokenLabels, Counter>,
+    tokens: Family<ByKind, Counter>,
     cost: Counter<f64, AtomicU64>,
     pub(crate) budget_refusals: Counter,
     pub(crate) budget_overruns: Counter,
@@ -116,9 +106,7 @@ impl Metrics {
             ),
             ("output", usage.output_tokens),
         ] {
-            self.tokens
-                .get_or_create(&TokenLabels { kind })
-                .inc_by(tokens);
+            self.tokens.get_or_create(&ByKind::of(kind)).inc_by(tokens);
         }
         #[expect(
             clippy::cast_precision_loss,

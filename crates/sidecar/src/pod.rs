@@ -71,6 +71,7 @@ impl Pod {
             detail: String::new(),
             agent_connected: false,
             restore_ms: None,
+            agent_ms: None,
             quiet_since: None,
             committed: false,
             fell_back: false,

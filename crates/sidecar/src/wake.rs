@@ -62,8 +62,7 @@ pub(crate) async fn wake(
     let restore = async {
         let (head, snapshots) = first_contact(pod, assignment, &vault).await?;
         let head = restore(pod, &vault, &snapshots, head).await?;
-        let elapsed = began.elapsed();
-        pod.note(|hello| hello.restore_ms = u64::try_from(elapsed.as_millis()).ok());
+        pod.note(|hello| hello.restore_ms = milliseconds(began));
         Ok::<_, Failure>((head, snapshots))
     };
     let prepare = async {
@@ -72,6 +71,7 @@ pub(crate) async fn wake(
         Ok::<_, Failure>((link, prepared))
     };
     let ((head, snapshots), (link, prepared)) = tokio::try_join!(restore, prepare)?;
+    let restored = Instant::now();
     let lost = |error: std::io::Error| Failure(Exit::Internal, error.to_string());
     let router = upstream(&assignment.router)?;
     let respond = move |request| models::forward(router.clone(), request);
@@ -110,7 +110,12 @@ pub(crate) async fn wake(
             ports: prepared.ports,
         });
     }
+    pod.note(|hello| hello.agent_ms = milliseconds(restored));
     Ok(awake)
+}
+
+fn milliseconds(since: Instant) -> Option<u64> {
+    u64::try_from(since.elapsed().as_millis()).ok()
 }
 
 /// Head and key. Tried until there is an answer: a fleet that has waited long enough ends us.

@@ -13,6 +13,8 @@ pub(crate) const SUBJECT: &str =
     "SELECT learner FROM secret WHERE hash = ? AND kind = ? AND expires_time > ?";
 pub(crate) const REDEEM: &str = "DELETE FROM secret \
     WHERE hash = ? AND kind = 'code' AND expires_time > ? RETURNING learner";
+pub(crate) const REVOKE_ONE: &str =
+    "DELETE FROM secret WHERE hash = ? AND kind = ? RETURNING learner";
 pub(crate) const REVOKE: &str = "DELETE FROM secret WHERE learner = ?";
 pub(crate) const SWEEP: &str = "DELETE FROM secret WHERE expires_time <= ?";
 
@@ -43,6 +45,19 @@ impl SqliteStore {
         .await?;
         write.commit().await?;
         Ok(kept.rows_affected() > 0)
+    }
+
+    async fn forget_secret(&self, hash: SecretHash, kind: SecretKind) -> Inner<()> {
+        let mut write = self.write().await?;
+        let learner: Option<Option<String>> = sqlx::query_scalar(REVOKE_ONE)
+            .bind(hash.as_slice())
+            .bind(<&str>::from(kind))
+            .fetch_optional(write.connection())
+            .await?;
+        if let Some(Subject::Learner(learner)) = learner.map(subject).transpose()? {
+            write.hint(&learner);
+        }
+        write.commit().await
     }
 
     async fn use_code(&self, hash: SecretHash, now: Timestamp) -> Inner<Option<Subject>> {
@@ -102,6 +117,12 @@ impl Access for SqliteStore {
             .map_err(during("using a sign-in code"))
     }
 
+    async fn revoke(&self, hash: SecretHash, kind: SecretKind) -> Result<()> {
+        self.forget_secret(hash, kind)
+            .await
+            .map_err(during("revoking a secret"))
+    }
+
     async fn revoke_all(&self, learner: &LearnerId) -> Result<()> {
         let write = async {
             let mut write = self.write().await?;
@@ -109,6 +130,7 @@ impl Access for SqliteStore {
                 .bind(learner.as_str())
                 .execute(write.connection())
                 .await?;
+            write.hint(learner);
             write.commit().await
         };
         write.await.map_err(during("revoking a learner's secrets"))

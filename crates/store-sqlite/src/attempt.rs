@@ -139,9 +139,7 @@ impl SqliteStore {
         if let Some(refusal) = standing.refusal(lease) {
             return Ok(refusal);
         }
-        let counts =
-            standing.turn.state == TurnState::Running && standing.turn.epoch == Some(died.epoch);
-        if !counts {
+        if !standing.runs_in(died.epoch) {
             let before = (standing.turn.version, AfterDeath::RunAgain);
             return Ok(OwnerWrite::Written(before));
         }
@@ -165,6 +163,34 @@ impl SqliteStore {
         }
         write.commit().await?;
         Ok(OwnerWrite::Written((version, AfterDeath::RunAgain)))
+    }
+
+    /// Takes an attempt back of which nothing was done; the turn waits again, or ends as stopped when that was wished.
+    pub(crate) async fn take_back(
+        &self,
+        turn: TurnId,
+        lease: Lease,
+        epoch: Epoch,
+        now: Timestamp,
+    ) -> Inner<OwnerWrite<()>> {
+        let mut write = self.write().await?;
+        let Some(standing) = write.standing(turn).await? else {
+            return Ok(OwnerWrite::Ended);
+        };
+        if let Some(refusal) = standing.refusal(lease) {
+            return Ok(refusal);
+        }
+        if !standing.runs_in(epoch) {
+            return Ok(OwnerWrite::Written(()));
+        }
+        put_back(&mut write, &standing, standing.turn.deaths, now).await?;
+        if standing.turn.stop_requested {
+            write.stop_waiting(&standing, now).await?;
+            write.commit().await?;
+            return Ok(OwnerWrite::Ended);
+        }
+        write.commit().await?;
+        Ok(OwnerWrite::Written(()))
     }
 }
 

@@ -6,13 +6,13 @@ use carrel_core::class::ClassSpec;
 use carrel_core::event::EventBody;
 use carrel_core::learner::{DesiredState, Status};
 use carrel_core::{ClassName, Epoch, LearnerId, RepositoryId};
-use carrel_store::learners::{Alias, Created, Learner, NewLearner};
+use carrel_store::learners::{Alias, Counted, Created, Learner, NewLearner};
 use carrel_store::{Learners, Result};
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::SqliteStore;
-use crate::column::{from_json, int, nanos, parsed, parsed_option, to_json};
+use crate::column::{count, from_json, int, nanos, parsed, parsed_option, to_json};
 use crate::fault::{Inner, during};
 use crate::learner_row::{LearnerRow, select_learner};
 use crate::period;
@@ -28,6 +28,11 @@ pub(crate) const STIRRING: &str = select_learner!(
      OR wake_after_epoch >= status_epoch ORDER BY l.id"
 );
 pub(crate) const BY_ALIAS: &str = "SELECT learner FROM alias WHERE channel = ? AND external_id = ?";
+
+/// Reads every learner: for those who look now and then, not for every message.
+const CENSUS: &str = "SELECT class, CASE WHEN status_state = 'Ready' AND EXISTS \
+    (SELECT 1 FROM turn t WHERE t.learner = l.id AND t.state = 'running') \
+    THEN 'Busy' ELSE status_state END AS state, count(*) FROM learner l GROUP BY 1, 2 ORDER BY 1, 2";
 
 /// What the aliases of a learner came to.
 enum Aliased {
@@ -312,6 +317,22 @@ impl Learners for SqliteStore {
         };
         read.await
             .map_err(during("listing learners that are not asleep"))
+    }
+
+    async fn census(&self) -> Result<Vec<Counted>> {
+        let read = async {
+            let rows: Vec<(String, String, i64)> =
+                sqlx::query_as(CENSUS).fetch_all(&self.readers).await?;
+            let counted = |(class, state, learners): (String, String, i64)| {
+                Ok(Counted {
+                    class: parsed(&class)?,
+                    state: parsed(&state)?,
+                    learners: count(learners),
+                })
+            };
+            rows.into_iter().map(counted).collect::<Inner<Vec<_>>>()
+        };
+        read.await.map_err(during("counting learners"))
     }
 
     async fn close_learner(&self, id: &LearnerId, now: Timestamp) -> Result<bool> {

@@ -53,6 +53,7 @@ async fn no_hot_statement_reads_a_whole_table() {
         access::SUBJECT,
         access::REDEEM,
         access::REVOKE,
+        access::REVOKE_ONE,
         access::SWEEP,
         attempt::BEGIN,
         claim::WAITING,

@@ -151,6 +151,11 @@ impl Standing {
         }
     }
 
+    /// Whether the turn runs in this incarnation.
+    pub(crate) fn runs_in(&self, epoch: Epoch) -> bool {
+        self.turn.state == TurnState::Running && self.turn.epoch == Some(epoch)
+    }
+
     /// The timing of the caller with the parts that are the store's.
     pub(crate) fn timing(&self, given: Timing) -> Timing {
         Timing {

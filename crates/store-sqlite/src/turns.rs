@@ -193,6 +193,18 @@ impl Turns for SqliteStore {
             .map_err(during("counting a death"))
     }
 
+    async fn attempt_refused(
+        &self,
+        turn: TurnId,
+        lease: Lease,
+        epoch: Epoch,
+        now: Timestamp,
+    ) -> Result<OwnerWrite<()>> {
+        self.take_back(turn, lease, epoch, now)
+            .await
+            .map_err(during("taking an attempt back"))
+    }
+
     async fn fail(
         &self,
         turn: TurnId,

@@ -68,6 +68,9 @@ pub trait Access: Send + Sync {
     /// Uses a code up: `Some` exactly once, even when many try at once.
     async fn redeem(&self, hash: SecretHash, now: Timestamp) -> Result<Option<Subject>>;
 
+    /// Revokes one token or session.
+    async fn revoke(&self, hash: SecretHash, kind: SecretKind) -> Result<()>;
+
     /// Revokes all tokens, codes and sessions of a learner.
     async fn revoke_all(&self, learner: &LearnerId) -> Result<()>;
 

@@ -1,7 +1,7 @@
 //! Learners, the wish for each and what is seen of each.
 
 use carrel_core::class::ClassSpec;
-use carrel_core::learner::{Desired, DesiredState, Status};
+use carrel_core::learner::{Desired, DesiredState, LearnerState, Status};
 use carrel_core::{ClassName, Epoch, LearnerId, NanoUsd, RepositoryId, SnapshotId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -71,6 +71,17 @@ pub struct Learner {
     pub cost_today: NanoUsd,
 }
 
+/// How many learners of a class are in a state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counted {
+    /// The class.
+    pub class: ClassName,
+    /// The state; `Busy` where a turn runs.
+    pub state: LearnerState,
+    /// How many.
+    pub learners: u64,
+}
+
 /// Learners, the wish for each and what is seen of each.
 #[async_trait::async_trait]
 pub trait Learners: Send + Sync {
@@ -120,6 +131,9 @@ pub trait Learners: Send + Sync {
     /// Learners that are not plainly asleep (another state, a wake that is wanted, wished `Running`, or being
     /// deleted): what a fleet looks at after a start, without reading the sleeping ones. Their `cost_today` is not read (0).
     async fn stirring(&self) -> Result<Vec<Learner>>;
+
+    /// How many learners there are, by class and state.
+    async fn census(&self) -> Result<Vec<Counted>>;
 
     /// First step of erasing: closes the learner (no message, no contact), raises its fence above every epoch given
     /// so far, fails its open turns, revokes its tokens, forgets what waits for delivery. Repeatable. `false`: no such learner.

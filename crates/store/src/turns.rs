@@ -279,6 +279,17 @@ pub trait Turns: Send + Sync {
         now: Timestamp,
     ) -> Result<OwnerWrite<(EventVersion, AfterDeath)>>;
 
+    /// The incarnation of `epoch` refused the attempt before anything of it was done: the turn waits again, and neither a
+    /// death is counted nor an event told. A turn whose stop is wished does not wait again: it ends as `stopped`, and the
+    /// answer is `Ended`.
+    async fn attempt_refused(
+        &self,
+        turn: TurnId,
+        lease: Lease,
+        epoch: Epoch,
+        now: Timestamp,
+    ) -> Result<OwnerWrite<()>>;
+
     /// Ends the turn as `failed` (event `failed`, outbox): under the lock under which a commit would end it.
     async fn fail(
         &self,

@@ -1,11 +1,16 @@
 #![doc = include_str!("../README.md")]
 
 pub mod health;
+pub mod label;
 pub mod logs;
+pub mod snapshots;
+pub mod wakes;
 
 pub use health::{Health, Readiness};
 pub use logs::LogFormat;
 pub use prometheus_client::registry::Registry;
+pub use snapshots::Snapshots;
+pub use wakes::Wakes;
 
 use prometheus_client::metrics::info::Info;
 

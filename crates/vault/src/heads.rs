@@ -1,5 +1,7 @@
 //! A pod's first contact and its commits.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use carrel_core::LearnerId;
@@ -39,6 +41,7 @@ impl Vault {
             let told = "the epoch is not the token's";
             return Err(Problem::new(Code::InvalidRequest, told));
         }
+        let figures = request.figures;
         let commit = admitted(&claims.sub, request)?;
         let (_, repository) = self
             .contact(&claims.sub, claims.ep)
@@ -58,12 +61,25 @@ impl Vault {
             .await
             .map_err(|error| Error::from(error).problem())?;
         match committed {
-            Committed::Committed { version, usage, .. } => Ok(CommitAnswer {
-                generation: commit.generation,
-                snapshot_id: commit.snapshot,
+            Committed::Committed {
                 version,
                 usage,
-            }),
+                repeated,
+            } => {
+                if !repeated {
+                    self.options().snapshots.committed(
+                        Duration::from_millis(figures.took_ms),
+                        figures.new_bytes,
+                        figures.total_bytes,
+                    );
+                }
+                Ok(CommitAnswer {
+                    generation: commit.generation,
+                    snapshot_id: commit.snapshot,
+                    version,
+                    usage,
+                })
+            }
             Committed::StaleEpoch { fence } => Err(Problem::stale_epoch(fence)),
             Committed::HeadMoved { head } => Err(Problem::new(
                 Code::HeadMoved,

@@ -9,6 +9,7 @@ use carrel_protocol::token::Verifier;
 use carrel_protocol::vault::DataKey;
 use carrel_store::SharedStore;
 use carrel_store::heads::{Contact, Head};
+use carrel_telemetry::Snapshots;
 use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedMutexGuard, Semaphore};
@@ -39,6 +40,8 @@ pub struct Options {
     pub password_folder: PathBuf,
     /// The time.
     pub clock: Clock,
+    /// What is measured of snapshots.
+    pub snapshots: Snapshots,
 }
 
 /// The vault. Cheap to clone.

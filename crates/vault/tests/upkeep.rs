@@ -233,6 +233,7 @@ async fn rotation_wraps_every_key_anew_and_repositories_still_open() {
             verifier: carrel_protocol::token::Verifier::new(&[]).unwrap(),
             password_folder: path.join("restic"),
             clock: Arc::new(support::now),
+            snapshots: carrel_telemetry::Snapshots::default(),
         })
     };
     assert!(matches!(

@@ -65,7 +65,12 @@ pub(super) const TABLE: &[Row] = &[
         tests_use: &["carrel-sidecar"],
         ..row(
             "carrel-vault",
-            &["carrel-core", "carrel-protocol", "carrel-store"],
+            &[
+                "carrel-core",
+                "carrel-protocol",
+                "carrel-telemetry",
+                "carrel-store",
+            ],
         )
     },
     row("carrel-agent", &["carrel-core", "carrel-protocol"]),

@@ -185,6 +185,11 @@ fn check(config: &Config) -> Result<(), Error> {
         "must begin with 'file:'",
     )?;
     bound(
+        carrel_gateway::TrustedProxies::parse(&config.gateway.trusted_proxies).is_some(),
+        "gateway.trustedProxies",
+        "must be addresses or networks, as in 10.0.0.0/8",
+    )?;
+    bound(
         config.fleet.max_live > 0,
         "fleet.maxLive",
         "must be at least 1",

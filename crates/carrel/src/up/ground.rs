@@ -7,12 +7,12 @@ use anyhow::Context as _;
 use carrel_core::LearnerId;
 use carrel_core::class::DEFAULT_CLASS;
 use carrel_fleet_local::{Budget, LocalFleet, WantedIsolation};
-use carrel_gateway::Handle as Gateway;
+use carrel_gateway::{Handle as Gateway, TrustedProxies};
 use carrel_protocol::Endpoint;
 use carrel_protocol::token::{Signer, Verifier};
 use carrel_store::SharedStore;
 use carrel_store_sqlite::SqliteStore;
-use carrel_telemetry::{Health, Readiness, Registry};
+use carrel_telemetry::{Health, Readiness, Registry, Snapshots};
 use carrel_vault::{Keyring, Objects, Vault};
 use jiff::Timestamp;
 use tokio::net::TcpListener;
@@ -30,6 +30,12 @@ use crate::paths;
 const ME: &str = "me";
 /// How many incarnations may be starting at once.
 const STARTING: u32 = 8;
+
+/// What the gateway measures, and everything that its `/metrics` shows.
+pub(super) struct Measured {
+    pub(super) gateway: carrel_gateway::Metrics,
+    pub(super) registry: Registry,
+}
 
 /// What the roles of this process stand on.
 pub(super) struct Ground {
@@ -105,7 +111,7 @@ impl Ground {
         Ok(id)
     }
 
-    pub(super) fn start_vault(&self) -> anyhow::Result<Vault> {
+    pub(super) fn start_vault(&self, snapshots: &Snapshots) -> anyhow::Result<Vault> {
         let folder = self
             .dir
             .join(self.config.objects.url.trim_start_matches("file:"));
@@ -116,6 +122,7 @@ impl Ground {
             verifier: self.verifier()?,
             password_folder: self.dir.join("restic"),
             clock: Arc::new(now),
+            snapshots: snapshots.clone(),
         });
         let listener = serve::bind_unix(&self.vault_socket)?;
         let app = carrel_vault::router(vault.clone());
@@ -160,6 +167,7 @@ impl Ground {
         gateway: &Signer,
         model_url: &str,
         isolation: Isolation,
+        metrics: carrel_fleet_local::Metrics,
     ) -> anyhow::Result<LocalFleet> {
         let options = carrel_fleet_local::Options {
             store: self.shared(),
@@ -179,6 +187,7 @@ impl Ground {
             clock: now,
             time_zone: "UTC".to_owned(),
             locale: "C.UTF-8".to_owned(),
+            metrics,
         };
         Ok(LocalFleet::start(options).await?)
     }
@@ -190,9 +199,8 @@ impl Ground {
         fleet: &LocalFleet,
         vault: Vault,
         public_url: &str,
-        mut registry: Registry,
+        measured: Measured,
     ) -> Gateway {
-        let metrics = carrel_gateway::Metrics::register(&mut registry);
         let options = carrel_gateway::Options {
             store: self.shared(),
             fleet: Arc::new(fleet.clone()),
@@ -200,10 +208,12 @@ impl Ground {
             signer,
             limits: limits(&self.config),
             public_url: public_url.to_owned(),
+            trusted_proxies: TrustedProxies::parse(&self.config.gateway.trusted_proxies)
+                .unwrap_or_default(),
             admin_token_hash: carrel_gateway::hash_of(&self.admin_token),
             clock: carrel_gateway::Clock::new(now),
-            metrics,
-            health: Health::new(Readiness::default(), Arc::new(registry)),
+            metrics: measured.gateway,
+            health: Health::new(Readiness::default(), Arc::new(measured.registry)),
             alone: true,
         };
         let gateway = carrel_gateway::start(options, self.tracker.clone(), self.cancel.clone());

@@ -6,9 +6,10 @@ use carrel_fleet_local::LocalFleet;
 use carrel_gateway::Handle as Gateway;
 use carrel_protocol::fleet::Fleet as _;
 use carrel_protocol::token::Signer;
+use carrel_telemetry::{Snapshots, Wakes};
 
 use super::data::Data;
-use super::ground::Ground;
+use super::ground::{Ground, Measured};
 use super::models;
 use super::serve;
 use crate::cli::Up;
@@ -49,24 +50,33 @@ pub(super) async fn start(flags: &Up, data: &Data, loaded: Loaded) -> anyhow::Re
     };
     let model_url = format!("http://{router_bound}");
     let mut registry = carrel_telemetry::registry(env!("CARGO_PKG_VERSION"));
+    let (wakes, snapshots) = (
+        Wakes::register(&mut registry),
+        Snapshots::register(&mut registry),
+    );
 
-    let vault = ground.start_vault()?;
+    let vault = ground.start_vault(&snapshots)?;
     let models = models::options(config, &ground.admin_token)?;
     ground
         .start_router(router_listener, models.options, &mut registry)
         .await?;
     let gateway_signer = Signer::from_pem(&Signer::generate_pem()?)?;
     let isolation = flags.isolation.unwrap_or(config.fleet.isolation);
+    let metrics = carrel_fleet_local::Metrics::register(&mut registry, wakes.clone());
     let fleet = ground
-        .start_fleet(&gateway_signer, &model_url, isolation)
+        .start_fleet(&gateway_signer, &model_url, isolation, metrics)
         .await?;
+    let measured = Measured {
+        gateway: carrel_gateway::Metrics::register(&mut registry, wakes, snapshots),
+        registry,
+    };
     let gateway = ground.start_gateway(
         gateway_listener,
         gateway_signer,
         &fleet,
         vault,
         &public_url,
-        registry,
+        measured,
     );
 
     let said = |problem: carrel_protocol::Problem| Failure::new(Kind::Failed, problem.to_string());

@@ -8,13 +8,14 @@ use std::time::Duration;
 use carrel_core::class::ClassSpec;
 use carrel_core::learner::{LearnerState, Status};
 use carrel_core::{Epoch, LearnerId};
-use carrel_fleet_local::{Budget, LocalFleet, Options, WantedIsolation};
+use carrel_fleet_local::{Budget, LocalFleet, Metrics, Options, WantedIsolation};
 use carrel_protocol::Endpoint;
 use carrel_protocol::fleet::Fleet as _;
 use carrel_protocol::token::Signer;
 use carrel_store::SharedStore;
 use carrel_store::learners::NewLearner;
 use carrel_store_sqlite::SqliteStore;
+use carrel_telemetry::{Registry, Wakes};
 use jiff::Timestamp;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -71,7 +72,10 @@ impl Bed {
         let run_dir = folder.path().join("run");
         std::fs::create_dir(&run_dir).unwrap();
         let nowhere = Endpoint::Url("http://127.0.0.1:9".to_owned());
+        let mut registry = Registry::default();
+        let wakes = Wakes::register(&mut registry);
         let fleet = LocalFleet::start(Options {
+            metrics: Metrics::register(&mut registry, wakes),
             store: Arc::clone(&store),
             signer: Signer::from_pem(&Signer::generate_pem().unwrap()).unwrap(),
             callers: Vec::new(),

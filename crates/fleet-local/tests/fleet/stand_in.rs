@@ -77,6 +77,7 @@ pub(crate) fn sidecar(words: impl Iterator<Item = OsString>) -> ExitCode {
         detail: String::new(),
         agent_connected: true,
         restore_ms: Some(3),
+        agent_ms: Some(4),
         quiet_since: None,
         committed: false,
         fell_back: false,

@@ -11,7 +11,7 @@ use http::StatusCode;
 
 use crate::gateway::Shared;
 
-/// The health paths; the backlog is read when somebody looks, never by a timer.
+/// The health paths; backlog and census are read when somebody looks, never by a timer.
 pub(crate) fn measured(shared: &Shared, health: Router) -> Router {
     health.layer(from_fn_with_state(Arc::clone(shared), measure))
 }
@@ -32,6 +32,11 @@ async fn measure(State(shared): State<Shared>, request: Request, next: Next) -> 
                 .options
                 .metrics
                 .backlog(waiting, age.unwrap_or_default());
+            if path == "/metrics"
+                && let Ok(census) = shared.options.store.census().await
+            {
+                shared.options.metrics.census(&census);
+            }
             next.run(request).await
         }
         Err(error) if path == "/readyz" => {

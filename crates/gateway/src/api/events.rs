@@ -9,7 +9,8 @@ use carrel_core::{LearnerId, TurnId};
 use http::HeaderMap;
 
 use crate::auth::Own;
-use crate::gateway::{Gateway, Shared};
+use crate::gateway::Shared;
+use crate::pass::{self, Pass};
 use crate::refusal::{Refusal, Result};
 use crate::stream::{From, Place, Subscriber, respond, turn_log};
 
@@ -18,7 +19,7 @@ const LAST_EVENT_ID: &str = "last-event-id";
 /// Everything for this learner, from the beginning or after `Last-Event-ID`.
 pub(super) async fn events(
     State(shared): State<Shared>,
-    Own(learner): Own,
+    Own(learner, pass): Own,
     headers: HeaderMap,
 ) -> Result<Response> {
     let place = match headers.get(LAST_EVENT_ID) {
@@ -35,14 +36,16 @@ pub(super) async fn events(
         return Err(Refusal::no_learner());
     }
     let hub = shared.hubs.open(&learner, store).await?;
+    let over = pass::over(Arc::clone(&shared), pass, Arc::clone(&hub));
     let subscriber = Subscriber::new(hub, Arc::clone(store), From::After(place));
-    Ok(respond(subscriber, shared.cancel.clone()))
+    Ok(respond(subscriber, over))
 }
 
 /// One turn's events from its beginning to its outcome.
 pub(super) async fn of_turn(
-    shared: &Gateway,
+    shared: &Shared,
     learner: &LearnerId,
+    pass: Pass,
     turn_id: TurnId,
 ) -> Result<Response> {
     let store = &shared.options.store;
@@ -54,6 +57,7 @@ pub(super) async fn of_turn(
         .iter()
         .find(|event| matches!(event.body, EventBody::Queued { turn_id: id, .. } if id == turn_id));
     let queued = queued.map_or(turn.version, |event| event.version);
+    let over = pass::over(Arc::clone(shared), pass, Arc::clone(&hub));
     let subscriber = Subscriber::new(hub, Arc::clone(store), From::Turn(turn_id, queued));
-    Ok(respond(subscriber, shared.cancel.clone()))
+    Ok(respond(subscriber, over))
 }

@@ -31,7 +31,7 @@ const JSON_BYTES: usize = 64 * 1024;
 
 pub(super) async fn post(
     State(shared): State<Shared>,
-    Own(learner): Own,
+    Own(learner, pass): Own,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response> {
@@ -62,7 +62,7 @@ pub(super) async fn post(
     let (message_id, turn_id) = accept(&shared, new).await?;
     dispatch::kick(&shared, &learner);
     if wants_stream(&headers) {
-        return events::of_turn(&shared, &learner, turn_id).await;
+        return events::of_turn(&shared, &learner, pass, turn_id).await;
     }
     let accepted = MessageAccepted {
         message_id,

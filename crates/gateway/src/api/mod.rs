@@ -7,6 +7,7 @@ mod openapi;
 mod proxy;
 mod proxy_headers;
 mod sign_in;
+mod tools;
 mod turns;
 mod view;
 mod wake;
@@ -14,7 +15,7 @@ mod wake;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::from_fn;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -36,7 +37,7 @@ pub(crate) fn router(shared: &Shared) -> Router {
         .with_state(Arc::clone(shared))
         .merge(admin::health::measured(shared, health))
         .layer(CatchPanicLayer::new())
-        .layer(from_fn(envelope::wrap))
+        .layer(from_fn_with_state(Arc::clone(shared), envelope::wrap))
 }
 
 fn learner_paths() -> Router<Shared> {

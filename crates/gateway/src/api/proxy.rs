@@ -1,34 +1,43 @@
 //! `ANY /l/{id}/{path}`: HTTP and WebSocket to the learner's agent, which is woken for it.
 
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::BoxError;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::response::{Redirect, Response};
 use carrel_protocol::Code;
+use futures::StreamExt as _;
 use http::header::{CONNECTION, HOST, ORIGIN, UPGRADE};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use http_body_util::{BodyStream, StreamBody};
+use hyper::body::{Body as _, Incoming};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use super::proxy_headers::{agent_path, to_agent, to_browser};
-use crate::auth::Itself;
+use crate::auth::{Itself, unauthenticated};
 use crate::dispatch::{Incarnation, NotAwake, Waker};
 use crate::envelope::PassedOn;
 use crate::gateway::{Gateway, Shared};
+use crate::pass;
 use crate::refusal::{Refusal, Result};
+use crate::stream::Hub;
 
 /// A request waits this long for its learner to wake.
 const WAKE_WITHIN: Duration = Duration::from_mins(1);
 const WEBSOCKET: &str = "websocket";
 
 /// An agent's pages are a folder: their relative links need the slash.
-pub(super) async fn to_folder(Itself(learner): Itself) -> Redirect {
+pub(super) async fn to_folder(Itself(learner, _): Itself) -> Redirect {
     Redirect::permanent(&format!("/l/{learner}/"))
 }
 
 pub(super) async fn proxy(
     State(shared): State<Shared>,
-    Itself(learner): Itself,
+    Itself(learner, pass): Itself,
     request: Request,
 ) -> Result<Response> {
     let upgrade = is_websocket(request.headers());
@@ -37,18 +46,49 @@ pub(super) async fn proxy(
     }
     let uri = agent_uri(request.uri())?;
     let hub = shared.hubs.open(&learner, &shared.options.store).await?;
+    let mut over: Over = Box::pin(pass::over(Arc::clone(&shared), pass, Arc::clone(&hub)));
+    let answered = async {
+        let incarnation = awake(&shared, hub).await?;
+        send(&incarnation, request, uri, upgrade).await
+    };
+    let (response, joined) = tokio::select! {
+        biased;
+        () = &mut over => return Err(unauthenticated()),
+        answered = answered => answered?,
+    };
+    let (mut parts, body) = response.into_parts();
+    to_browser(&mut parts.headers);
+    parts.extensions.clear();
+    parts.extensions.insert(PassedOn);
+    let body = match joined {
+        None => until(over, body),
+        Some(both) => {
+            ask_for_websocket(&mut parts.headers);
+            shared.tracker.spawn(splice(both, over));
+            Body::empty()
+        }
+    };
+    Ok(Response::from_parts(parts, body))
+}
+
+/// Returns when a connection must end.
+type Over = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The two sides of a WebSocket.
+type Both = (OnUpgrade, OnUpgrade);
+
+async fn awake(shared: &Gateway, hub: Arc<Hub>) -> Result<Incarnation> {
     let mut waker = Waker::new(hub);
-    let waking = tokio::time::timeout(WAKE_WITHIN, waker.wake(&shared, &|_, _| {}));
+    let waking = tokio::time::timeout(WAKE_WITHIN, waker.wake(shared, &|_, _| {}));
     let incarnation = waking
         .await
         .map_err(|_| asleep("it did not wake in time"))?;
-    let incarnation = incarnation.map_err(|why| match why {
+    incarnation.map_err(|why| match why {
         NotAwake::NoLearner => Refusal::no_learner(),
         NotAwake::Died { .. } | NotAwake::GivenUp { .. } => {
             asleep("it could not be woken; try again shortly")
         }
-    })?;
-    forward(&shared, &incarnation, request, uri, upgrade).await
+    })
 }
 
 fn asleep(detail: &str) -> Refusal {
@@ -85,13 +125,13 @@ fn check_origin(headers: &HeaderMap) -> Result<()> {
     Err(Refusal::new(Code::Forbidden, detail))
 }
 
-async fn forward(
-    gateway: &Gateway,
+/// Sends the request to the agent. Its answer, and both sides when they become a WebSocket.
+async fn send(
     incarnation: &Incarnation,
     mut request: Request,
     uri: Uri,
     upgrade: bool,
-) -> Result<Response> {
+) -> Result<(http::Response<Incoming>, Option<Both>)> {
     let browser = hyper::upgrade::on(&mut request);
     let (mut parts, body) = request.into_parts();
     parts.uri = uri;
@@ -107,30 +147,8 @@ async fn forward(
         asleep("it did not answer; try again shortly")
     })?;
     let switched = upgrade && response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    if switched {
-        let agent = hyper::upgrade::on(&mut response);
-        let cancel = gateway.cancel.clone();
-        gateway.tracker.spawn(async move {
-            let both = async {
-                let (browser, agent) = tokio::try_join!(browser, agent)?;
-                splice(browser, agent).await
-            };
-            tokio::select! {
-                () = cancel.cancelled() => {}
-                ended = both => if let Err(error) = ended {
-                    tracing::debug!(%error, "a WebSocket ended");
-                }
-            }
-        });
-    }
-    let (mut parts, body) = response.into_parts();
-    to_browser(&mut parts.headers);
-    if switched {
-        ask_for_websocket(&mut parts.headers);
-    }
-    parts.extensions.clear();
-    parts.extensions.insert(PassedOn);
-    Ok(Response::from_parts(parts, Body::new(body)).into_response())
+    let joined = switched.then(|| (browser, hyper::upgrade::on(&mut response)));
+    Ok((response, joined))
 }
 
 fn ask_for_websocket(headers: &mut HeaderMap) {
@@ -138,11 +156,37 @@ fn ask_for_websocket(headers: &mut HeaderMap) {
     headers.insert(UPGRADE, HeaderValue::from_static(WEBSOCKET));
 }
 
-async fn splice(
-    browser: hyper::upgrade::Upgraded,
-    agent: hyper::upgrade::Upgraded,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let (mut browser, mut agent) = (TokioIo::new(browser), TokioIo::new(agent));
-    tokio::io::copy_bidirectional(&mut browser, &mut agent).await?;
-    Ok(())
+async fn splice((browser, agent): Both, over: Over) {
+    let both = async {
+        let (browser, agent) = tokio::try_join!(browser, agent)?;
+        let (mut browser, mut agent) = (TokioIo::new(browser), TokioIo::new(agent));
+        tokio::io::copy_bidirectional(&mut browser, &mut agent).await?;
+        Ok::<_, BoxError>(())
+    };
+    tokio::select! {
+        () = over => {}
+        ended = both => if let Err(error) = ended {
+            tracing::debug!(%error, "a WebSocket ended");
+        }
+    }
+}
+
+/// The agent's answer. When it must end before that, it breaks off: nobody shall take it for whole.
+fn until(over: Over, body: Incoming) -> Body {
+    if body.is_end_stream() {
+        return Body::new(body);
+    }
+    let open = Some((BodyStream::new(body), over));
+    let frames = futures::stream::unfold(open, async |open| {
+        let (mut frames, mut over) = open?;
+        tokio::select! {
+            biased;
+            () = &mut over => Some((Err(BoxError::from("access was revoked")), None)),
+            frame = frames.next() => {
+                let frame = frame?.map_err(BoxError::from);
+                Some((frame, Some((frames, over))))
+            }
+        }
+    });
+    Body::new(StreamBody::new(frames))
 }

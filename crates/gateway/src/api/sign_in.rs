@@ -1,9 +1,9 @@
 //! Browsers: a single-use code becomes a session.
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
 use carrel_core::LearnerId;
 use carrel_protocol::Code;
 use carrel_protocol::gateway::{Session, SignIn};
@@ -15,6 +15,7 @@ use crate::auth::{self, Caller, unauthenticated};
 use crate::body::{ORDINARY_BYTES, json};
 use crate::cookie::{self, LEARNER, OPERATOR};
 use crate::gateway::{Gateway, Shared};
+use crate::outside::Outside;
 use crate::refusal::{Refusal, Result};
 use crate::secret;
 
@@ -26,12 +27,13 @@ const OPERATOR_SECONDS: i64 = 12 * 60 * 60;
 /// `POST /v1/sign-in`.
 pub(super) async fn learner(
     State(shared): State<Shared>,
+    outside: Option<Extension<Outside>>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response> {
     let sign_in: SignIn = json(&headers, body, ORDINARY_BYTES).await?;
     match redeem(&shared, &sign_in).await? {
-        Some(Subject::Learner(learner)) => open(&shared, Subject::Learner(learner)).await,
+        Some(Subject::Learner(learner)) => open(&shared, outside, Subject::Learner(learner)).await,
         Some(Subject::Operator) | None => Err(used_up()),
     }
 }
@@ -39,16 +41,17 @@ pub(super) async fn learner(
 /// `POST /console/sign-in`.
 pub(super) async fn operator(
     State(shared): State<Shared>,
+    outside: Option<Extension<Outside>>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response> {
     let sign_in: SignIn = json(&headers, body, ORDINARY_BYTES).await?;
     let token = sign_in.token.as_deref();
     if token.is_some_and(|token| secret::matches(token, &shared.options.admin_token_hash)) {
-        return open(&shared, Subject::Operator).await;
+        return open(&shared, outside, Subject::Operator).await;
     }
     match redeem(&shared, &sign_in).await? {
-        Some(Subject::Operator) => open(&shared, Subject::Operator).await,
+        Some(Subject::Operator) => open(&shared, outside, Subject::Operator).await,
         Some(Subject::Learner(_)) | None => Err(used_up()),
     }
 }
@@ -66,7 +69,11 @@ fn used_up() -> Refusal {
     Refusal::new(Code::Unauthenticated, detail)
 }
 
-async fn open(gateway: &Gateway, subject: Subject) -> Result<Response> {
+async fn open(
+    gateway: &Gateway,
+    outside: Option<Extension<Outside>>,
+    subject: Subject,
+) -> Result<Response> {
     let (name, seconds) = match &subject {
         Subject::Learner(_) => (LEARNER, LEARNER_SECONDS),
         Subject::Operator => (OPERATOR, OPERATOR_SECONDS),
@@ -86,15 +93,16 @@ async fn open(gateway: &Gateway, subject: Subject) -> Result<Response> {
         Subject::Operator => None,
     };
     let mut response = Json(Session { learner }).into_response();
-    let secure = is_secure(gateway);
+    let secure = is_secure(gateway, outside);
     if let Some(cookie) = cookie::set(name, &session, seconds, secure) {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
     Ok(response)
 }
 
-fn is_secure(gateway: &Gateway) -> bool {
+fn is_secure(gateway: &Gateway, outside: Option<Extension<Outside>>) -> bool {
     gateway.options.public_url.starts_with("https://")
+        || outside.is_some_and(|Extension(outside)| outside.https)
 }
 
 /// `GET /v1/session`.
@@ -107,16 +115,23 @@ pub(super) async fn session(
         return Err(unauthenticated());
     }
     Ok(Json(Session {
-        learner: caller.learner,
+        learner: caller.learner.map(|(learner, _)| learner),
     }))
 }
 
-/// `DELETE /v1/session`: the browser forgets its sessions.
-pub(super) async fn leave(State(shared): State<Shared>, headers: HeaderMap) -> Result<Response> {
-    auth::caller(&shared, &Method::DELETE, &headers).await?;
+/// `DELETE /v1/session`: what let the caller in is worthless from now on, and the browser forgets it.
+pub(super) async fn leave(
+    State(shared): State<Shared>,
+    outside: Option<Extension<Outside>>,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let caller = auth::caller(&shared, &Method::DELETE, &headers).await?;
+    for pass in caller.passes() {
+        pass.revoke(&shared).await?;
+    }
     let mut response = StatusCode::NO_CONTENT.into_response();
     for name in [LEARNER, OPERATOR] {
-        if let Some(cookie) = cookie::set(name, "", 0, is_secure(&shared)) {
+        if let Some(cookie) = cookie::set(name, "", 0, is_secure(&shared, outside)) {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
     }

@@ -5,11 +5,13 @@ use std::fmt::Write as _;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse as _, Response};
-use carrel_core::{LearnerId, MessageId, TurnId};
+use carrel_core::{MessageId, TurnId};
 use carrel_protocol::gateway::{History, Turn};
+use carrel_store::turns;
 use http::{HeaderValue, StatusCode, header};
 use serde::Deserialize;
 
+use super::tools::Tools;
 use super::view;
 use crate::auth::Own;
 use crate::gateway::{Gateway, Shared};
@@ -26,25 +28,31 @@ fn no_turn() -> Refusal {
     Refusal::not_found("there is no such turn")
 }
 
-async fn found(shared: &Gateway, learner: &LearnerId, turn: TurnId) -> Result<Turn> {
-    let turn = shared.options.store.turn(learner, turn).await?;
-    turn.map(view::turn).ok_or_else(no_turn)
+/// A turn's document.
+async fn document(shared: &Gateway, turn: turns::Turn) -> Result<Turn> {
+    let (store, learner) = (&shared.options.store, &turn.learner);
+    let message = turn.message.message_id;
+    let before = store.history(learner, Some(message), 1).await?;
+    let turns = std::slice::from_ref(&turn);
+    let mut tools = Tools::read(store, learner, before.last(), turns).await?;
+    let tools = tools.of(turn.turn_id);
+    Ok(view::turn(turn, tools))
 }
 
 pub(super) async fn turn(
     State(shared): State<Shared>,
-    Own(learner): Own,
+    Own(learner, _): Own,
     Path((_, turn)): Path<(String, String)>,
 ) -> Result<Json<Turn>> {
-    found(&shared, &learner, turn_in_path(&turn)?)
-        .await
-        .map(Json)
+    let store = &shared.options.store;
+    let turn = store.turn(&learner, turn_in_path(&turn)?).await?;
+    document(&shared, turn.ok_or_else(no_turn)?).await.map(Json)
 }
 
 /// A file of a reply. What an agent made is never shown by a browser as a page of ours.
 pub(super) async fn file(
     State(shared): State<Shared>,
-    Own(learner): Own,
+    Own(learner, _): Own,
     Path((_, turn, place)): Path<(String, String, String)>,
 ) -> Result<Response> {
     let no_file = || Refusal::not_found("there is no such file");
@@ -86,7 +94,7 @@ fn disposition(name: &str) -> HeaderValue {
 /// Wants a turn stopped; one that has ended stays as it is.
 pub(super) async fn stop(
     State(shared): State<Shared>,
-    Own(learner): Own,
+    Own(learner, _): Own,
     Path((_, turn)): Path<(String, String)>,
 ) -> Result<(StatusCode, Json<Turn>)> {
     let store = &shared.options.store;
@@ -95,7 +103,7 @@ pub(super) async fn stop(
     if let Some(hub) = shared.hubs.find(&learner) {
         hub.hint();
     }
-    let turn = turn.map(view::turn).ok_or_else(no_turn)?;
+    let turn = document(&shared, turn.ok_or_else(no_turn)?).await?;
     Ok((StatusCode::ACCEPTED, Json(turn)))
 }
 
@@ -108,7 +116,7 @@ pub(super) struct Page {
 
 pub(super) async fn history(
     State(shared): State<Shared>,
-    Own(learner): Own,
+    Own(learner, _): Own,
     page: Result<Query<Page>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Json<History>> {
     let Query(page) = page.map_err(|error| Refusal::invalid(error.body_text()))?;
@@ -120,11 +128,15 @@ pub(super) async fn history(
         ),
     };
     let limit = page.limit.unwrap_or(HISTORY_DEFAULT).clamp(1, HISTORY_MOST);
-    let turns = shared
-        .options
-        .store
-        .history(&learner, before, limit)
-        .await?;
-    let messages = turns.into_iter().map(view::history_entry).collect();
+    let store = &shared.options.store;
+    // One more than is shown: it says where to begin to read what those after it did.
+    let mut turns = store.history(&learner, before, limit + 1).await?;
+    let earlier = (turns.len() > limit as usize).then(|| turns.remove(0));
+    let mut tools = Tools::read(store, &learner, earlier.as_ref(), &turns).await?;
+    let entry = |turn: turns::Turn| {
+        let tools = tools.of(turn.turn_id);
+        view::history_entry(turn, tools)
+    };
+    let messages = turns.into_iter().map(entry).collect();
     Ok(Json(History { messages }))
 }

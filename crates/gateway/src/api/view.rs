@@ -2,11 +2,11 @@
 
 use carrel_core::turn::TurnState;
 use carrel_protocol::gateway::{
-    AttachmentName, HistoryEntry, HistoryTurn, Message, TimingMs, Turn, TurnError,
+    AttachmentName, HistoryEntry, HistoryTurn, Message, TimingMs, ToolUse, Turn, TurnError,
 };
 use carrel_store::turns;
 
-pub(super) fn turn(row: turns::Turn) -> Turn {
+pub(super) fn turn(row: turns::Turn, tools: Vec<ToolUse>) -> Turn {
     let timing = row.timing;
     Turn {
         turn_id: row.turn_id,
@@ -14,6 +14,7 @@ pub(super) fn turn(row: turns::Turn) -> Turn {
         message: message(row.message),
         stopped: row.stopped || row.state == TurnState::Stopped,
         reply: row.reply,
+        tools,
         usage: row.usage,
         error: row.failure.map(error),
         snapshot_id: row.snapshot_id,
@@ -29,12 +30,13 @@ pub(super) fn turn(row: turns::Turn) -> Turn {
     }
 }
 
-pub(super) fn history_entry(row: turns::Turn) -> HistoryEntry {
+pub(super) fn history_entry(row: turns::Turn, tools: Vec<ToolUse>) -> HistoryEntry {
     HistoryEntry {
         turn_id: row.turn_id,
         turn: HistoryTurn {
             state: row.state,
             stopped: row.stopped || row.state == TurnState::Stopped,
+            tools,
             reply: row.reply,
             error: row.failure.map(error),
         },

@@ -13,7 +13,7 @@ use crate::refusal::{Refusal, Result};
 
 pub(super) async fn wake(
     State(shared): State<Shared>,
-    Own(learner): Own,
+    Own(learner, _): Own,
 ) -> Result<(StatusCode, Json<Value>)> {
     let state = nudge(&shared, &learner).await?.state;
     Ok((

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use carrel_core::TurnId;
 use carrel_core::event::ToolStatus;
-use carrel_core::turn::Death;
+use carrel_core::turn::{Death, FailureCode};
+use carrel_protocol::Code;
 use carrel_protocol::gateway::{StreamEvent, TurnStep};
 use carrel_protocol::sidecar::{Frame, TurnOrder};
 use carrel_store::turns::{Failure, OwnerWrite, Timing, ToolUse};
@@ -28,6 +29,8 @@ pub(super) enum After {
     LetGo,
     /// The attempt died.
     Died(Death, String),
+    /// The sidecar takes no more turns, and did nothing of this one.
+    Refused,
 }
 
 /// What one attempt has said so far; a second delivery repeats it from the start.
@@ -43,6 +46,10 @@ impl Told {
     /// An attempt of which an earlier owner kept these tool uses.
     pub(super) fn before(tools: Vec<(String, ToolStatus)>) -> Self {
         Self { text: 0, tools }
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.text == 0 && self.tools.is_empty()
     }
 }
 
@@ -77,6 +84,12 @@ impl Run<'_> {
                     Ok(after) => return after,
                     Err(error) => error,
                 },
+                // One that ran it would have let us attach.
+                Err(Error::Refused(problem))
+                    if problem.code == Code::Draining && told.is_nothing() =>
+                {
+                    return After::Refused;
+                }
                 Err(Error::Refused(problem)) => {
                     return After::Died(Death::Infrastructure, problem.to_string());
                 }
@@ -176,6 +189,10 @@ impl Run<'_> {
                     partial_text: self.hub.said(),
                     operator_reason,
                 };
+                if is_of_snapshot(code) {
+                    let took = Duration::from_millis(timing.snapshot);
+                    self.shared.options.metrics.snapshot_failed(took);
+                }
                 let timing = Timing {
                     restore: incarnation.restore_ms,
                     agent: timing.agent,
@@ -261,6 +278,14 @@ impl Run<'_> {
     pub(super) fn turn_id(&self) -> TurnId {
         self.claimed.turn.turn_id
     }
+}
+
+/// Whether the turn failed for want of a snapshot.
+fn is_of_snapshot(code: FailureCode) -> bool {
+    matches!(
+        code,
+        FailureCode::SnapshotFailed | FailureCode::WorkspaceLimit
+    )
 }
 
 /// When to look for the wish to stop.

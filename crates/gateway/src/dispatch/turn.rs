@@ -6,6 +6,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use carrel_core::event::EventBody;
+use carrel_core::learner::StartKind;
 use carrel_core::turn::{AfterDeath, Death, FailureCode, TurnState};
 use carrel_core::{Epoch, LearnerId};
 use carrel_protocol::agent;
@@ -13,13 +14,14 @@ use carrel_protocol::gateway::{StreamEvent, TurnStep};
 use carrel_protocol::sidecar::{AttachmentData, TurnOrder};
 use carrel_store::turns::{Begun, Claimed, Failure, Lease, OwnerWrite, Timing};
 use carrel_store::{Error, SharedStore};
+use carrel_telemetry::wakes::Stage;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::relay::{After, Told};
 use super::wake::{Incarnation, NotAwake, Waker};
 use crate::gateway::Shared;
-use crate::metrics::{Stage, WakeResult};
+use crate::metrics::WakeResult;
 use crate::stream::{Hub, turn_log};
 
 /// Between tries while the store is away.
@@ -68,8 +70,9 @@ pub(super) async fn run(
     tokio::select! {
         () = lost.cancelled() => {
             tracing::info!(turn.id = %run.turn_id(), "the turn is not ours any more");
-            // Its outcome may have waited for what was relayed here.
-            run.hub.catch_up(run.store()).await.is_ok_and(|()| run.hub.has_ended(run.turn_id()))
+            // Its outcome may have waited for what was relayed here. One that just ended has no lease either.
+            let told = run.hub.catch_up(run.store()).await;
+            told.is_ok_and(|()| run.hub.has_ended(run.turn_id())) && run.measure().await
         }
         () = run.to_the_end() => run.measure().await,
     }
@@ -169,12 +172,9 @@ impl Run<'_> {
         let incarnation = Incarnation {
             epoch,
             sidecar: self.shared.sidecar(self.learner, epoch, endpoint),
-            start_kind: self
-                .claimed
-                .turn
-                .start_kind
-                .unwrap_or(carrel_core::learner::StartKind::Live),
+            start_kind: self.claimed.turn.start_kind.unwrap_or(StartKind::Live),
             restore_ms: 0,
+            agent_ms: 0,
         };
         // The same attempt; the sidecar may not have heard of it yet, so what is told with it is read again.
         match self.begin(&incarnation).await {
@@ -252,6 +252,10 @@ impl Run<'_> {
                 waker.dismiss(incarnation.epoch);
                 self.died(incarnation.epoch, death, &reason).await
             }
+            After::Refused => {
+                waker.dismiss(incarnation.epoch);
+                self.refused(incarnation.epoch).await
+            }
         };
         drop(relaying);
         self.catch_up().await;
@@ -305,9 +309,24 @@ impl Run<'_> {
         }
     }
 
+    /// An incarnation that fell asleep just before the turn came: nobody's death.
+    async fn refused(&self, epoch: Epoch) -> Next {
+        tracing::info!(turn.id = %self.turn_id(), %epoch, "the sidecar falls asleep; the learner is woken again");
+        let written = self
+            .persist("taking an attempt back", || {
+                let (turn, lease) = (self.turn_id(), self.lease());
+                self.store().attempt_refused(turn, lease, epoch, self.now())
+            })
+            .await;
+        match written {
+            Some(OwnerWrite::Written(()) | OwnerWrite::StaleEpoch { .. }) => Next::Again,
+            Some(OwnerWrite::NotOwner | OwnerWrite::Ended) | None => Next::Over,
+        }
+    }
+
     /// An incarnation that ended before it was ready counts like one that died under the turn: so that there is an end.
     async fn died_unready(&self, epoch: Epoch, reason: &str, last: bool) -> Next {
-        let kind = carrel_core::learner::StartKind::Cold;
+        let kind = StartKind::Cold;
         self.shared.options.metrics.woke(kind, WakeResult::Died);
         let begun = self
             .persist("beginning an attempt", || {
@@ -365,9 +384,12 @@ impl Run<'_> {
         let sent = self.claimed.turn.message.sent_time;
         metrics.woke(kind, WakeResult::Ready);
         metrics.wake_took(kind, Stage::Queue, between(sent, began));
-        metrics.wake_took(kind, Stage::Schedule, between(began, self.now()));
-        let restore = Duration::from_millis(incarnation.restore_ms);
-        metrics.wake_took(kind, Stage::Restore, restore);
+        if kind != StartKind::Live {
+            let restore = Duration::from_millis(incarnation.restore_ms);
+            metrics.wake_took(kind, Stage::Restore, restore);
+            let agent = Duration::from_millis(incarnation.agent_ms);
+            metrics.wake_took(kind, Stage::Agent, agent);
+        }
     }
 
     /// Measures the turn if it has ended; whether it has.

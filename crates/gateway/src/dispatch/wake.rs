@@ -39,6 +39,7 @@ pub(crate) struct Incarnation {
     pub(crate) sidecar: Sidecar,
     pub(crate) start_kind: StartKind,
     pub(crate) restore_ms: u64,
+    pub(crate) agent_ms: u64,
 }
 
 /// Why there is none.
@@ -306,6 +307,7 @@ impl Waker {
                 status.start_kind.unwrap_or(StartKind::Cold)
             },
             restore_ms: hello.restore_ms.filter(|_| !live).unwrap_or_default(),
+            agent_ms: hello.agent_ms.filter(|_| !live).unwrap_or_default(),
         }
     }
 }

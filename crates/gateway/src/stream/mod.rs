@@ -15,4 +15,4 @@ pub(crate) use hubs::Hubs;
 pub(crate) use place::Place;
 pub(crate) use sse::respond;
 pub(crate) use subscriber::{From, Subscriber};
-pub(crate) use turn_log::turn_log;
+pub(crate) use turn_log::{PAGE, turn_log};

@@ -6,14 +6,16 @@ use std::time::Duration;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use futures::StreamExt as _;
-use tokio_util::sync::CancellationToken;
 
 use super::Subscriber;
 
 const COMMENT_EVERY: Duration = Duration::from_secs(15);
 
-/// The answer that streams until the subscriber is through or the process ends.
-pub(crate) fn respond(subscriber: Subscriber, cancel: CancellationToken) -> Response {
+/// The answer that streams until the subscriber is through or it is over.
+pub(crate) fn respond(
+    subscriber: Subscriber,
+    over: impl Future<Output = ()> + Send + 'static,
+) -> Response {
     let events = futures::stream::unfold(subscriber, async |mut subscriber| {
         let (place, event) = subscriber.next().await?;
         let sse = Event::default()
@@ -22,7 +24,7 @@ pub(crate) fn respond(subscriber: Subscriber, cancel: CancellationToken) -> Resp
         let sse = sse.json_data(&event).ok()?;
         Some((Ok::<_, Infallible>(sse), subscriber))
     });
-    let events = events.take_until(cancel.cancelled_owned());
+    let events = events.take_until(over);
     let keep_alive = KeepAlive::new().interval(COMMENT_EVERY);
     let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
     // Some proxies hold streams back unless told not to.

@@ -5,7 +5,7 @@ use carrel_core::{EventVersion, LearnerId, TurnId};
 use carrel_store::{Result, SharedStore};
 
 /// How many events are read at once.
-pub(super) const PAGE: u32 = 256;
+pub(crate) const PAGE: u32 = 256;
 
 /// The learner's events from the turn's `queued` to `newest`; looks backwards, because a turn is near the end.
 pub(crate) async fn turn_log(

@@ -1,5 +1,6 @@
 //! Who reaches what.
 
+use carrel_gateway::TrustedProxies;
 use http::Method;
 use serde_json::json;
 
@@ -133,6 +134,20 @@ async fn a_link_signs_a_browser_in_once_and_its_cookie_changes_nothing_without_o
     assert_eq!(refused.is(403).problem(), "forbidden");
     accepted(&browser.with("x-carrel-request", "1"), "ada", "k", "x").await;
     world.nobody().get("/v1/session").await.is(401).problem();
+}
+
+#[tokio::test]
+async fn a_cookie_is_for_https_only_where_a_trusted_proxy_says_that_the_outside_is() {
+    let mut world = World::new().await;
+    world.learner("ada").await;
+    let claimed = world.cookie("ada", "https").await;
+    assert!(!claimed.contains("Secure"), "anybody may say so: {claimed}");
+    world.settings.trusted_proxies = TrustedProxies::parse(&["127.0.0.0/8"]).expect("a network");
+    world.restart().await;
+    let inside = world.cookie("ada", "http").await;
+    assert!(!inside.contains("Secure"), "{inside}");
+    let outside = world.cookie("ada", "https").await;
+    assert!(outside.contains("; Secure"), "{outside}");
 }
 
 #[tokio::test]

@@ -349,11 +349,16 @@ async fn the_document_describes_what_is_answered() {
     let ada = world.learner("ada").await;
     let operator = world.operator();
     let document = world.nobody().get("/openapi.json").await.json();
+    let act = crate::pod::Act::UseTool("noted");
+    world.fleet.script("ada", [act]);
     let accepted = crate::world::post(&ada, "ada", "k", "hello")
         .await
         .is(202)
         .json();
-    streamed(&ada, "ada", "k", "hello").await.outcome().await;
+    let mut events = streamed(&ada, "ada", "k", "hello").await;
+    events.until(|event| event.name == "tool").await;
+    world.fleet.pod("ada").go_on.send_replace(true);
+    events.outcome().await;
     let turn = accepted["turn_id"].as_str().expect("a turn");
     let turn = ada
         .get(&format!("/v1/learners/ada/turns/{turn}"))
@@ -372,6 +377,7 @@ async fn the_document_describes_what_is_answered() {
         ("Turn", &turn),
         ("Message", &turn["message"]),
         ("Reply", &turn["reply"]),
+        ("ToolUse", &turn["tools"][0]),
         ("Usage", &turn["usage"]),
         ("TimingMs", &turn["timing_ms"]),
         ("History", &history),

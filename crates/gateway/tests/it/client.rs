@@ -190,6 +190,12 @@ impl Events {
         }
     }
 
+    /// Whether it ends in time; that it says that it lives is no reason to wait longer.
+    pub(crate) async fn ends(&mut self) -> bool {
+        let end = async { while self.next().await.is_some() {} };
+        tokio::time::timeout(PATIENCE, end).await.is_ok()
+    }
+
     /// All events up to and with the first outcome.
     pub(crate) async fn outcome(&mut self) -> Vec<Event> {
         self.until(|event| event.name == "done" || event.name == "error")

@@ -118,6 +118,23 @@ async fn a_sidecar_that_falls_asleep_just_now_is_waited_out() {
 }
 
 #[tokio::test]
+async fn a_turn_that_sidecars_refuse_because_they_fall_asleep_is_no_death() {
+    let world = World::new().await;
+    let ada = world.learner("ada").await;
+    // More often than deaths are forgiven.
+    world.fleet.script("ada", vec![Act::Drain; 22]);
+    world.fleet.script("ada", [Act::Say(vec!["here"])]);
+    let seen = streamed(&ada, "ada", "k", "x").await.outcome().await;
+    assert_eq!(text_of(&seen), "here");
+    assert!(seen.iter().all(|event| event.name != "restart"), "{seen:?}");
+    assert_eq!(world.fleet.pod("ada").epoch.0, 23);
+    let learner = "ada".parse().expect("a label");
+    let history = world.store.history(&learner, None, 1);
+    let turn = history.await.expect("a store").remove(0);
+    assert_eq!(turn.deaths, carrel_core::turn::Deaths::default());
+}
+
+#[tokio::test]
 async fn an_agent_that_cannot_start_fails_its_turn_with_a_reason() {
     let world = World::new().await;
     let ada = world.learner("ada").await;

@@ -8,6 +8,7 @@ mod fleet;
 mod messages;
 mod pod;
 mod proxy;
+mod revoked;
 mod streams;
 mod turns;
 mod vault;

@@ -15,6 +15,7 @@ use carrel_core::turn::FailureCode;
 use carrel_core::{Epoch, LearnerId, PodUid, TurnId};
 use carrel_protocol::sidecar::{Frame, Hello, Phase, PodTiming, TurnOrder};
 use carrel_protocol::token::Verifier;
+use carrel_protocol::{Code, Problem};
 use carrel_store::SharedStore;
 use carrel_store::heads::{Commit, Committed, Contact, TurnResult};
 use carrel_store::turns::Timing;
@@ -43,6 +44,8 @@ pub(crate) enum Act {
     AgentDies(&'static str),
     /// Says this, then the pod is gone.
     PodDies(&'static str),
+    /// Takes no turn any more, and ends.
+    Drain,
     /// Says this, then the connection breaks, once; goes on when it is let go on.
     Break(&'static str, &'static str),
 }
@@ -157,17 +160,17 @@ impl Pod {
             detail: "as scripted".to_owned(),
             agent_connected: true,
             restore_ms: Some(7),
+            agent_ms: Some(9),
             quiet_since: None,
             committed: false,
             fell_back: false,
         }
     }
 
-    async fn run(self: Arc<Self>, attempt: Arc<Attempt>, order: TurnOrder) {
-        let act = (self.script)();
+    async fn run(self: Arc<Self>, attempt: Arc<Attempt>, order: TurnOrder, act: Option<Act>) {
         let echo = format!("You said: {}", order.message.text);
         match act {
-            None => {
+            None | Some(Act::Drain) => {
                 attempt.say(&echo);
                 self.commit(&attempt, &order, false).await;
             }
@@ -321,9 +324,15 @@ async fn turn(
     Json(order): Json<TurnOrder>,
 ) -> Response {
     pod.check(&headers);
-    let (attempt, is_new) = {
+    let (attempt, begins) = {
         let mut attempts = pod.attempts.lock().expect("whole");
-        let is_new = !attempts.contains_key(&order.turn_id);
+        let begins = (!attempts.contains_key(&order.turn_id)).then(|| (pod.script)());
+        if let Some(Some(Act::Drain)) = begins {
+            *pod.phase.lock().expect("whole") = Phase::Draining;
+            (pod.ended)(&pod);
+            let problem = Problem::new(Code::Draining, "wake the learner again");
+            return (StatusCode::CONFLICT, Json(problem)).into_response();
+        }
         let attempt = attempts.entry(order.turn_id).or_insert_with(|| {
             Arc::new(Attempt {
                 frames: watch::Sender::default(),
@@ -331,11 +340,11 @@ async fn turn(
                 broken: Mutex::default(),
             })
         });
-        (Arc::clone(attempt), is_new)
+        (Arc::clone(attempt), begins)
     };
-    if is_new {
+    if let Some(act) = begins {
         pod.orders.lock().expect("whole").push(order.clone());
-        let run = Arc::clone(&pod).run(Arc::clone(&attempt), order);
+        let run = Arc::clone(&pod).run(Arc::clone(&attempt), order, act);
         pod.tracker.spawn(run);
     }
     let broken = attempt.broken.lock().expect("whole").clone();
@@ -387,6 +396,10 @@ async fn agent(State(pod): State<Arc<Pod>>, request: Request) -> Response {
                     }
                 }
             });
+    }
+    if request.uri().path().ends_with("/forever") {
+        let first = futures::stream::once(async { Ok::<_, std::io::Error>("first") });
+        return Body::from_stream(first.chain(futures::stream::pending())).into_response();
     }
     let names: Vec<String> = request.headers().keys().map(ToString::to_string).collect();
     let shown = serde_json::json!({

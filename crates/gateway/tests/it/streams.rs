@@ -148,6 +148,29 @@ async fn tool_uses_are_durable_events_between_the_text() {
 }
 
 #[tokio::test]
+async fn turns_and_history_tell_the_tools_that_each_turn_used() {
+    let world = World::new().await;
+    let ada = world.learner("ada").await;
+    streamed(&ada, "ada", "k1", "hello").await.outcome().await;
+    world.fleet.script("ada", [Act::UseTool("noted")]);
+    let mut events = streamed(&ada, "ada", "k2", "note this").await;
+    events.until(|event| event.data["status"] == "done").await;
+    world.fleet.pod("ada").go_on.send_replace(true);
+    events.outcome().await;
+    let history = ada.get("/v1/learners/ada/messages").await.is(200).json();
+    let used = serde_json::json!([
+        {"tool_id": "t1", "name": "notes", "status": "done", "summary": "notes done"}
+    ]);
+    let tools = |place: usize| &history["messages"][place]["turn"]["tools"];
+    assert_eq!((tools(0), tools(1)), (&serde_json::json!([]), &used));
+    let page = ada.get("/v1/learners/ada/messages?limit=1").await;
+    assert_eq!(page.is(200).json()["messages"][0]["turn"]["tools"], used);
+    let id = history["messages"][1]["turn_id"].as_str().expect("a turn");
+    let turn = crate::world::turn_of(&ada, "ada", id).await;
+    assert_eq!(turn["tools"], used);
+}
+
+#[tokio::test]
 async fn a_long_answer_is_whole_for_a_client_that_lost_its_place() {
     let world = World::new().await;
     let ada = world.learner("ada").await;

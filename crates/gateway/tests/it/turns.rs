@@ -137,17 +137,14 @@ async fn two_hundred_learners_at_once_each_get_their_answer() {
     futures::future::join_all(turns).await;
     // The last is measured just after its client was told.
     let wanted = "carrel_turn_duration_seconds_count{result=\"done\"} 200";
+    let mut metrics = String::new();
     let measured = async {
-        loop {
-            let metrics = world.nobody().get("/metrics").await.is(200).text.clone();
-            if metrics.contains(wanted) {
-                return metrics;
-            }
+        while !metrics.contains(wanted) {
+            metrics = world.nobody().get("/metrics").await.is(200).text.clone();
         }
     };
-    let metrics = tokio::time::timeout(PATIENCE, measured)
-        .await
-        .expect("all measured");
+    let all = tokio::time::timeout(PATIENCE, measured).await;
+    assert!(all.is_ok(), "not all were measured: {metrics}");
     assert!(metrics.contains("carrel_turns_waiting 0"), "{metrics}");
     assert!(
         metrics.contains("carrel_wakes_total{start_kind=\"cold\",result=\"ready\"} 200"),

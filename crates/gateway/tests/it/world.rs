@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use carrel_gateway::{Clock, Handle, Limits, Metrics, Options, hash_of, serve, start};
+use carrel_gateway::{
+    Clock, Handle, Limits, Metrics, Options, TrustedProxies, hash_of, serve, start,
+};
 use carrel_protocol::token::{Signer, Verifier};
 use carrel_store::SharedStore;
 use carrel_store_sqlite::SqliteStore;
-use carrel_telemetry::{Health, Readiness};
+use carrel_telemetry::{Health, Readiness, Snapshots, Wakes};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -25,6 +27,13 @@ pub(crate) fn now() -> Timestamp {
     Timestamp::now()
 }
 
+/// What a gateway is started with.
+#[derive(Default)]
+pub(crate) struct Settings {
+    pub(crate) limits: Limits,
+    pub(crate) trusted_proxies: TrustedProxies,
+}
+
 /// A gateway with all that it needs.
 pub(crate) struct World {
     pub(crate) store: SharedStore,
@@ -32,12 +41,12 @@ pub(crate) struct World {
     pub(crate) vault: Arc<Noting>,
     pub(crate) base: String,
     pub(crate) handle: Handle,
-    limits: Limits,
+    pub(crate) settings: Settings,
     signer: Signer,
     tracker: TaskTracker,
     cancel: CancellationToken,
     pods: TaskTracker,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl World {
@@ -64,21 +73,46 @@ impl World {
             busy: tokio::sync::Mutex::default(),
         });
         let (tracker, cancel) = (TaskTracker::new(), CancellationToken::new());
-        let (handle, base) =
-            begin(&store, &fleet, &vault, &signer, limits, &tracker, &cancel).await;
+        let settings = Settings {
+            limits,
+            ..Settings::default()
+        };
+        let (handle, base) = begin(
+            &store, &fleet, &vault, &signer, &settings, &tracker, &cancel,
+        )
+        .await;
         Self {
             store,
             fleet,
             vault,
             base,
             handle,
-            limits,
+            settings,
             signer,
             tracker,
             cancel,
             pods,
-            _folder: folder,
+            folder,
         }
+    }
+
+    /// The store as another process sees it: the gateway hears no hint of what is written there.
+    pub(crate) async fn elsewhere(&self) -> SqliteStore {
+        let store = SqliteStore::open(&self.folder.path().join("store.db")).await;
+        store.expect("a store")
+    }
+
+    /// A learner's browser, signed in by https if it says so: the cookie that it is given.
+    pub(crate) async fn cookie(&self, id: &str, protocol: &str) -> String {
+        let path = format!("/admin/v1/learners/{id}/links");
+        let link = self.operator().post(&path, &json!({})).await;
+        let link = link.is(200).json();
+        let code = link["url"].as_str().and_then(|url| url.split_once("code="));
+        let code = json!({"code": code.expect("a code").1});
+        let browser = self.nobody().with("x-forwarded-proto", protocol);
+        let answer = browser.post("/v1/sign-in", &code).await;
+        let cookie = answer.is(200).headers["set-cookie"].to_str();
+        cookie.expect("text").to_owned()
     }
 
     /// Ends the gateway as a kill does, and starts another.
@@ -93,7 +127,7 @@ impl World {
             &self.fleet,
             &self.vault,
             &self.signer,
-            self.limits,
+            &self.settings,
             &self.tracker,
             &self.cancel,
         )
@@ -134,21 +168,24 @@ async fn begin(
     fleet: &Arc<Scripted>,
     vault: &Arc<Noting>,
     signer: &Signer,
-    limits: Limits,
+    settings: &Settings,
     tracker: &TaskTracker,
     cancel: &CancellationToken,
 ) -> (Handle, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let base = format!("http://{}", listener.local_addr().expect("an address"));
     let mut registry = carrel_telemetry::registry("0.0.0");
-    let metrics = Metrics::register(&mut registry);
+    let wakes = Wakes::register(&mut registry);
+    let snapshots = Snapshots::register(&mut registry);
+    let metrics = Metrics::register(&mut registry, wakes, snapshots);
     let options = Options {
         store: Arc::clone(store),
         fleet: Arc::clone(fleet) as _,
         vault: Arc::clone(vault) as _,
         signer: signer.clone(),
-        limits,
+        limits: settings.limits,
         public_url: base.clone(),
+        trusted_proxies: settings.trusted_proxies.clone(),
         admin_token_hash: hash_of(ADMIN),
         clock: Clock::new(now),
         metrics,

@@ -6,7 +6,7 @@ use carrel_core::TurnId;
 use carrel_core::turn::FailureCode;
 use carrel_protocol::Code;
 use carrel_protocol::sidecar::Assignment;
-use carrel_protocol::vault::{CommitAnswer, CommitRequest, Head, TurnResult};
+use carrel_protocol::vault::{CommitAnswer, CommitRequest, Head, SnapshotFigures, TurnResult};
 use tokio::time::{Instant, sleep};
 
 use crate::awake::Awake;
@@ -67,7 +67,8 @@ pub(crate) async fn commit(
     awake: &mut Awake,
     turn: Option<(TurnId, TurnResult)>,
 ) -> Result<CommitAnswer, Uncommitted> {
-    let until = Instant::now() + PATIENCE;
+    let began = Instant::now();
+    let until = began + PATIENCE;
     let tree = take_fingerprint(awake);
     let (tree, snapshot) = tokio::join!(tree, backup(awake, until));
     let snapshot = snapshot?;
@@ -84,6 +85,11 @@ pub(crate) async fn commit(
         generation: awake.head.generation.next(),
         parent_snapshot_id: awake.head.snapshot_id.clone(),
         snapshot_id: snapshot.snapshot_id,
+        figures: SnapshotFigures {
+            took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            new_bytes: snapshot.new_bytes,
+            total_bytes: snapshot.total_bytes,
+        },
         turn_id,
         result,
     };

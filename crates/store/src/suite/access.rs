@@ -81,6 +81,31 @@ pub async fn revoking_takes_every_secret_of_one_learner(store: SharedStore) {
     );
 }
 
+pub async fn revoking_one_secret_leaves_the_others(store: SharedStore) {
+    let ada = Subject::Learner(learner(&store, "ada").await);
+    let (one, other) = ([8; 32], [9; 32]);
+    for (hash, kind) in [
+        (one, SecretKind::Session),
+        (one, SecretKind::Token),
+        (other, SecretKind::Session),
+    ] {
+        let granted = store.grant(hash, kind, &ada, at(0), at(10)).await;
+        assert!(granted.expect("answered"));
+    }
+    for _ in 0..2 {
+        let revoked = store.revoke(one, SecretKind::Session).await;
+        revoked.expect("revoked");
+    }
+    for (hash, kind, expected) in [
+        (one, SecretKind::Session, None),
+        (one, SecretKind::Token, Some(&ada)),
+        (other, SecretKind::Session, Some(&ada)),
+    ] {
+        let subject = store.subject(hash, kind, at(1)).await.expect("read");
+        assert_eq!(subject.as_ref(), expected);
+    }
+}
+
 pub async fn expired_secrets_are_swept(store: SharedStore) {
     for (number, expires) in [(1, 10), (2, 20), (3, 30)] {
         let operator = Subject::Operator;

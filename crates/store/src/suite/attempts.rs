@@ -121,6 +121,41 @@ pub async fn a_death_puts_the_turn_back_and_is_counted_once(store: SharedStore) 
     assert_eq!(told[2..], ["started", "restarted", "started"]);
 }
 
+pub async fn a_refused_attempt_waits_again_without_a_word(store: SharedStore) {
+    let ada = learner(&store, "ada").await;
+    let (turn, lease) = running(&store, &ada, "k1", 3).await;
+    for _ in 0..2 {
+        let refused = store.attempt_refused(turn, lease, Epoch(3), at(30)).await;
+        assert_eq!(refused.expect("answered"), OwnerWrite::Written(()));
+    }
+    let row = store.turn(&ada, turn).await.expect("read").expect("a turn");
+    assert_eq!(
+        (row.state, row.deaths),
+        (TurnState::Queued, Deaths::default())
+    );
+    let claimed = claim(&store, &ada, lease.owner, 31).await;
+    begin(&store, &claimed, 4, 32).await;
+    let late = store.attempt_refused(turn, claimed.lease, Epoch(3), at(33));
+    assert_eq!(late.await.expect("answered"), OwnerWrite::Written(()));
+    let row = store.turn(&ada, turn).await.expect("read").expect("a turn");
+    assert_eq!((row.state, row.attempts), (TurnState::Running, 2));
+    let told = story(&store, &ada).await;
+    assert_eq!(told[2..], ["started", "started"]);
+    let former = store.attempt_refused(turn, lease, Epoch(4), at(33)).await;
+    assert_eq!(former.expect("answered"), OwnerWrite::NotOwner);
+}
+
+pub async fn a_refused_attempt_that_should_stop_is_stopped(store: SharedStore) {
+    let ada = learner(&store, "ada").await;
+    let (turn, lease) = running(&store, &ada, "k1", 3).await;
+    let wished = store.request_stop(&ada, turn, at(13)).await;
+    wished.expect("wished");
+    let refused = store.attempt_refused(turn, lease, Epoch(3), at(14)).await;
+    assert_eq!(refused.expect("answered"), OwnerWrite::Ended);
+    let row = store.turn(&ada, turn).await.expect("read").expect("a turn");
+    assert_eq!(row.state, TurnState::Stopped);
+}
+
 pub async fn the_third_death_of_the_agent_parks_the_message(store: SharedStore) {
     let ada = learner(&store, "ada").await;
     let turn = accept(&store, &ada, "k1", 1).await;

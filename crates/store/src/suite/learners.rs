@@ -8,9 +8,9 @@ use carrel_core::learner::{
 use carrel_core::{Epoch, PodUid};
 use uuid::Uuid;
 
-use super::fixture::{at, at_once, id, learner, new_learner, newest, story};
+use super::fixture::{at, at_once, id, learner, new_learner, newest, running, story};
 use crate::SharedStore;
-use crate::learners::{Alias, Created};
+use crate::learners::{Alias, Counted, Created};
 
 fn alias(channel: &str, external_id: &str) -> Alias {
     Alias {
@@ -250,6 +250,37 @@ pub async fn stirring_lists_those_that_are_not_plainly_asleep(store: SharedStore
     let names: Vec<_> = stirring.iter().map(|row| row.id.as_str()).collect();
     assert_eq!(names, ["closing", "running", "waking", "wanted"]);
     assert_eq!(stirring[1].desired.state, DesiredState::Running);
+}
+
+pub async fn the_census_counts_every_learner_once(store: SharedStore) {
+    for name in ["one", "two", "three", "busy"] {
+        learner(&store, name).await;
+    }
+    let class = store.learner(&id("one"), at(1)).await.expect("read");
+    let class = class.expect("a learner").class;
+    let ready = Status {
+        state: LearnerState::Ready,
+        ..awake()
+    };
+    for name in ["three", "busy"] {
+        let seen = store
+            .put_status(&id(name), &Status::default(), &ready, at(1))
+            .await;
+        assert!(seen.expect("answered"));
+    }
+    running(&store, &id("busy"), "k1", 3).await;
+    let census = store.census().await.expect("counted");
+    let counted = |state, learners| Counted {
+        class: class.clone(),
+        state,
+        learners,
+    };
+    let expected = [
+        counted(LearnerState::Asleep, 2),
+        counted(LearnerState::Busy, 1),
+        counted(LearnerState::Ready, 1),
+    ];
+    assert_eq!(census, expected);
 }
 
 pub async fn classes_are_kept_whole(store: SharedStore) {

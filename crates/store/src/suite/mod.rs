@@ -44,6 +44,8 @@ macro_rules! store_suite {
                 beginning_below_the_fence_is_refused
                 a_newer_incarnation_says_that_the_older_one_died
                 a_death_puts_the_turn_back_and_is_counted_once
+                a_refused_attempt_waits_again_without_a_word
+                a_refused_attempt_that_should_stop_is_stopped
                 the_third_death_of_the_agent_parks_the_message
                 the_twentieth_death_of_infrastructure_parks_the_message
                 tool_uses_are_events_of_their_turn
@@ -98,11 +100,13 @@ macro_rules! store_suite {
                 of_two_fleets_one_writes_the_status
                 a_wake_is_written_once_and_never_lowered
                 stirring_lists_those_that_are_not_plainly_asleep
+                the_census_counts_every_learner_once
                 classes_are_kept_whole;
             access: a_token_lets_in_until_it_expires
                 a_secret_is_good_for_its_own_kind
                 a_code_redeemed_by_twenty_at_once_lets_one_in
                 revoking_takes_every_secret_of_one_learner
+                revoking_one_secret_leaves_the_others
                 expired_secrets_are_swept;
             erase: a_closed_learner_takes_nothing_more
                 closing_fails_the_open_turns

@@ -70,6 +70,7 @@ impl Desk {
             verifier: Verifier::new(&[signer.public_key().clone()]).expect("a key"),
             password_folder: path.join("restic"),
             clock: Arc::new(now),
+            snapshots: carrel_telemetry::Snapshots::default(),
         });
         let socket = path.join("vault.sock");
         let listener = tokio::net::UnixListener::bind(&socket).expect("a socket");
@@ -205,6 +206,7 @@ impl Pod<'_> {
             generation: self.head.generation.next(),
             parent_snapshot_id: self.head.snapshot_id.clone(),
             snapshot_id: snapshot.clone(),
+            figures: carrel_protocol::vault::SnapshotFigures::default(),
             turn_id: None,
             result: None,
         }

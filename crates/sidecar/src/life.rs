@@ -118,19 +118,14 @@ async fn run_turn(awake: &mut Awake, attempt: &Attempt) -> Result<(), Exit> {
     }
 }
 
-/// Returns when neither turn nor request has run for the window, or when none runs and it is late.
+/// While no turn runs: returns when no request has run for the window, or when it is late, whoever is connected. An open
+/// connection counts as activity, but a token that ends is not renewed for it.
 async fn quiet(pod: &Pod, window: Duration, too_long: Instant) {
     let mut hello = pod.watch();
     loop {
-        let quiet = hello.borrow_and_update().quiet_since.is_some();
-        if !quiet {
-            // Whatever changes it wakes us.
-            if hello.changed().await.is_err() {
-                return;
-            }
-            continue;
-        }
-        let until = (Instant::now() + window).min(too_long);
+        let is_quiet = hello.borrow_and_update().quiet_since.is_some();
+        let idle = is_quiet.then(|| Instant::now() + window);
+        let until = idle.map_or(too_long, |idle| idle.min(too_long));
         tokio::select! {
             () = tokio::time::sleep_until(until) => return,
             _ = hello.changed() => {}
@@ -184,4 +179,66 @@ async fn connected(mut link: watch::Receiver<Option<Link>>) -> Link {
 /// Returns when a shim had connected and is gone.
 async fn lost(link: watch::Receiver<Option<Link>>) {
     connected(link).await.lost().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::str::FromStr;
+
+    use carrel_core::PodUid;
+    use carrel_protocol::token::Verifier;
+    use tokio::time::timeout;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::options::{Listen, SidecarOptions};
+
+    const WINDOW: Duration = Duration::from_secs(300);
+    const LONGEST: Duration = Duration::from_hours(20);
+
+    fn pod() -> Arc<Pod> {
+        let options = SidecarOptions {
+            pod: PodUid(Uuid::nil()),
+            listen: Listen::from_str("unix:/absent").unwrap(),
+            shim_socket: "/absent".into(),
+            workspace: "/absent".into(),
+            agent_workspace: None,
+            agent_executable: None,
+            keys: "/absent".into(),
+            parent: None,
+            memory_events: None,
+        };
+        Pod::blank(options, Verifier::new(&[]).unwrap()).0
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_stays_open_defers_sleep_until_it_is_late_and_no_longer() {
+        let (pod, began) = (pod(), Instant::now());
+        pod.open();
+        pod.note(|hello| hello.quiet_since = None);
+        let mut late = std::pin::pin!(quiet(&pod, WINDOW, began + LONGEST));
+        let minute = Duration::from_mins(1);
+        assert!(
+            timeout(LONGEST - minute, &mut late).await.is_err(),
+            "in use"
+        );
+        late.await;
+        assert_eq!(began.elapsed(), LONGEST);
+        // Whoever woke for a turn that ended late does not stay for the connection.
+        quiet(&pod, WINDOW, began + LONGEST).await;
+        assert_eq!(began.elapsed(), LONGEST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_window_begins_when_the_last_connection_has_closed() {
+        let (pod, began) = (pod(), Instant::now());
+        pod.open();
+        pod.note(|hello| hello.quiet_since = None);
+        let closing = async {
+            tokio::time::sleep(2 * WINDOW).await;
+            pod.note(|hello| hello.quiet_since = Some(crate::clock::now()));
+        };
+        tokio::join!(quiet(&pod, WINDOW, began + LONGEST), closing);
+        assert_eq!(began.elapsed(), 3 * WINDOW);
+    }
 }

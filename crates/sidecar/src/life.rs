@@ -13,6 +13,7 @@ use crate::awake::{Awake, describe};
 use crate::exit::Exit;
 use crate::link::Link;
 use crate::pod::Pod;
+use crate::room;
 use crate::turn::{self, Uncommitted, Verdict};
 use crate::wake::{self, wake};
 
@@ -81,6 +82,13 @@ async fn stay_awake(
                 pod.close();
                 pod.enter(Phase::Ending, "the agent's container has ended");
                 return Err(Exit::ShimLost);
+            }
+            why = room::outgrown(awake, room::AT_REST) => {
+                tracing::warn!(why, "the agent uses more room than it has");
+                pod.close();
+                pod.enter(Phase::Ending, why);
+                let _ = awake.link.kill_all().await;
+                return Err(Exit::SnapshotRefused);
             }
             () = pod.sleep.cancelled() => {
                 // One more may have been taken just before.
@@ -193,7 +201,7 @@ mod tests {
     use super::*;
     use crate::options::{Listen, SidecarOptions};
 
-    const WINDOW: Duration = Duration::from_secs(300);
+    const WINDOW: Duration = Duration::from_mins(5);
     const LONGEST: Duration = Duration::from_hours(20);
 
     fn pod() -> Arc<Pod> {
@@ -217,12 +225,9 @@ mod tests {
         pod.open();
         pod.note(|hello| hello.quiet_since = None);
         let mut late = std::pin::pin!(quiet(&pod, WINDOW, began + LONGEST));
-        let minute = Duration::from_mins(1);
-        assert!(
-            timeout(LONGEST - minute, &mut late).await.is_err(),
-            "in use"
-        );
-        late.await;
+        let almost = LONGEST.saturating_sub(Duration::from_mins(1));
+        assert!(timeout(almost, &mut late).await.is_err(), "in use");
+        timeout(WINDOW, late).await.expect("it is late");
         assert_eq!(began.elapsed(), LONGEST);
         // Whoever woke for a turn that ended late does not stay for the connection.
         quiet(&pod, WINDOW, began + LONGEST).await;

@@ -10,6 +10,7 @@ mod damage;
 mod idempotency;
 mod kills;
 mod life;
+mod orphans;
 mod parking;
 mod server;
 mod storage;

@@ -32,9 +32,15 @@ enum Target {
     Server,
     Sidecar,
     Shim,
+    /// The sidecar's short-lived child that restores or backs up.
+    Worker,
 }
 
-/// Every step with every target, again and again, in an order that the lots decide.
+/// The fewest kills of each.
+const OF_EACH: usize = 10;
+
+/// Every step with every target, again and again, in an order that the lots decide. A worker is there for a moment only,
+/// soon after these steps were seen; each counts twice, for not every one is met.
 fn schedule(lots: &mut StdRng) -> Vec<(Step, Target)> {
     use Step::{Accepting, Committing, Done, Queued, Restoring, Running, Snapshotting, Waking};
     let steps = [
@@ -49,6 +55,9 @@ fn schedule(lots: &mut StdRng) -> Vec<(Step, Target)> {
     let mut all = vec![(Accepting, Target::Server)];
     for step in steps {
         all.extend([Target::Server, Target::Sidecar, Target::Shim].map(|target| (step, target)));
+    }
+    for step in [Waking, Restoring, Running, Snapshotting] {
+        all.extend([(step, Target::Worker); 2]);
     }
     // More than enough: not every kill finds its victim.
     let mut schedule = all.repeat(2 * KILLS / all.len());
@@ -122,6 +131,16 @@ async fn a_hundred_kills_lose_nothing_and_repeat_nothing() -> anyhow::Result<()>
         "only {} kills found their victim",
         course.kills()
     );
+    for target in [
+        Target::Server,
+        Target::Sidecar,
+        Target::Shim,
+        Target::Worker,
+    ] {
+        let hits = course.hits.iter().filter(|((hit, _), _)| *hit == target);
+        let hits: usize = hits.map(|(_, hits)| hits).sum();
+        ensure!(hits >= OF_EACH, "{target:?} was killed {hits} times only");
+    }
     course.each_message_had_one_outcome().await?;
     course.nothing_is_left().await
 }
@@ -216,7 +235,7 @@ impl Course {
         self.up.again().await
     }
 
-    /// The learner's sidecar or shim, as soon as there is one; `None` if none comes to be.
+    /// The learner's sidecar, shim or worker, as soon as there is one; `None` if none comes to be.
     async fn victim(&self, learner: &str, target: Target) -> anyhow::Result<Option<u32>> {
         let (api, server) = (&self.up.api, self.up.pid());
         let look = || async move {
@@ -229,6 +248,7 @@ impl Course {
                 .find(|pod| Some(&pod.name) == name.as_ref());
             Ok(pod.and_then(|pod| match target {
                 Target::Shim => pod.shim,
+                Target::Worker => machine::snapshot_worker(pod.sidecar),
                 Target::Sidecar | Target::Server => Some(pod.sidecar),
             }))
         };

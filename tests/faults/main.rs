@@ -11,6 +11,7 @@ mod idempotency;
 mod kills;
 mod life;
 mod metrics;
+mod orphans;
 mod parking;
 mod server;
 mod starts;

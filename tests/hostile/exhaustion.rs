@@ -14,8 +14,12 @@ use crate::shell;
 
 const TEST: &str = "what_an_agent_uses_up_is_its_own";
 
+/// A file that has neither name nor descriptor, and is held by being mapped (`mmap` is called by its number).
+const MAPPED: &str = "perl -e 'open F, q(+>big); print F q(x) x (1 << 20) for 1 .. 300; unlink q(big); \
+    my $mmap = qx(uname -m) =~ /x86_64/ ? 9 : 222; syscall($mmap, 0, 300 << 20, 1, 2, fileno F, 0); close F; sleep 60'";
+
 /// Learner, what its agent does, and the code with which its turn fails.
-const HARM: [(&str, &str, &str); 11] = [
+const HARM: [(&str, &str, &str); 14] = [
     ("forks", "perl -e 'fork while 1'", "timeout"),
     (
         "memory",
@@ -30,6 +34,17 @@ const HARM: [(&str, &str, &str); 11] = [
     (
         "hidden",
         "mkdir d; chmod 300 d; dd if=/dev/zero of=d/big bs=1M count=4096",
+        "workspace_limit",
+    ),
+    (
+        "held",
+        "exec 3>big; rm big; dd if=/dev/zero bs=1M count=300 >&3; sleep 60",
+        "workspace_limit",
+    ),
+    ("mapped", MAPPED, "workspace_limit"),
+    (
+        "unseen",
+        "cp /usr/bin/sleep s; chmod 111 s; exec ./s 60",
         "workspace_limit",
     ),
     ("sparse", "truncate -s 1000G big", "workspace_limit"),
@@ -185,5 +200,19 @@ async fn folders_deeper_than_a_stack_end_neither_a_server_nor_the_next() -> anyh
     up.again().await?;
     all_folders_go(&up).await?;
     ensure!(up.api.reply("eve", "cat kept").await? == "kept\n");
+    Ok(())
+}
+
+/// Eight that start others without pause, while the disk fills and is looked at.
+const RESTLESS: &str = "for i in 1 2 3 4 5 6 7 8; do while [ ! -e end ]; do /bin/true; done & done; \
+    for i in 1 2 3 4 5 6 7 8 9 10; do head -c 5000000 /dev/zero >> big; sleep 0.3; done; rm big; touch end; wait; echo done";
+
+#[tokio::test]
+async fn an_agent_whose_processes_come_and_go_is_not_taken_for_one_that_hides() -> anyhow::Result<()>
+{
+    let Some(up) = shell::up("processes_come_and_go", &["nan"]).await? else {
+        return Ok(());
+    };
+    ensure!(up.api.reply("nan", RESTLESS).await? == "done\n");
     Ok(())
 }

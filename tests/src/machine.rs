@@ -57,10 +57,32 @@ pub fn pods(server: u32) -> Vec<Pod> {
         .collect()
 }
 
+/// The process in which a sidecar restores or backs up now.
+pub fn snapshot_worker(sidecar: u32) -> Option<u32> {
+    let children = children(sidecar);
+    let worker = children.iter().find(|child| child.is("snapshot-worker"));
+    worker.map(|worker| worker.pid)
+}
+
+/// The processes that run with exactly these words.
+pub fn running(words: &[&str]) -> Vec<u32> {
+    processes()
+        .filter(|pid| {
+            let arguments = arguments(*pid);
+            // Each word ends with a zero byte, the last too.
+            arguments.len() == words.len() + 1 && arguments.iter().zip(words).all(|(a, b)| a == b)
+        })
+        .collect()
+}
+
+fn processes() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
 fn children(server: u32) -> Vec<Child> {
-    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
-    pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(|pid: u32| {
+    processes()
+        .filter_map(|pid| {
             let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
             let field = |name: &str| -> Option<u32> {
                 let line = status.lines().find_map(|line| line.strip_prefix(name))?;

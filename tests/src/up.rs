@@ -44,7 +44,7 @@ pub struct Up {
 
 impl Up {
     /// Starts a server in a new folder and waits until it is ready; `None` when the machine gives it no containers, which
-    /// is said.
+    /// is said, and the settings do not ask for isolation `process`.
     ///
     /// # Errors
     /// When it does not start.
@@ -58,6 +58,8 @@ impl Up {
         }
         std::fs::write(folder.path().join("config.yaml"), text)?;
         std::fs::create_dir_all(folder.path().join("data/objects"))?;
+        let settings = setup.settings.as_ref();
+        let is_plain = settings.is_some_and(|all| all["fleet"]["isolation"] == "process");
         let (child, ready, api) = run(folder.path(), setup.first.as_deref()).await?;
         let up = Self {
             folder,
@@ -66,7 +68,7 @@ impl Up {
             ready,
             api,
         };
-        if up.ready["isolation"] == "oci" {
+        if up.ready["isolation"] == "oci" || is_plain {
             return Ok(Some(up));
         }
         skip(

@@ -1,5 +1,6 @@
 //! An incarnation that is awake: its workspace is restored, its agent runs.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,13 +40,18 @@ pub(crate) struct Awake {
 }
 
 impl Awake {
-    /// What to start, with these pipes.
-    pub(crate) fn wanted(&self, pipes: Pipes, more: Vec<(String, String)>) -> Wanted {
+    /// The workspace, as the agent sees it.
+    pub(crate) fn folder(&self) -> &PathBuf {
         let options = &self.pod.options;
-        let folder = options
+        options
             .agent_workspace
             .as_ref()
-            .unwrap_or(&options.workspace);
+            .unwrap_or(&options.workspace)
+    }
+
+    /// What to start, with these pipes.
+    pub(crate) fn wanted(&self, pipes: Pipes, more: Vec<(String, String)>) -> Wanted {
+        let (options, folder) = (&self.pod.options, self.folder());
         let class = &self.assignment.class;
         let argv = if class.is_built_in_agent() {
             let own = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());

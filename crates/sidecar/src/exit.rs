@@ -25,7 +25,7 @@ pub enum Exit {
     ShimLost = 15,
     /// It was told to end and could not finish in time; what was not committed is lost.
     Interrupted = 16,
-    /// The final snapshot was refused: what was not committed is lost.
+    /// The workspace holds more than may be kept, or its final snapshot was refused: what was not committed is lost.
     SnapshotRefused = 17,
 }
 

@@ -14,6 +14,7 @@ mod loopback;
 mod models;
 mod options;
 mod pod;
+mod room;
 mod run;
 mod serve;
 mod shim;

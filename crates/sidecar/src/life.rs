@@ -13,6 +13,7 @@ use crate::awake::{Awake, describe};
 use crate::exit::Exit;
 use crate::link::Link;
 use crate::pod::Pod;
+use crate::room;
 use crate::turn::{self, Uncommitted, Verdict};
 use crate::wake::{self, wake};
 
@@ -82,6 +83,13 @@ async fn stay_awake(
                 pod.enter(Phase::Ending, "the agent's container has ended");
                 return Err(Exit::ShimLost);
             }
+            why = room::outgrown(awake, room::AT_REST) => {
+                tracing::warn!(why, "the agent uses more room than it has");
+                pod.close();
+                pod.enter(Phase::Ending, why);
+                let _ = awake.link.kill_all().await;
+                return Err(Exit::SnapshotRefused);
+            }
             () = pod.sleep.cancelled() => {
                 // One more may have been taken just before.
                 match turns.try_recv() {
@@ -118,19 +126,14 @@ async fn run_turn(awake: &mut Awake, attempt: &Attempt) -> Result<(), Exit> {
     }
 }
 
-/// Returns when neither turn nor request has run for the window, or when none runs and it is late.
+/// While no turn runs: returns when no request has run for the window, or when it is late, whoever is connected. An open
+/// connection counts as activity, but a token that ends is not renewed for it.
 async fn quiet(pod: &Pod, window: Duration, too_long: Instant) {
     let mut hello = pod.watch();
     loop {
-        let quiet = hello.borrow_and_update().quiet_since.is_some();
-        if !quiet {
-            // Whatever changes it wakes us.
-            if hello.changed().await.is_err() {
-                return;
-            }
-            continue;
-        }
-        let until = (Instant::now() + window).min(too_long);
+        let is_quiet = hello.borrow_and_update().quiet_since.is_some();
+        let idle = is_quiet.then(|| Instant::now() + window);
+        let until = idle.map_or(too_long, |idle| idle.min(too_long));
         tokio::select! {
             () = tokio::time::sleep_until(until) => return,
             _ = hello.changed() => {}
@@ -184,4 +187,63 @@ async fn connected(mut link: watch::Receiver<Option<Link>>) -> Link {
 /// Returns when a shim had connected and is gone.
 async fn lost(link: watch::Receiver<Option<Link>>) {
     connected(link).await.lost().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::str::FromStr;
+
+    use carrel_core::PodUid;
+    use carrel_protocol::token::Verifier;
+    use tokio::time::timeout;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::options::{Listen, SidecarOptions};
+
+    const WINDOW: Duration = Duration::from_mins(5);
+    const LONGEST: Duration = Duration::from_hours(20);
+
+    fn pod() -> Arc<Pod> {
+        let options = SidecarOptions {
+            pod: PodUid(Uuid::nil()),
+            listen: Listen::from_str("unix:/absent").unwrap(),
+            shim_socket: "/absent".into(),
+            workspace: "/absent".into(),
+            agent_workspace: None,
+            agent_executable: None,
+            keys: "/absent".into(),
+            parent: None,
+            memory_events: None,
+        };
+        Pod::blank(options, Verifier::new(&[]).unwrap()).0
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_stays_open_defers_sleep_until_it_is_late_and_no_longer() {
+        let (pod, began) = (pod(), Instant::now());
+        pod.open();
+        pod.note(|hello| hello.quiet_since = None);
+        let mut late = std::pin::pin!(quiet(&pod, WINDOW, began + LONGEST));
+        let almost = LONGEST.saturating_sub(Duration::from_mins(1));
+        assert!(timeout(almost, &mut late).await.is_err(), "in use");
+        timeout(WINDOW, late).await.expect("it is late");
+        assert_eq!(began.elapsed(), LONGEST);
+        // Whoever woke for a turn that ended late does not stay for the connection.
+        quiet(&pod, WINDOW, began + LONGEST).await;
+        assert_eq!(began.elapsed(), LONGEST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_window_begins_when_the_last_connection_has_closed() {
+        let (pod, began) = (pod(), Instant::now());
+        pod.open();
+        pod.note(|hello| hello.quiet_since = None);
+        let closing = async {
+            tokio::time::sleep(2 * WINDOW).await;
+            pod.note(|hello| hello.quiet_since = Some(crate::clock::now()));
+        };
+        tokio::join!(quiet(&pod, WINDOW, began + LONGEST), closing);
+        assert_eq!(began.elapsed(), 3 * WINDOW);
+    }
 }

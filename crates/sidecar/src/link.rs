@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
@@ -228,6 +228,14 @@ impl Link {
     /// Asks the agent to end.
     pub(crate) async fn terminate(&self) -> Result<(), Error> {
         self.ask(Order::Terminate).await.map(drop)
+    }
+
+    /// Bytes on the disk that the agent's processes hold of files without a name, in the workspace as they see it.
+    pub(crate) async fn held(&self, folder: PathBuf) -> Result<u64, Error> {
+        match self.ask(Order::Held { folder }).await? {
+            (Report::Held { bytes }, _) => Ok(bytes),
+            (other, _) => Err(unexpected(&other)),
+        }
     }
 
     async fn ask(&self, order: Order) -> Result<Answer, Error> {

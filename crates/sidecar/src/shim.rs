@@ -5,6 +5,7 @@
 //! and ends, with all that runs below it, when the connection closes.
 
 mod agent;
+mod held;
 mod processes;
 pub(crate) mod protocol;
 mod seccomp;
@@ -131,6 +132,10 @@ impl Shim {
                     self.report_end(connection, child)?;
                 }
                 Ok(done(()))
+            }
+            Order::Held { folder } => {
+                let bytes = held::measure(|| self.processes.list(), &folder)?;
+                Ok((Report::Held { bytes }, Vec::new()))
             }
             Order::Terminate => {
                 if let Some(agent) = self.agent {

@@ -6,7 +6,6 @@ mod http;
 mod inbox;
 mod outcome;
 mod reply;
-mod room;
 
 use std::time::Duration;
 
@@ -20,9 +19,13 @@ use tokio::time::{Instant, timeout};
 use crate::attempt::Attempt;
 use crate::awake::Awake;
 use crate::exit::Exit;
+use crate::room;
 
 pub(crate) use commit::{Uncommitted, commit, fingerprint_of, take_fingerprint};
 use outcome::{Outcome, ReplyPath};
+
+/// What a learner is told of a workspace that has outgrown its class.
+const FULL: &str = "The workspace is full.";
 
 /// How a turn went; all but the first end the incarnation.
 pub(crate) enum Verdict {
@@ -145,7 +148,12 @@ async fn talk(awake: &mut Awake, attempt: &Attempt) -> Outcome {
             retryable: true,
             reason: format!("the agent had not ended after {} s", within.as_secs()),
         }),
-        outcome = room::watch(awake) => outcome,
+        reason = room::outgrown(awake, room::AT_WORK) => Outcome::Failed {
+            code: FailureCode::WorkspaceLimit,
+            detail: FULL.to_owned(),
+            retryable: false,
+            reason,
+        },
         () = awake.link.lost() => Outcome::Died {
             by_agent: false,
             reason: "the agent's container has ended".to_owned(),
@@ -153,7 +161,7 @@ async fn talk(awake: &mut Awake, attempt: &Attempt) -> Outcome {
     }
 }
 
-/// Freezes, reads the reply's files, snapshots, commits, thaws.
+/// Freezes, looks at what is held, reads the reply's files, snapshots, commits, thaws.
 async fn conclude(
     awake: &mut Awake,
     attempt: &Attempt,
@@ -163,6 +171,14 @@ async fn conclude(
     ended: Instant,
 ) -> Result<(carrel_protocol::vault::CommitAnswer, Reply), Uncommitted> {
     awake.link.freeze().await?;
+    if let Some(reason) = room::check_held(awake).await? {
+        return Err(Uncommitted::Refused {
+            code: FailureCode::WorkspaceLimit,
+            detail: FULL.to_owned(),
+            retryable: false,
+            reason,
+        });
+    }
     let (files, data) = reply::read(&awake.pod.options, paths)?;
     let reply = Reply {
         text: attempt.text(),

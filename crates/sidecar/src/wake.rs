@@ -17,6 +17,7 @@ use crate::egress::{self, Egress, Policy, Route};
 use crate::exit::Exit;
 use crate::link::{self, Link};
 use crate::pod::{Pod, Reach};
+use crate::room;
 use crate::snapshot::{ErrorKind, Limits, Repository, Snapshots};
 use crate::turn;
 use crate::upstream::{self, Upstream, Whole};
@@ -243,6 +244,7 @@ async fn healthy(awake: &Awake) -> Result<(), Failure> {
         answered = timeout(Duration::from_secs(seconds.into()), answers) => answered
             .map_err(|_| not_ready(format!("the agent was not ready after {seconds} s"))),
         end = awake.agent_ended() => Err(not_ready(describe(end))),
+        why = room::outgrown(awake, room::AT_WORK) => Err(not_ready(why)),
         () = awake.link.lost() => Err(link::Error::Lost.into()),
     }
 }

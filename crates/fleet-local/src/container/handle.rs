@@ -1,6 +1,7 @@
 //! One running container, as the fleet holds it.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -77,10 +78,10 @@ impl Container {
             exit = self.process.wait() => exit?,
             () = self.read_output() => self.process.wait().await?,
         };
-        // What it said last is in the pipe already.
+        // What it said last is in the pipe already, which the async runtime need not know yet: it is asked itself.
         if let Ok(output) = self.output.try_lock() {
             let mut buffer = [0; 1024];
-            while let Ok(count @ 1..) = output.try_read(&mut buffer) {
+            while let Ok(count @ 1..) = rustix::io::read(output.as_fd(), &mut buffer) {
                 self.keep(&buffer[..count]);
             }
         }

@@ -27,7 +27,7 @@ pub use cgroup::Usage;
 pub use error::Error;
 pub use handle::Container;
 pub use maker::container_main;
-pub use process::{Exit, Process};
+pub use process::Exit;
 pub use runtime::{Isolation, Options, Runtime};
 pub use spec::{
     CONTAINER_USER, ContainerId, ContainerSpec, EXECUTABLE, HostIds, InvalidContainerId, Limit,

@@ -22,7 +22,7 @@ pub enum Exit {
 
 /// A child of this process. Dropping it kills it.
 #[derive(Debug)]
-pub struct Process {
+pub(super) struct Process {
     pid: Pid,
     descriptor: AsyncFd<OwnedFd>,
     exit: OnceCell<Exit>,
@@ -40,7 +40,7 @@ impl Process {
     }
 
     /// Its number on the host.
-    pub fn pid(&self) -> i32 {
+    pub(super) fn pid(&self) -> i32 {
         self.pid.as_raw_nonzero().get()
     }
 
@@ -48,7 +48,7 @@ impl Process {
     ///
     /// # Cancel safety
     /// May be dropped and called again, also by several at once.
-    pub async fn wait(&self) -> Result<Exit, Error> {
+    pub(super) async fn wait(&self) -> Result<Exit, Error> {
         let wait = async {
             loop {
                 let mut ready = self
@@ -66,7 +66,7 @@ impl Process {
     }
 
     /// Sends SIGKILL, unless it has ended.
-    pub fn kill(&self) -> Result<(), Error> {
+    pub(super) fn kill(&self) -> Result<(), Error> {
         match rustix::process::pidfd_send_signal(self.descriptor.as_fd(), Signal::KILL) {
             Err(Errno::SRCH) => Ok(()),
             other => other.doing(|| format!("killing process {}", self.pid)),

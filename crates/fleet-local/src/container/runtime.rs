@@ -17,7 +17,7 @@ use super::error::{Doing, Error};
 use super::handle::{Container, remove_traces};
 use super::host::privileged;
 use super::maker::{Answer, CREATE, PROBE, Request};
-use super::process::{Exit, Process, open_process};
+use super::process::{Exit, open_process};
 use super::record::Record;
 use super::spec::{ContainerId, ContainerSpec, EXECUTABLE, HostIds, Limit, Limits, RootKind};
 
@@ -198,25 +198,11 @@ impl Runtime {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log);
-        self.spawn_child(command).await
-    }
-
-    /// Starts a process that belongs to us, such as a sidecar, on the thread that lives as long as this
-    /// runtime: a death signal that the process sets (`PR_SET_PDEATHSIG`) follows the parent *thread*, and
-    /// a thread of a pool may end at any time.
-    pub async fn spawn(&self, command: Command) -> Result<Process, Error> {
-        let child = self.spawn_child(command).await?;
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-        Process::watch(pid.ok_or_else(|| Error::NoAnswer("no process number".into()))?)
-    }
-
-    async fn spawn_child(&self, command: Command) -> Result<Child, Error> {
-        let program = command.get_program().display().to_string();
         let (answer, child) = tokio::sync::oneshot::channel();
         let starter = &self.inner.starter;
         starter.send((command, answer)).map_err(|_| Error::Closed)?;
         let child = child.await.map_err(|_| Error::Closed)?;
-        child.doing(|| format!("starting {program}"))
+        child.doing(|| format!("starting {}", executable.display()))
     }
 
     /// Finds out by starting a container what isolation is possible here.

@@ -117,6 +117,7 @@ impl Maker {
         if let Some((user, group)) = owned_by {
             sidecar.uid(user).gid(group);
         }
+        // It dies with the thread that starts it: one of the async runtime's own, which live as long as this process.
         let child = sidecar.spawn().map_err(PodError::Sidecar)?;
         let reference = PodRef {
             name,

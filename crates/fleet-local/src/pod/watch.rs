@@ -1,6 +1,6 @@
 //! Watches one pod from its first process to its last trace, and says what is seen.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use super::make::AgentStart;
 use super::{Assigned, SharedGround};
 use crate::call::Sidecar;
 use crate::container::Container;
+use crate::leftovers;
 use crate::removal;
 
 /// Between questions to a sidecar that gives no answer though it lives.
@@ -111,7 +112,7 @@ impl Watched {
             (agent, ending)
         };
         let committed = heard.as_ref().is_some_and(|hello: &Hello| hello.committed);
-        let log = end_agent(agent).await;
+        let log = end_agent(agent, &dir).await;
         let (ending, reason) = ending;
         if ending == Ending::Died {
             tracing::warn!(pod = %uid, reason, log, "a pod died");
@@ -167,7 +168,7 @@ async fn agent_ended(agent: Option<&mut Agent>) {
 }
 
 /// Ends what is left of the agent and gives what it said last.
-async fn end_agent(agent: Option<Agent>) -> String {
+async fn end_agent(agent: Option<Agent>, dir: &Path) -> String {
     match agent {
         Some(Agent::Container(container)) => {
             // The shim ends by itself when its sidecar has; the kernel ends the rest.
@@ -183,6 +184,10 @@ async fn end_agent(agent: Option<Agent>) -> String {
                 .is_err()
             {
                 let _ = child.kill().await;
+            }
+            // Who kills sidecar and shim at once leaves nobody that knows the agent.
+            if let Err(error) = leftovers::end_processes(dir).await {
+                tracing::error!(%error, "an agent's processes could not be ended");
             }
             String::new()
         }

@@ -14,6 +14,7 @@ mod inside;
 mod isolation;
 mod life;
 mod limits;
+mod pods;
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -31,6 +32,8 @@ fn main() -> ExitCode {
         Some("container") => container_main(words),
         Some("inside") => inside::run(words),
         Some("leaver") => life::leaver(words),
+        Some("sidecar") => pods::sidecar(),
+        Some("shim") => pods::shim(),
         filter => {
             let all_passed = run_all(filter.filter(|word| !word.starts_with('-')));
             if all_passed {
@@ -75,6 +78,7 @@ async fn run_round(filter: Option<&str>) -> bool {
     tests.extend(limits::tests());
     tests.extend(life::tests());
     tests.extend(images::tests());
+    tests.extend(pods::tests());
     for (name, test) in tests {
         if filter.is_some_and(|filter| !name.contains(filter)) {
             continue;

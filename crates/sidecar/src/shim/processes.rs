@@ -95,7 +95,8 @@ impl Processes {
         Err(io::Error::other("the agent's processes cannot be ended"))
     }
 
-    fn list(&self) -> io::Result<HashSet<Pid>> {
+    /// Each that there is now.
+    pub(super) fn list(&self) -> io::Result<HashSet<Pid>> {
         let mut all = Vec::new();
         for entry in fs::read_dir("/proc")? {
             let name = entry?.file_name();
@@ -143,7 +144,7 @@ pub(super) fn reap_one() -> io::Result<Option<(Pid, End)>> {
 }
 
 /// The fields of `/proc/…/stat` after the name (proc(5)): state, parent …
-fn after_name(stat: &str) -> impl Iterator<Item = &str> {
+pub(super) fn after_name(stat: &str) -> impl Iterator<Item = &str> {
     stat.rsplit_once(')')
         .map_or("", |(_, rest)| rest)
         .split_whitespace()

@@ -42,6 +42,11 @@ pub(crate) enum Order {
     KillAll,
     /// Asks the agent to end.
     Terminate,
+    /// What is held of files that have no name any more; answered by [`Report::Held`].
+    Held {
+        /// The workspace.
+        folder: PathBuf,
+    },
 }
 
 /// An agent to start.
@@ -95,6 +100,11 @@ pub(crate) enum Report {
     Started {
         /// Its process id, as the shim sees it.
         pid: i32,
+    },
+    /// So many bytes are held on the disk.
+    Held {
+        /// All bits set: more than can be seen.
+        bytes: u64,
     },
     /// The agent ended.
     Exited {

@@ -2,7 +2,7 @@
 //! agent, and that every process it starts inherits and cannot leave.
 //!
 //! A list of what is refused, after Docker's default profile: what makes namespaces and mounts, looks into
-//! other processes, loads code into the kernel, or is a large and little-used part of it. Everything
+//! other processes or hides from them, loads code into the kernel, or is a large and little-used part of it. Everything
 //! refused answers `EPERM`, but `clone3`, whose flags lie in memory where a filter cannot look: it answers
 //! `ENOSYS`, and C libraries fall back to `clone`. Knows nothing of agents.
 
@@ -174,9 +174,32 @@ fn absent() -> Rules {
 fn refused() -> Result<Rules, seccompiler::BackendError> {
     let mut rules: Rules = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
     let mut flags: Vec<_> = NAMESPACES.to_vec();
-    rules.insert(libc::SYS_clone, any_flag(&flags)?);
-    flags.push(TIME_NAMESPACE);
+    // Threads with descriptors of their own would have to be looked at one by one (`held`).
+    let mut with_own_files = any_flag(&flags)?;
+    let own_files = SeccompCmpOp::MaskedEq(mask(libc::CLONE_THREAD | libc::CLONE_FILES));
+    with_own_files.push(SeccompRule::new(vec![argument(
+        0,
+        own_files,
+        libc::CLONE_THREAD,
+    )?])?);
+    rules.insert(libc::SYS_clone, with_own_files);
+    flags.extend([TIME_NAMESPACE, libc::CLONE_FILES]);
     rules.insert(libc::SYS_unshare, any_flag(&flags)?);
+    let flag = libc::CLOSE_RANGE_UNSHARE.cast_signed();
+    let unshare = argument(2, SeccompCmpOp::MaskedEq(mask(flag)), flag)?;
+    rules.insert(
+        libc::SYS_close_range,
+        vec![SeccompRule::new(vec![unshare])?],
+    );
+    // Nor may a process hide what it holds.
+    let undumpable = [
+        argument(0, SeccompCmpOp::Eq, libc::PR_SET_DUMPABLE)?,
+        argument(1, SeccompCmpOp::Eq, 0)?,
+    ];
+    rules.insert(
+        libc::SYS_prctl,
+        vec![SeccompRule::new(undumpable.to_vec())?],
+    );
     let other_family = FAMILIES
         .iter()
         .map(|family| argument(0, SeccompCmpOp::Ne, *family));
@@ -199,10 +222,14 @@ fn refused() -> Result<Rules, seccompiler::BackendError> {
 /// One rule for each flag: a call matches if any of them is set in its first argument.
 fn any_flag(flags: &[libc::c_int]) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
     let rule = |flag: &libc::c_int| {
-        let set = SeccompCmpOp::MaskedEq(u64::from(flag.unsigned_abs()));
+        let set = SeccompCmpOp::MaskedEq(mask(*flag));
         SeccompRule::new(vec![argument(0, set, *flag)?])
     };
     flags.iter().map(rule).collect()
+}
+
+fn mask(flags: libc::c_int) -> u64 {
+    flags.unsigned_abs().into()
 }
 
 fn argument(
@@ -210,8 +237,7 @@ fn argument(
     comparison: SeccompCmpOp,
     value: libc::c_int,
 ) -> Result<SeccompCondition, seccompiler::BackendError> {
-    let value = u64::from(value.unsigned_abs());
-    SeccompCondition::new(index, SeccompCmpArgLen::Dword, comparison, value)
+    SeccompCondition::new(index, SeccompCmpArgLen::Dword, comparison, mask(value))
 }
 
 #[cfg(test)]
@@ -278,6 +304,30 @@ mod tests {
         ] {
             let refused = filtered(|| socket(family, SocketType::STREAM, None).unwrap_err());
             assert_eq!(refused, Errno::PERM, "{family:?}");
+        }
+    }
+
+    #[test]
+    fn no_process_hides_what_it_holds() {
+        use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+        filtered(|| {
+            let hidden = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+            assert_eq!(hidden, Err(Errno::PERM));
+            set_dumpable_behavior(DumpableBehavior::Dumpable).unwrap();
+        });
+        let thread = libc::CLONE_THREAD | libc::CLONE_VM | libc::CLONE_SIGHAND;
+        for call in [
+            format!("{}, {}", libc::SYS_unshare, libc::CLONE_FILES),
+            format!("{}, {thread}, 0, 0, 0, 0", libc::SYS_clone),
+            format!(
+                "{}, 100, 100, {}",
+                libc::SYS_close_range,
+                libc::CLOSE_RANGE_UNSHARE
+            ),
+        ] {
+            let line = format!("perl -e 'print syscall({call}), q( ), $! + 0'");
+            let refused = format!("-1 {}", libc::EPERM);
+            assert_eq!(filtered(|| shell(&line)), refused, "{call}");
         }
     }
 

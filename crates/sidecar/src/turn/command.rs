@@ -20,8 +20,7 @@ const SETTLE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Runs a turn.
 pub(super) async fn run(awake: &Awake, attempt: &Attempt, order: &TurnRequest) -> Outcome {
-    let seen = awake.pod.options.agent_workspace.as_ref();
-    let more = inbox::environment(seen.unwrap_or(&awake.pod.options.workspace), order);
+    let more = inbox::environment(awake.folder(), order);
     let started = awake.link.start(awake.wanted(Pipes::Talk, more)).await;
     let (pid, pipes) = match started {
         Ok(started) => started,

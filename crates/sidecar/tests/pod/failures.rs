@@ -75,6 +75,40 @@ async fn an_agent_that_fills_its_workspace_is_ended() {
 }
 
 #[tokio::test]
+async fn room_that_has_no_name_any_more_counts_while_it_is_held() {
+    let mapped = format!(
+        "perl -e 'open F, q(+>big); print F q(x) x 20_000_000; unlink q(big); \
+            syscall({}, 0, 20_000_000, 1, 2, fileno F, 0); close F; sleep 600'",
+        libc::SYS_mmap
+    );
+    let opened = "exec 3>big; rm big; head -c 20000000 /dev/zero >&3; sleep 600";
+    // Over before anybody has looked: what is left of it holds on.
+    let quick = format!("{opened} >/dev/null 2>&1 &");
+    for script in [opened, &mapped, &quick] {
+        let mut class = talkative();
+        class.resources.ephemeral_storage.0 = 4 << 20;
+        let mut pod = Pod::ready(class).await;
+        let code = failure(&mut pod, &format!("sh {script}")).await;
+        assert_eq!(code, FailureCode::WorkspaceLimit, "{script}");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_fills_its_workspace_while_nobody_asks_is_ended() {
+    let mut class = talkative();
+    class.resources.ephemeral_storage.0 = 4 << 20;
+    let mut pod = Pod::ready(class).await;
+    let later = "(read go < begin; head -c 20000000 /dev/zero > big; sleep 600) >/dev/null 2>&1 &";
+    pod.said(&format!("sh mkfifo begin; {later}")).await;
+    let begin = pod.workspace("begin");
+    // Opened when the other end is.
+    let begun = tokio::task::spawn_blocking(move || fs::write(begin, "go"));
+    begun.await.expect("joined").expect("written");
+    assert_eq!(pod.exit().await, Exit::SnapshotRefused);
+    assert!(wait(&mut pod.shim).await.success());
+}
+
+#[tokio::test]
 async fn a_refused_snapshot_fails_the_turn() {
     let mut pod = Pod::ready(talkative()).await;
     let refusal = r#"{"limit": {"what": "files", "limit": 5}}"#;

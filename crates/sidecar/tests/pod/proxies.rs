@@ -1,9 +1,11 @@
 //! The ways out of a pod, and the way in.
 
+use carrel_sidecar::Exit;
 use futures::{SinkExt, StreamExt};
 use reqwest::Method;
 use serde_json::Value;
 use tokio::net::UnixStream;
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use crate::pod::{Pod, command, talkative};
@@ -57,9 +59,7 @@ async fn the_agents_own_server_is_reached_without_our_token() {
     assert_eq!(answer.status(), 502);
 }
 
-#[tokio::test]
-async fn a_websocket_to_the_agent_stays_open_and_counts_as_activity() {
-    let pod = Pod::ready(talkative()).await;
+async fn websocket(pod: &Pod) -> WebSocketStream<UnixStream> {
     let stream = UnixStream::connect(pod.path("s.sock"))
         .await
         .expect("connected");
@@ -73,9 +73,16 @@ async fn a_websocket_to_the_agent_stays_open_and_counts_as_activity() {
         .headers()["authorization"]
         .clone();
     request.headers_mut().insert("authorization", token);
-    let (mut socket, _) = tokio_tungstenite::client_async(request, stream)
+    let (socket, _) = tokio_tungstenite::client_async(request, stream)
         .await
         .expect("a websocket");
+    socket
+}
+
+#[tokio::test]
+async fn a_websocket_to_the_agent_stays_open_and_counts_as_activity() {
+    let pod = Pod::ready(talkative()).await;
+    let mut socket = websocket(&pod).await;
     for text in ["one", "two"] {
         socket.send(text.into()).await.expect("sent");
         let back = socket.next().await.expect("a message").expect("read");
@@ -89,6 +96,16 @@ async fn a_websocket_to_the_agent_stays_open_and_counts_as_activity() {
     tokio::time::timeout(crate::pod::LONG, waits)
         .await
         .expect("it is quiet again");
+}
+
+#[tokio::test]
+async fn one_that_is_awake_too_long_sleeps_although_a_websocket_is_open() {
+    let mut class = talkative();
+    class.idle.max_awake_seconds = 1;
+    let mut pod = Pod::ready(class).await;
+    let mut socket = websocket(&pod).await;
+    socket.send("kept open".into()).await.expect("sent");
+    assert_eq!(pod.exit().await, Exit::Clean);
 }
 
 #[tokio::test]

@@ -84,7 +84,8 @@ async fn room_that_has_no_name_any_more_counts_while_it_is_held() {
     let opened = "exec 3>big; rm big; head -c 20000000 /dev/zero >&3; sleep 600";
     // Over before anybody has looked: what is left of it holds on.
     let quick = format!("{opened} >/dev/null 2>&1 &");
-    for script in [opened, &mapped, &quick] {
+    let homeless = "exec 3>big; head -c 20000000 /dev/zero >&3; rm -r $PWD; sleep 600";
+    for script in [opened, &mapped, &quick, homeless] {
         let mut class = talkative();
         class.resources.ephemeral_storage.0 = 4 << 20;
         let mut pod = Pod::ready(class).await;

@@ -178,8 +178,22 @@ pub(crate) fn known(
     )
 }
 
+/// What a caller may who pays for nothing: no reservation compares its epoch with the fence, so this does.
+pub(crate) async fn current_policy(
+    shared: &Shared,
+    caller: &Caller,
+) -> Result<Option<Policy>, Failure> {
+    if let Caller::Learner { learner, epoch } = caller {
+        let refused_by = shared.ports.ledger.pass_fence(learner, *epoch).await;
+        if let Some(fence) = refused_by.map_err(|error| spend::unavailable(&error))? {
+            return Err(spend::stale(fence));
+        }
+    }
+    policy(shared, caller).await
+}
+
 /// What the caller may; `None` for one without bounds.
-pub(crate) async fn policy(shared: &Shared, caller: &Caller) -> Result<Option<Policy>, Failure> {
+async fn policy(shared: &Shared, caller: &Caller) -> Result<Option<Policy>, Failure> {
     let Caller::Learner { learner, .. } = caller else {
         return Ok(None);
     };

@@ -23,7 +23,7 @@ pub(crate) enum Caller {
     Desk,
 }
 
-/// Finds out who calls. The fence is the store's to decide, when money is reserved.
+/// Finds out who calls. The fence is the store's to decide.
 pub(crate) fn identify(
     headers: &HeaderMap,
     peer: Option<IpAddr>,

@@ -7,7 +7,7 @@ use futures::TryStreamExt as _;
 use serde_json::{Value, json};
 
 use crate::answer::{self, Refusal};
-use crate::call::{Incoming, known, policy};
+use crate::call::{Incoming, current_policy, known};
 use crate::options::Options;
 use crate::routing::{self, Place};
 use crate::service::{Service, Shared};
@@ -18,7 +18,7 @@ pub(crate) async fn models(service: Service, incoming: Incoming) -> Result<Respo
     let shared = service.shared.clone();
     let options = shared.options();
     let caller = known(&shared, &options, &incoming)?;
-    let policy = policy(&shared, &caller).await?;
+    let policy = current_policy(&shared, &caller).await?;
     let names = routing::names(&options.routes, policy.as_ref());
     let usable = names
         .into_iter()
@@ -52,7 +52,7 @@ pub(crate) async fn count_tokens(
     let parsed = Request::parse_to_count(&incoming.body);
     let mut request =
         parsed.map_err(|error| Failure::new(Kind::InvalidRequest, error.to_string()))?;
-    let policy = policy(&shared, &caller).await?;
+    let policy = current_policy(&shared, &caller).await?;
     let routed = routing::resolve(
         request.model(),
         Dialect::Anthropic,

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use carrel_llm::{Dialect, PriceTable};
+use rand::seq::IndexedRandom as _;
 use secrecy::SecretString;
 
 /// The name of the built-in stand-in provider; no configured one may take it.
@@ -51,8 +52,15 @@ pub struct Provider {
     pub dialect: Dialect,
     /// Anthropic: up to, without, `/v1`. OpenAI: up to and with `/v1`.
     pub base_url: String,
-    /// Keys; the first is used. None: nobody is billed there.
+    /// Keys; each call takes one of them by chance. None: nobody is billed there.
     pub keys: Vec<SecretString>,
+}
+
+impl Provider {
+    /// The key for one call.
+    pub(crate) fn key(&self) -> Option<&SecretString> {
+        self.keys.choose(&mut rand::rng())
+    }
 }
 
 /// Route names, each with its targets in order.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use carrel_core::class::{Budget, OnExhausted};
-use carrel_core::{NanoUsd, ReservationId};
+use carrel_core::{Epoch, NanoUsd, ReservationId};
 use carrel_llm::budget::{self, Exhausted};
 use carrel_llm::fit::{self, Ask, Fit};
 use carrel_llm::meter::Meter;
@@ -194,9 +194,7 @@ async fn reserve(
                 }
             }
             Reserved::StaleEpoch { fence } => {
-                let message =
-                    format!("stale_epoch: this incarnation was replaced; the fence is at {fence}");
-                return Err(Failure::new(Kind::StaleEpoch, message).into());
+                return Err(stale(fence).into());
             }
             Reserved::NoLearner => {
                 let failure =
@@ -223,6 +221,12 @@ fn tightest(budget: &Budget) -> Option<NanoUsd> {
         (Some(day), Some(month)) => Some(day.min(month)),
         (day, month) => day.or(month),
     }
+}
+
+/// The incarnation was replaced.
+pub(crate) fn stale(fence: Epoch) -> Failure {
+    let message = format!("stale_epoch: this incarnation was replaced; the fence is at {fence}");
+    Failure::new(Kind::StaleEpoch, message)
 }
 
 /// The store is away.

@@ -8,7 +8,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::metrics::CallResult;
 use crate::options::{Provider, Target, Timeouts};
@@ -48,7 +48,7 @@ pub(crate) struct Answer {
     pub(crate) is_stream: bool,
     pub(crate) body: BoxStream<'static, Result<Bytes, Error>>,
     /// What must never be shown to a client.
-    pub(crate) secret: Option<secrecy::SecretString>,
+    pub(crate) secret: Option<SecretString>,
 }
 
 /// Why there is no answer. Holds no URL, no header and no body.
@@ -111,6 +111,7 @@ pub(crate) async fn send(
     request: &Request,
 ) -> Result<Answer, Error> {
     let provider = sending.provider;
+    let key = provider.key();
     let wait = if request.streams() {
         timeouts.first_byte
     } else {
@@ -118,7 +119,7 @@ pub(crate) async fn send(
     };
     let sent = client
         .post(url(provider, sending.path, sending.is_beta))
-        .headers(headers(sending, request.streams()))
+        .headers(headers(sending, key, request.streams()))
         .body(request.to_body())
         .send();
     let response = match tokio::time::timeout(wait, sent).await {
@@ -158,7 +159,7 @@ pub(crate) async fn send(
         status,
         headers: returned.collect(),
         is_stream,
-        secret: provider.keys.first().cloned(),
+        secret: key.cloned(),
         body: response
             .bytes_stream()
             .map(|piece| piece.map_err(|_| Error::Broken))
@@ -182,7 +183,7 @@ fn url(provider: &Provider, path: Path, is_beta: bool) -> String {
     }
 }
 
-fn headers(sending: &Sending<'_>, streams: bool) -> HeaderMap {
+fn headers(sending: &Sending<'_>, key: Option<&SecretString>, streams: bool) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for name in FORWARDED {
         if let Some(value) = sending.headers.get(name) {
@@ -207,7 +208,7 @@ fn headers(sending: &Sending<'_>, streams: bool) -> HeaderMap {
         USER_AGENT,
         HeaderValue::from_static(concat!("carrel/", env!("CARGO_PKG_VERSION"))),
     );
-    if let Some(key) = provider.keys.first() {
+    if let Some(key) = key {
         // Anthropic itself knows API keys by this header; the others that speak its dialect want a bearer.
         let is_anthropic =
             provider.dialect == Dialect::Anthropic && provider.base_url.contains(".anthropic.com");

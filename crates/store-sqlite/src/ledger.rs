@@ -1,7 +1,7 @@
 //! Money: a reservation is held against the budgets' accounts until it is settled, once.
 
 use carrel_core::event::EventBody;
-use carrel_core::{ClassName, LearnerId, NanoUsd, ReservationId, TurnId};
+use carrel_core::{ClassName, Epoch, LearnerId, NanoUsd, ReservationId, TurnId};
 use carrel_store::ledger::{NewReservation, Period, Reserved, Settlement, UsageBy, UsageRow};
 use carrel_store::{Ledger, Result};
 use jiff::Timestamp;
@@ -53,6 +53,16 @@ struct Room {
 }
 
 impl SqliteStore {
+    async fn refused_by(&self, learner: &LearnerId, epoch: Epoch) -> Inner<Option<Epoch>> {
+        let mut write = self.write().await?;
+        let refused_by = match write.pass_fence(learner, Some(epoch)).await? {
+            AtFence::Stale(fence) => Some(fence),
+            AtFence::Current(_) | AtFence::NoLearner => None,
+        };
+        write.commit().await?;
+        Ok(refused_by)
+    }
+
     async fn hold(&self, new: &NewReservation, now: Timestamp) -> Inner<Reserved> {
         let mut write = self.write().await?;
         let class = match write.pass_fence(&new.learner, new.epoch).await? {
@@ -246,6 +256,12 @@ async fn count(
 impl Ledger for SqliteStore {
     async fn reserve(&self, new: &NewReservation, now: Timestamp) -> Result<Reserved> {
         self.hold(new, now).await.map_err(during("reserving money"))
+    }
+
+    async fn pass_fence(&self, learner: &LearnerId, epoch: Epoch) -> Result<Option<Epoch>> {
+        self.refused_by(learner, epoch)
+            .await
+            .map_err(during("comparing an epoch with the fence"))
     }
 
     async fn settle(

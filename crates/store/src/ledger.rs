@@ -162,6 +162,10 @@ pub trait Ledger: Send + Sync {
     /// Drops the read model of usage and folds it anew from the events.
     async fn rebuild_usage(&self) -> Result<()>;
 
+    /// An incarnation asks for what costs nothing: a higher epoch raises the fence; a lower one is refused by the fence that
+    /// is returned.
+    async fn pass_fence(&self, learner: &LearnerId, epoch: Epoch) -> Result<Option<Epoch>>;
+
     /// The class of a learner, for its policy. `None`: no such learner.
     async fn class_of(&self, learner: &LearnerId) -> Result<Option<ClassName>>;
 }

@@ -57,6 +57,28 @@ async fn a_stale_incarnation_is_refused_and_told_not_to_retry() {
 }
 
 #[tokio::test]
+async fn a_stale_incarnation_counts_no_tokens_and_sees_no_models() {
+    let stage = quiet().await;
+    stage.enrol("ada", Budget::default(), &[]).await;
+    let (old, new) = (stage.token("ada", Epoch(7)), stage.token("ada", Epoch(8)));
+    let count = "/v1/messages/count_tokens";
+    let body = messages("demo/tutor", 100, false).to_string();
+    assert_eq!(stage.post(count, &old, body.clone()).await.status(), 200);
+    // What a newer one asks raises the fence, whatever it asks.
+    assert_eq!(stage.models(&new).await.status(), 200);
+    for older in [
+        stage.post(count, &old, body.clone()).await,
+        stage.models(&old).await,
+    ] {
+        assert_eq!(older.status(), 409);
+        assert_eq!(header(&older, "x-should-retry"), "false");
+        let body = older.text().await.unwrap();
+        assert!(body.contains("stale_epoch"), "{body}");
+    }
+    assert_eq!(stage.post(count, &new, body).await.status(), 200);
+}
+
+#[tokio::test]
 async fn foreign_tokens_and_none_are_refused_and_told_not_to_retry() {
     let stage = quiet().await;
     stage.enrol("bob", Budget::default(), &[]).await;
@@ -82,14 +104,7 @@ async fn foreign_tokens_and_none_are_refused_and_told_not_to_retry() {
             .await;
         assert_eq!(response.status(), 401, "{token}");
         assert_eq!(header(&response, "x-should-retry"), "false");
-        let models = stage
-            .client
-            .get(format!("{}/v1/models", stage.url))
-            .bearer_auth(token)
-            .send()
-            .await
-            .unwrap();
-        assert_eq!(models.status(), 401);
+        assert_eq!(stage.models(token).await.status(), 401);
     }
 }
 
@@ -135,11 +150,7 @@ async fn models_are_those_that_the_caller_can_use() {
     let stage = quiet().await;
     stage.enrol("cat", Budget::default(), &["demo/*"]).await;
     let list = async |bearer: &str| {
-        let request = stage
-            .client
-            .get(format!("{}/v1/models", stage.url))
-            .bearer_auth(bearer);
-        let list: Value = request.send().await.unwrap().json().await.unwrap();
+        let list: Value = stage.models(bearer).await.json().await.unwrap();
         let ids = list["data"]
             .as_array()
             .unwrap()

@@ -1,10 +1,11 @@
 //! Providers that refuse, lie, stall or are not there.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use carrel_core::NanoUsd;
 use carrel_core::class::Budget;
-use carrel_testkit::provider::{Gate, Provider, Scene, Step};
+use carrel_testkit::provider::{Gate, Provider, Scene, Step, Used, anthropic_whole};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -46,6 +47,39 @@ async fn a_provider_that_cannot_be_reached_fails_in_the_clients_dialect() {
     let body: Value = response.json().await.unwrap();
     assert_eq!(body["error"]["code"], "upstream_unreachable");
     assert_eq!(stage.spent("bea").await.cost_nano_usd, NanoUsd::ZERO);
+}
+
+#[tokio::test]
+async fn every_key_of_a_provider_is_used() {
+    const CALLS: usize = 64;
+    let used = Used {
+        input: 2,
+        output: 3,
+    };
+    let scene = || Scene::json(200, &anthropic_whole("hi", used));
+    let provider = Provider::playing((0..CALLS).map(|_| scene()))
+        .await
+        .unwrap();
+    let mut options = options(provider.url());
+    options.providers[0].keys = vec![PROVIDER_KEY.into(), "sk-provider-other".into()];
+    let stage = Stage::set(options).await;
+    stage.enrol("dot", Budget::default(), &[]).await;
+    for _ in 0..CALLS {
+        let body = messages("default", 100, false);
+        assert_eq!(stage.call("dot", "/v1/messages", &body).await.status(), 200);
+    }
+    let keys: BTreeSet<_> = provider
+        .recorded()
+        .iter()
+        .map(|recorded| {
+            recorded.headers["authorization"]
+                .to_str()
+                .unwrap()
+                .to_owned()
+        })
+        .collect();
+    let all = [PROVIDER_KEY, "sk-provider-other"].map(|key| format!("Bearer {key}"));
+    assert_eq!(keys, BTreeSet::from(all));
 }
 
 #[tokio::test]

@@ -165,6 +165,16 @@ impl Stage {
         request.body(body).send().await.unwrap()
     }
 
+    pub(crate) async fn models(&self, bearer: &str) -> reqwest::Response {
+        let url = format!("{}/v1/models", self.url);
+        self.client
+            .get(url)
+            .bearer_auth(bearer)
+            .send()
+            .await
+            .unwrap()
+    }
+
     /// What the ledger has of a learner.
     pub(crate) async fn spent(&self, name: &str) -> UsageRow {
         let (since, until) = (

@@ -271,6 +271,23 @@ pub async fn a_reservation_below_the_fence_is_refused(store: SharedStore) {
     assert_eq!(held(&store, &reservation(&ada, 100), at(2)).await, 0);
 }
 
+pub async fn what_costs_nothing_passes_the_fence_too(store: SharedStore) {
+    let ada = learner(&store, "ada").await;
+    let refused_by = async |epoch| {
+        store
+            .pass_fence(&ada, Epoch(epoch))
+            .await
+            .expect("answered")
+    };
+    assert_eq!(refused_by(5).await, None);
+    assert_eq!(refused_by(4).await, Some(Epoch(5)), "it was not raised");
+    assert_eq!(refused_by(5).await, None);
+    let mut new = reservation(&ada, 1);
+    new.epoch = Some(Epoch(4));
+    let answer = store.reserve(&new, at(1)).await.expect("answered");
+    assert_eq!(answer, Reserved::StaleEpoch { fence: Epoch(5) });
+}
+
 /// Three days of two learners with two models; `bob` changes class in between.
 async fn three_days(store: &SharedStore) -> (LearnerId, LearnerId) {
     let (ada, bob) = (learner(store, "ada").await, learner(store, "bob").await);

@@ -90,6 +90,7 @@ macro_rules! store_suite {
                 orphans_are_settled_at_what_was_reserved
                 a_turn_used_what_was_reserved_or_settled_while_it_ran
                 a_reservation_below_the_fence_is_refused
+                what_costs_nothing_passes_the_fence_too
                 usage_is_summed_by_every_key
                 usage_rebuilds_equal;
             learners: making_a_learner_twice_makes_one

@@ -92,7 +92,17 @@ async fn a_learner_asleep_has_no_process_and_wakes_where_it_was() -> anyhow::Res
         awake["epoch"].as_u64() > asleep["epoch"].as_u64(),
         "{asleep} {awake}"
     );
-    assert_eq!(api.reply("ada", "count").await?, "2");
+    let accepted = api.post("ada", "count", "again").await?;
+    let turn = eventually("the turn is done", Duration::from_secs(20), || async {
+        let turn = api.turn("ada", &accepted.turn).await?;
+        Ok((turn["state"] == "done").then_some(turn))
+    })
+    .await?;
+    assert_eq!(turn["reply"]["text"], "2");
+    for stage in ["agent", "snapshot"] {
+        let took = turn["timing_ms"][stage].as_u64();
+        assert!(took > Some(0), "{stage}: {turn}");
+    }
     Ok(())
 }
 

@@ -80,7 +80,7 @@ pub(crate) async fn run(awake: &mut Awake, attempt: &Attempt) -> Verdict {
     let ended = Instant::now();
     // Nobody has to hear it.
     let _ = attempt.mark(Frame::Snapshotting);
-    let result = conclude(awake, attempt, stopped, &paths, timing, ended).await;
+    let result = conclude(awake, attempt, stopped, &paths, timing).await;
     timing.snapshot = milliseconds(ended);
     match result {
         Ok((answer, reply)) => Verdict::Committed(Frame::Committed {
@@ -167,8 +167,7 @@ async fn conclude(
     attempt: &Attempt,
     stopped: bool,
     paths: &[ReplyPath],
-    mut timing: PodTiming,
-    ended: Instant,
+    timing: PodTiming,
 ) -> Result<(carrel_protocol::vault::CommitAnswer, Reply), Uncommitted> {
     awake.link.freeze().await?;
     if let Some(reason) = room::check_held(awake).await? {
@@ -184,7 +183,6 @@ async fn conclude(
         text: attempt.text(),
         files,
     };
-    timing.snapshot = milliseconds(ended);
     let result = TurnResult {
         stopped,
         reply: reply.clone(),

@@ -79,14 +79,18 @@ pub(crate) async fn commit(
         left_out = snapshot.skipped_special,
         "snapshot taken"
     );
-    let (turn_id, result) = turn.unzip();
+    let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let (turn_id, mut result) = turn.unzip();
+    if let Some(result) = &mut result {
+        result.timing.snapshot = took_ms;
+    }
     let request = CommitRequest {
         epoch: awake.assignment.epoch,
         generation: awake.head.generation.next(),
         parent_snapshot_id: awake.head.snapshot_id.clone(),
         snapshot_id: snapshot.snapshot_id,
         figures: SnapshotFigures {
-            took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            took_ms,
             new_bytes: snapshot.new_bytes,
             total_bytes: snapshot.total_bytes,
         },

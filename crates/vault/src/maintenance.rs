@@ -9,6 +9,7 @@ use carrel_core::class::{ClassSpec, SnapshotPolicy};
 use carrel_core::learner::LearnerState;
 use carrel_core::{LearnerId, RepositoryId};
 use carrel_store::heads::GenerationRow;
+use futures::StreamExt as _;
 use jiff::SignedDuration;
 use rustic_core::PruneOptions;
 use tokio::sync::broadcast::error::RecvError;
@@ -30,6 +31,9 @@ const ERASED_GRACE: SignedDuration = SignedDuration::from_hours(25);
 /// Changes are gathered for so long before sleeping learners among them are looked at.
 const GATHER: Duration = Duration::from_secs(5);
 const ERASED_EVERY: Duration = Duration::from_hours(1);
+/// So many sleeping learners are looked after at once: a large repository holds up nobody, and turns keep their share of the
+/// vault's jobs.
+const AT_ONCE: usize = 2;
 
 /// What maintenance did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -144,13 +148,17 @@ impl Vault {
         .await
     }
 
-    /// Looks after sleeping learners whose rows change, and after what erasing left, until cancelled.
+    /// Looks after sleeping learners whose rows change, and after what erasing left, until cancelled; what runs then is let go
+    /// at once, at any point: like a kill it leaves valid repositories.
     pub async fn run(&self, cancel: CancellationToken) {
+        cancel.run_until_cancelled(self.look_after()).await;
+    }
+
+    async fn look_after(&self) {
         let mut changes = self.store().changes();
         let mut erased = tokio::time::interval(ERASED_EVERY);
         loop {
             tokio::select! {
-                () = cancel.cancelled() => return,
                 _ = erased.tick() => self.sweep_quietly().await,
                 change = changes.recv() => {
                     let mut learners = BTreeSet::new();
@@ -159,16 +167,14 @@ impl Vault {
                         Err(RecvError::Lagged(_)) => {}
                         Err(RecvError::Closed) => return,
                     }
-                    tokio::select! {
-                        () = cancel.cancelled() => return,
-                        () = tokio::time::sleep(GATHER) => {}
-                    }
+                    tokio::time::sleep(GATHER).await;
                     while let Ok(learner) = changes.try_recv() {
                         learners.insert(learner);
                     }
-                    for learner in learners {
-                        self.maintain_quietly(&learner).await;
-                    }
+                    let looks = futures::stream::iter(&learners);
+                    looks
+                        .for_each_concurrent(AT_ONCE, |learner| self.maintain_quietly(learner))
+                        .await;
                 }
             }
         }

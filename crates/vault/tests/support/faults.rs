@@ -1,10 +1,11 @@
 //! An object store that fails on demand, and counts.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
@@ -31,6 +32,10 @@ pub(crate) struct Faulty<T> {
 #[derive(Debug, Default)]
 pub(crate) struct Switch {
     fault: AtomicU8,
+    /// Below this nothing is ever listed.
+    pub(crate) stalled: Mutex<Option<Path>>,
+    /// Whether somebody has waited for such a list.
+    pub(crate) has_stalled: AtomicBool,
     /// Places written, each with whether it was create-only, in the order in which writing ended.
     pub(crate) written: Mutex<Vec<(String, bool)>>,
 }
@@ -95,6 +100,13 @@ impl<T: ObjectStore> ObjectStore for Faulty<T> {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let stalled = self.switch.stalled.lock().expect("not poisoned").clone();
+        if let (Some(stalled), Some(prefix)) = (stalled, prefix)
+            && prefix.prefix_matches(&stalled)
+        {
+            self.switch.has_stalled.store(true, Ordering::SeqCst);
+            return futures::stream::pending().boxed();
+        }
         self.inner.list(prefix)
     }
 

@@ -162,7 +162,8 @@ async fn all_folders_go(up: &Up) -> anyhow::Result<()> {
     let folder = run_dir(&up.data()).join("p");
     eventually(
         "the folders of ended pods are removed",
-        Duration::from_secs(30),
+        // Tens of thousands of folders, on a disk that others use.
+        Duration::from_mins(2),
         || async {
             let there = std::fs::read_dir(&folder)?.count();
             Ok((there <= pods(up.pid()).len()).then_some(()))

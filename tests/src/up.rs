@@ -207,7 +207,7 @@ async fn run(folder: &Path, first: Option<&str>) -> anyhow::Result<(Child, Value
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line).map(|_| line)
     });
-    let line = tokio::time::timeout(Duration::from_secs(30), line).await;
+    let line = tokio::time::timeout(Duration::from_mins(2), line).await;
     let ready: Option<Value> = line
         .ok()
         .and_then(|joined| joined.ok()?.ok())

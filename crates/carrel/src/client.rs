@@ -37,6 +37,10 @@ impl Client {
                     "with --server, name the admin token's file by --token-file",
                 )
             })?;
+            if !server.starts_with("http://") && !server.starts_with("https://") {
+                let message = format!("--server takes a URL, as in http://{server}");
+                return Err(Failure::new(Kind::Usage, message).into());
+            }
             let base = server.trim_end_matches('/').to_owned();
             return Ok(Self {
                 http,

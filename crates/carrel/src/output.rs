@@ -74,9 +74,13 @@ pub(crate) fn line(text: &str) -> anyhow::Result<()> {
 /// A piece of a line on stdout, at once.
 pub(crate) fn piece(text: &str) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    stdout.flush()?;
-    Ok(())
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
 }
 
 /// One line of talk on stderr.

@@ -58,7 +58,9 @@ pub(crate) fn identify(
     }
     match credential {
         Some(_) => refuse("the key is not known here"),
-        None => refuse("a learner's token or a router key is needed, as 'Authorization: Bearer …'"),
+        None => refuse(
+            "a key of 'router.keys' in carrel.yaml, the admin token or an incarnation's own token is needed, as 'Authorization: Bearer …'",
+        ),
     }
 }
 

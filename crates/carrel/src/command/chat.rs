@@ -37,7 +37,8 @@ pub(super) async fn run(
                 } else {
                     Kind::Failed
                 };
-                Err(Failure::new(kind, detail).into())
+                let message = format!("{detail} ('carrel learner logs {id}' says why)");
+                Err(Failure::new(kind, message).into())
             }
         };
     }

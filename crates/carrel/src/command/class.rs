@@ -2,6 +2,7 @@
 
 use carrel_core::class::ClassSpec;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::learner::segment;
 use crate::cli::{self, ClassCommand};
@@ -28,7 +29,14 @@ pub(super) async fn run(command: ClassCommand) -> anyhow::Result<()> {
             let class: Class = Client::find(&client)?
                 .get(&format!("/admin/v1/classes/{}", segment(&name)))
                 .await?;
-            output::one(&class, &name, &client)
+            // As 'class apply' takes it.
+            let document = json!({
+                "apiVersion": "carrel.dev/v1alpha1",
+                "kind": "LearnerClass",
+                "metadata": {"name": class.name},
+                "spec": class.spec,
+            });
+            output::one(&document, &name, &client)
         }
         ClassCommand::Apply { file, client } => apply(&file, &client).await,
     }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use carrel_protocol::gateway::LearnerList;
+use carrel_core::learner::LearnerState;
+use carrel_core::lifecycle::names;
+use carrel_protocol::gateway::{Learner, LearnerList};
 use reqwest::Method;
 
 use crate::cli;
@@ -135,7 +137,7 @@ async fn learners(server: &Client) -> Found {
             let failed: Vec<_> = list
                 .learners
                 .iter()
-                .filter(|learner| learner.state == carrel_core::learner::LearnerState::Failed)
+                .filter(|learner| cannot_start(learner))
                 .map(|learner| learner.id.to_string())
                 .collect();
             match failed.first() {
@@ -154,6 +156,13 @@ async fn learners(server: &Client) -> Found {
             next: "carrel learner ls".to_owned(),
         },
     }
+}
+
+/// Whether its pods cannot be made or do not live; also when nobody tries any more.
+fn cannot_start(learner: &Learner) -> bool {
+    let mut conditions = learner.conditions.iter();
+    learner.state == LearnerState::Failed
+        || conditions.any(|condition| condition.reason == names::GIVEN_UP)
 }
 
 async fn router_answers(router: &Client) -> Found {

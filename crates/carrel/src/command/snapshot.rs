@@ -139,6 +139,10 @@ async fn restic(learner: &str, flags: &cli::Client) -> anyhow::Result<()> {
     let access: ResticEnvironment = Client::find(flags)?
         .post(&path(learner, "/restic"), &serde_json::json!({}))
         .await?;
+    output::talk(
+        "only read with it: what 'restic backup' adds is no state of the learner, and 'forget' or 'prune' destroy states; \
+         remove the password's file when you are done",
+    );
     output::line(&format!("RESTIC_REPOSITORY={}", access.repository))?;
     output::line(&format!("RESTIC_PASSWORD_FILE={}", access.password_file))
 }

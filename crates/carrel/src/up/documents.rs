@@ -20,9 +20,20 @@ pub(super) async fn apply(
         store.put_class(&default, &ClassSpec::default()).await?;
     }
     for class in &loaded.classes {
+        let before = store.class(&class.name).await?;
+        if before.is_some_and(|before| before != class.spec) {
+            tracing::warn!(class = %class.name, "the configuration's class is in force again: what was applied since it was last read is gone");
+        }
         store.put_class(&class.name, &class.spec).await?;
     }
     for learner in &loaded.learners {
+        if store.class(&learner.class).await?.is_none() {
+            let message = format!(
+                "learner '{}' is to have the class '{}', which does not exist: add a LearnerClass document of that name, or correct spec.className",
+                learner.id, learner.class
+            );
+            return Err(Failure::new(Kind::Usage, message).into());
+        }
         create(store, &learner.id, &learner.class, now).await?;
         store.set_desired_state(&learner.id, learner.state).await?;
     }

@@ -44,8 +44,9 @@ pub(super) async fn start(flags: &Up, data: &Data, loaded: Loaded) -> anyhow::Re
         .unwrap_or(&config.router.listen);
     let (gateway_listener, gateway_bound) = serve::bind(gateway_address, "--listen").await?;
     let (router_listener, router_bound) = serve::bind(router_address, "--model-listen").await?;
+    let gateway_url = format!("http://{gateway_bound}");
     let public_url = match config.gateway.public_url.trim_end_matches('/') {
-        "" => format!("http://{gateway_bound}"),
+        "" => gateway_url.clone(),
         url => url.to_owned(),
     };
     let model_url = format!("http://{router_bound}");
@@ -86,7 +87,8 @@ pub(super) async fn start(flags: &Up, data: &Data, loaded: Loaded) -> anyhow::Re
     let isolation = fleet.isolation();
     Ok(Parts {
         run: RunFile {
-            gateway_url: public_url,
+            // Commands on this machine carry the admin token: it goes nowhere else.
+            gateway_url,
             model_url,
             data_dir: data.dir.display().to_string(),
             admin_token_file: ground.admin_token_file.display().to_string(),

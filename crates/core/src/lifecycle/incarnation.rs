@@ -59,7 +59,7 @@ pub(super) fn plan(
             ..
         } => incarnation
             .live(observed.make_room, *phase, *since, detail)
-            .young_no_more(&observed.status, *committed)
+            .young_no_more(&observed.status, *phase, *committed)
             .says(names::ASSIGNED, true, names::TAKEN)
             .says_restored(*phase, *fell_back),
     }
@@ -260,9 +260,10 @@ impl Incarnation<'_> {
 }
 
 impl Plan {
-    /// An incarnation that has committed ends the row of those that died young.
-    fn young_no_more(mut self, stored: &Status, committed: bool) -> Self {
-        if committed && stored.young_deaths > 0 {
+    /// An incarnation that has committed ends the row of those that died young. It is stored when it is ready again: a row
+    /// that says `Busy` would not be corrected, because that a turn has ended is shown and not stored.
+    fn young_no_more(mut self, stored: &Status, phase: Phase, committed: bool) -> Self {
+        if committed && phase == Phase::Ready && stored.young_deaths > 0 {
             self.status.young_deaths = 0;
             self.write = Write::Must;
         }

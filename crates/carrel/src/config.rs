@@ -1,6 +1,7 @@
 //! `carrel.yaml`: one file for every role. Read whole, merged with `CARREL_<PATH>` variables, checked before anything
 //! starts. Nothing else in the program reads the environment for configuration.
 
+mod changes;
 mod documents;
 mod load;
 mod origin;
@@ -11,7 +12,8 @@ use carrel_core::class::Bytes;
 use carrel_telemetry::LogFormat;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use load::{Error, Loaded, load};
+pub(crate) use changes::waiting;
+pub(crate) use load::{Error, Loaded, files, load};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
@@ -181,7 +183,7 @@ pub(crate) struct Provider {
     pub(crate) name: String,
     pub(crate) dialect: Dialect,
     pub(crate) base_url: String,
-    /// Files or `env:NAME`; none for a server that wants none.
+    /// Files or `env:NAME`, used in turn; none for a server that wants none.
     #[serde(default)]
     pub(crate) keys: Vec<String>,
 }

@@ -6,9 +6,11 @@ mod documents;
 mod ground;
 mod models;
 mod parts;
+mod reload;
 mod serve;
 mod vault_port;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -40,7 +42,7 @@ pub(crate) fn run(flags: &Up) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let code = runtime.block_on(until_stopped(flags, &data, loaded));
+    let code = runtime.block_on(until_stopped(flags, &data, &file, loaded));
     runtime.shutdown_timeout(Duration::from_secs(1));
     code
 }
@@ -48,12 +50,13 @@ pub(crate) fn run(flags: &Up) -> anyhow::Result<ExitCode> {
 async fn until_stopped(
     flags: &Up,
     data: &data::Data,
+    file: &Path,
     loaded: config::Loaded,
 ) -> anyhow::Result<ExitCode> {
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let parts = tokio::select! {
-        parts = Box::pin(parts::start(flags, data, loaded)) => parts?,
+        parts = Box::pin(parts::start(flags, data, file, loaded)) => parts?,
         _ = interrupt.recv() => return Ok(Kind::Interrupted.into()),
         _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
     };

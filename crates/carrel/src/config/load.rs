@@ -92,7 +92,8 @@ pub(crate) fn load(
     })
 }
 
-fn files(path: Option<&Path>) -> Result<Vec<PathBuf>, Error> {
+/// The files that [`load`] reads, in its order.
+pub(crate) fn files(path: Option<&Path>) -> Result<Vec<PathBuf>, Error> {
     let Some(path) = path else {
         return Ok(Vec::new());
     };

@@ -65,7 +65,7 @@ fn now() -> Timestamp {
 
 impl Ground {
     /// Opens store and keys, prepares the run folder, and applies the documents.
-    pub(super) async fn open(data: &Data, loaded: Loaded) -> anyhow::Result<Self> {
+    pub(super) async fn open(data: &Data, loaded: &Loaded) -> anyhow::Result<Self> {
         let dir = data.dir.clone();
         let config = loaded.config.clone();
         let run_dir = paths::run_dir(&dir).context("preparing the run folder")?;
@@ -87,7 +87,7 @@ impl Ground {
             dir,
             config,
         };
-        documents::apply(&ground.shared(), &loaded, now()).await?;
+        documents::apply(&ground.shared(), loaded, now()).await?;
         Ok(ground)
     }
 
@@ -138,7 +138,7 @@ impl Ground {
         listener: TcpListener,
         options: carrel_router::Options,
         registry: &mut Registry,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<carrel_router::Service> {
         use carrel_store::Ledger as _;
         // We hold the data folder alone: whatever is reserved was reserved by a router that died.
         self.store.sweep_reservations(now(), now()).await?;
@@ -152,14 +152,14 @@ impl Ground {
             metrics,
         };
         let router = carrel_router::Service::new(options, ports)?;
-        let (cancel, ended) = (self.cancel.clone(), self.ended.clone());
+        let (served, cancel, ended) = (router.clone(), self.cancel.clone(), self.ended.clone());
         self.tracker.spawn(async move {
-            if let Err(error) = router.run(listener, cancel).await {
+            if let Err(error) = served.run(listener, cancel).await {
                 tracing::error!(%error, "the router failed");
             }
             ended.cancel();
         });
-        Ok(())
+        Ok(router)
     }
 
     pub(super) async fn start_fleet(

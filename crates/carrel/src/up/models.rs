@@ -1,5 +1,7 @@
 //! Which providers and routes the router has: those of the file, and those whose key a variable holds.
 
+use std::path::PathBuf;
+
 use anyhow::Context as _;
 use carrel_llm::Dialect;
 use carrel_router::{Callers, Provider, Target};
@@ -58,7 +60,7 @@ pub(super) fn options(config: &Config, admin_token: &str) -> anyhow::Result<Mode
             keys: provider
                 .keys
                 .iter()
-                .map(|key| secret(key))
+                .map(|key| secret(&format!("providers: '{}'", provider.name), key))
                 .collect::<Result<_, _>>()?,
         });
     }
@@ -109,7 +111,7 @@ pub(super) fn options(config: &Config, admin_token: &str) -> anyhow::Result<Mode
         .router
         .keys
         .iter()
-        .map(|key| secret(key))
+        .map(|key| secret("router.keys", key))
         .collect::<Result<Vec<_>, _>>()?;
     keys.push(SecretString::from(admin_token.to_owned()));
     let mut options = carrel_router::Options {
@@ -151,20 +153,30 @@ fn parse_target(text: &str) -> anyhow::Result<Target> {
     })
 }
 
-/// A secret from `env:NAME` or from a file.
-fn secret(place: &str) -> anyhow::Result<SecretString> {
+/// The files that a configuration names: prices and keys.
+pub(super) fn files(config: &Config) -> Vec<PathBuf> {
+    let keys = config.providers.iter().flat_map(|provider| &provider.keys);
+    keys.chain(&config.router.keys)
+        .filter(|place| !place.starts_with("env:"))
+        .chain(Some(&config.prices.overlay_file).filter(|file| !file.is_empty()))
+        .map(PathBuf::from)
+        .collect()
+}
+
+/// A secret from `env:NAME` or from a file. What is said does not repeat the place: it may be a key that was written inline.
+fn secret(owner: &str, place: &str) -> anyhow::Result<SecretString> {
     if let Some(name) = place.strip_prefix("env:") {
         let value = variable_of(name).ok_or_else(|| {
             Failure::new(
                 Kind::Usage,
-                format!("the variable {name} of the configuration is not set"),
+                format!("{owner}: the variable {name} is not set"),
             )
         })?;
         return Ok(SecretString::from(value));
     }
     let text = std::fs::read_to_string(place).map_err(|error| {
         let message = format!(
-            "the key file '{place}' cannot be read ({error}); keys stand in files or as env:NAME, never inline"
+            "{owner}: a file of its keys cannot be read ({error}); keys stand in files or as env:NAME, never inline"
         );
         Failure::new(Kind::Usage, message)
     })?;

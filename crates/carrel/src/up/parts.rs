@@ -1,5 +1,6 @@
 //! Starts every role in this process, in the order in which they need each other, and stops them in the other.
 
+use std::path::Path;
 use std::time::Duration;
 
 use carrel_fleet_local::LocalFleet;
@@ -11,6 +12,7 @@ use carrel_telemetry::{Snapshots, Wakes};
 use super::data::Data;
 use super::ground::{Ground, Measured};
 use super::models;
+use super::reload::{self, Watch};
 use super::serve;
 use crate::cli::Up;
 use crate::config::Loaded;
@@ -34,8 +36,14 @@ pub(super) struct Parts {
 }
 
 /// Opens what the roles stand on, then starts them in the order in which they need each other.
-pub(super) async fn start(flags: &Up, data: &Data, loaded: Loaded) -> anyhow::Result<Parts> {
-    let ground = Ground::open(data, loaded).await?;
+/// `file` is what `loaded` was read from.
+pub(super) async fn start(
+    flags: &Up,
+    data: &Data,
+    file: &Path,
+    loaded: Loaded,
+) -> anyhow::Result<Parts> {
+    let ground = Ground::open(data, &loaded).await?;
     let config = &ground.config;
     let gateway_address = flags.listen.as_deref().unwrap_or(&config.gateway.listen);
     let router_address = flags
@@ -58,9 +66,13 @@ pub(super) async fn start(flags: &Up, data: &Data, loaded: Loaded) -> anyhow::Re
 
     let vault = ground.start_vault(&snapshots)?;
     let models = models::options(config, &ground.admin_token)?;
-    ground
+    let router = ground
         .start_router(router_listener, models.options, &mut registry)
         .await?;
+    let watch = Watch::new(file.to_path_buf(), loaded, ground.admin_token.clone());
+    ground
+        .tracker
+        .spawn(reload::run(watch, router, ground.cancel.clone()));
     let gateway_signer = Signer::from_pem(&Signer::generate_pem()?)?;
     let isolation = flags.isolation.unwrap_or(config.fleet.isolation);
     let metrics = carrel_fleet_local::Metrics::register(&mut registry, wakes.clone());

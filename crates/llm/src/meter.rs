@@ -50,7 +50,7 @@ impl Meter {
         meter.progress = Progress::Complete;
         meter.has_content = true;
         meter.report(&body["usage"]);
-        meter.has_output = meter.has_input;
+        meter.has_output = meter.has_input && meter.tells_output(&body["usage"]);
         if !meter.has_output {
             meter.seen_output_tokens = text_tokens(&body.to_string());
         }
@@ -115,7 +115,7 @@ impl Meter {
             "content_block_delta" => self.see(&data["delta"]),
             "message_delta" => {
                 self.report(&data["usage"]);
-                self.has_output |= data["usage"]["output_tokens"].is_u64();
+                self.has_output |= self.tells_output(&data["usage"]);
             }
             "message_stop" => self.end(Progress::Complete),
             "error" => self.end(Progress::Failed),
@@ -135,7 +135,7 @@ impl Meter {
         let reports = data["usage"].is_object();
         if reports {
             self.report(&data["usage"]);
-            self.has_output = true;
+            self.has_output |= self.tells_output(&data["usage"]);
         }
         reports && choices.is_empty()
     }
@@ -158,7 +158,16 @@ impl Meter {
             Dialect::Anthropic => self.usage.updated(later),
             Dialect::OpenAiChat => later,
         };
-        self.has_input = true;
+        // No prompt is empty: a report without one reports nothing.
+        self.has_input = self.usage.prompt_tokens() > 0;
+    }
+
+    fn tells_output(&self, usage: &Value) -> bool {
+        let name = match self.dialect {
+            Dialect::Anthropic => "output_tokens",
+            Dialect::OpenAiChat => "completion_tokens",
+        };
+        usage[name].is_u64()
     }
 
     fn see(&mut self, part: &Value) {

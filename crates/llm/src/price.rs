@@ -69,7 +69,15 @@ impl Price {
 
     /// Whether every call costs nothing.
     pub fn is_free(&self) -> bool {
-        self.input == NanoUsd::ZERO && self.output == NanoUsd::ZERO && self.long.is_none()
+        let Resolved {
+            input,
+            output,
+            cache_read,
+            cache_write,
+            cache_write_long,
+        } = self.at(0);
+        let prices = [input, output, cache_read, cache_write, cache_write_long];
+        prices.iter().all(|price| *price == NanoUsd::ZERO) && self.long.is_none()
     }
 
     /// What a usage costs.

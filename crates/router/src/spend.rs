@@ -74,10 +74,17 @@ pub(crate) async fn admit(
     if degrades
         && let Ok(background) = routing::resolve(BACKGROUND, request.dialect(), options, policy)
         && background.0 != target
-        && let Ok(admitted) = attempt(shared, options, caller, policy, background, request).await?
     {
-        tracing::info!(model = %admitted.target, "the budget is spent: the call went to the background route");
-        return Ok(admitted);
+        match attempt(shared, options, caller, policy, background, request).await {
+            Ok(Ok(admitted)) => {
+                tracing::info!(model = %admitted.target, "the budget is spent: the call went to the background route");
+                return Ok(admitted);
+            }
+            Ok(Err(_)) => {}
+            // Without a price no budget holds it; that the budget is spent is what the learner must be told.
+            Err(refusal) if refusal.failure.kind == Kind::NotFound => {}
+            Err(refusal) => return Err(refusal),
+        }
     }
     shared.ports.metrics.budget_refusals.inc();
     Err(Refusal {

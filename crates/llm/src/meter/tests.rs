@@ -142,3 +142,21 @@ fn compaction_passes_are_paid_too() {
     let usage = Usage::from_anthropic(&usage);
     assert_eq!((usage.input_tokens, usage.output_tokens), (100, 45));
 }
+
+#[test]
+fn a_report_that_reports_nothing_is_not_taken_for_an_answer_that_cost_nothing() {
+    for dialect in [Dialect::Anthropic, Dialect::OpenAiChat] {
+        let body = json!({"usage": {}, "content": "Hello there, this was said."});
+        let meter = Meter::of_body(dialect, &body);
+        let (usage, basis) = settled(&meter, &WORST);
+        assert_eq!((usage.input_tokens, basis), (900, Basis::Counted));
+        assert!(usage.output_tokens > 4, "{usage:?}");
+    }
+    let said = json!({"choices": [{"delta": {"content": "Hello there"}}]});
+    let stream = events(&[said, json!({"choices": [], "usage": {"prompt_tokens": 12}})])
+        + "data: [DONE]\n\n";
+    let (meter, _) = watched(Dialect::OpenAiChat, &stream);
+    let (usage, basis) = settled(&meter, &WORST);
+    assert_eq!((usage.input_tokens, basis), (12, Basis::Counted));
+    assert!(usage.output_tokens > 0, "{usage:?}");
+}

@@ -214,6 +214,21 @@ async fn a_class_that_degrades_goes_to_its_background_route_and_one_that_refuses
 }
 
 #[tokio::test]
+async fn a_background_route_without_a_price_does_not_hide_that_the_budget_is_spent() {
+    let provider = Provider::answering(greedy).await.unwrap();
+    let mut options = options(provider.url());
+    let unpriced = vec!["house/brand-new".parse().unwrap()];
+    options.routes.0.insert("background".to_owned(), unpriced);
+    let stage = Stage::set(options).await;
+    stage
+        .enrol("jo", budget(500_000, OnExhausted::Degrade), &[])
+        .await;
+    let body = messages("default", 3_000, false);
+    assert_eq!(stage.call("jo", "/v1/messages", &body).await.status(), 429);
+    assert_eq!(provider.recorded().len(), 0);
+}
+
+#[tokio::test]
 async fn a_model_without_a_price_is_not_for_callers_with_a_budget() {
     let used = Used {
         input: 3,

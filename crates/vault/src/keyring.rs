@@ -15,7 +15,7 @@ use carrel_protocol::vault::DataKey;
 use carrel_store::heads::WrappedKey;
 use zeroize::Zeroizing;
 
-use crate::Error;
+use crate::{Error, durable};
 
 const ALGORITHM: &str = "A256GCM";
 const KEY_BYTES: usize = 32;
@@ -90,6 +90,7 @@ impl Keyring {
                 let line = Zeroizing::new(STANDARD.encode(key.as_ref()) + "\n");
                 file.write_all(line.as_bytes())
                     .and_then(|()| file.sync_all())
+                    .and_then(|()| durable::sync_name(path))
                     .map_err(failed)?;
             }
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}

@@ -2,6 +2,7 @@
 
 mod backend;
 mod damage;
+mod durable;
 mod error;
 mod heads;
 mod http;

@@ -15,7 +15,7 @@ use object_store::{
     GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
 };
 
-use crate::Error;
+use crate::{Error, durable};
 
 /// The kinds of files in a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::EnumString, strum::IntoStaticStr)]
@@ -56,7 +56,7 @@ impl Objects {
     /// When the folder cannot be made or opened.
     pub fn local(folder: impl Into<PathBuf>) -> Result<Self, Error> {
         let folder = folder.into();
-        let opened = fs::create_dir_all(&folder)
+        let opened = durable::make_folder(&folder)
             .and_then(|()| fs::canonicalize(&folder))
             .map_err(|source| Error::File {
                 doing: format!("opening the folder of snapshots {}", folder.display()),
@@ -118,9 +118,23 @@ impl Objects {
         let path = Self::path(repository, kind, name);
         match self.store.put_opts(&path, content.into(), options).await {
             Ok(_) => Ok(Put::New),
-            Err(object_store::Error::AlreadyExists { .. }) => Ok(Put::Exists),
+            Err(object_store::Error::AlreadyExists { .. }) => {
+                self.sync_name(&path).await?;
+                Ok(Put::Exists)
+            }
             Err(error) => Err(error),
         }
+    }
+
+    /// The call that made an object may still be syncing its name, and this one must not answer before that is durable.
+    async fn sync_name(&self, path: &Path) -> Result<(), object_store::Error> {
+        let Some(folder) = &self.folder else {
+            return Ok(());
+        };
+        let path = folder.join(path.as_ref());
+        let syncing = tokio::task::spawn_blocking(move || durable::sync_name(&path));
+        let synced = syncing.await.map_err(std::io::Error::other).flatten();
+        synced.map_err(failed)
     }
 
     /// An object's size; `None` when it is absent.
@@ -246,10 +260,7 @@ impl Objects {
             // Empty folders and unfinished uploads, which no listing shows.
             match fs::remove_dir_all(folder) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(object_store::Error::Generic {
-                        store: "local",
-                        source: error.into(),
-                    });
+                    return Err(failed(error));
                 }
                 _ => {}
             }
@@ -264,6 +275,13 @@ pub(crate) fn is_name(text: &str) -> bool {
         && text
             .bytes()
             .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+fn failed(error: std::io::Error) -> object_store::Error {
+    object_store::Error::Generic {
+        store: "local",
+        source: error.into(),
+    }
 }
 
 fn absent_is_none<T>(

@@ -11,7 +11,7 @@ struct Need {
     purpose: &'static str,
 }
 
-const NEEDS: [Need; 3] = [
+const NEEDS: [Need; 4] = [
     Need {
         program: "chromium",
         package: "chromium",
@@ -26,6 +26,11 @@ const NEEDS: [Need; 3] = [
         program: "restic",
         package: "restic",
         purpose: "stock restic must open our repositories",
+    },
+    Need {
+        program: "strace",
+        package: "strace",
+        purpose: "counts what is synced before a head moves",
     },
 ];
 

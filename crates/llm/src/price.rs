@@ -288,6 +288,13 @@ mod tests {
             price.cost(&usage(272_001)),
             NanoUsd(272_001 * 5_000 + 10 * 22_500)
         );
+        let price = PriceTable::vendored()
+            .price("anthropic", "claude-haiku-5-5")
+            .unwrap();
+        assert_eq!(
+            price.cost(&usage(100_001)),
+            NanoUsd(100_001 * 500 + 10 * 2_500)
+        );
     }
 
     #[test]

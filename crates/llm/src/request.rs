@@ -9,8 +9,20 @@ use crate::dialect::Dialect;
 use crate::openai::ChatRequest;
 
 const MAX_MODEL_BYTES: usize = 200;
-/// Fields that multiply the price of a call and have no place in the price table.
-const SURCHARGES: [&str; 3] = ["service_tier", "speed", "inference_geo"];
+/// Fields that raise the price of a call and have no place in the price table: dearer tiers and places, searches and
+/// tools that the provider runs and bills, input that it fetches, output that is billed although it was not written.
+const SURCHARGES: [&str; 8] = [
+    "service_tier",
+    "speed",
+    "inference_geo",
+    "provider",
+    "plugins",
+    "web_search_options",
+    "mcp_servers",
+    "prediction",
+];
+/// Fields by which a request turns to other models than the one that it was routed to.
+const DETOURS: [&str; 4] = ["models", "route", "fallbacks", "preset"];
 
 /// Why a request cannot be routed; the text is for the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -169,15 +181,31 @@ impl Request {
         }
     }
 
-    /// Takes out what would multiply the price (priority tiers, fast modes, regional processing), so that the price
-    /// table holds. For callers with a budget.
+    /// Takes out what would raise the price, so that the price table holds. For callers with a budget.
     pub fn strip_surcharges(&mut self) {
+        self.strip(&SURCHARGES);
+    }
+
+    /// Takes out what would make the provider use another model, with tools that do; else neither an allow-list nor a
+    /// price holds. For callers who may not use every model.
+    pub fn strip_detours(&mut self) {
+        self.strip(&DETOURS);
+        let tools = match self {
+            Self::Messages(request) => &mut request.tools,
+            Self::Chat(request) => &mut request.tools,
+        };
+        if let Some(tools) = tools {
+            tools.retain(|tool| tool.get("model").is_none());
+        }
+    }
+
+    fn strip(&mut self, fields: &[&str]) {
         let rest = match self {
             Self::Messages(request) => &mut request.rest,
             Self::Chat(request) => &mut request.rest,
         };
-        for field in SURCHARGES {
-            rest.shift_remove(field);
+        for field in fields {
+            rest.shift_remove(*field);
         }
     }
 

@@ -114,6 +114,9 @@ async fn attempt(
         return Err(Failure::new(Kind::NotFound, message).into());
     }
     let price = known.unwrap_or(Price::FREE);
+    if policy.is_some() {
+        request.strip_detours();
+    }
     if is_bounded && !price.is_free() {
         request.strip_surcharges();
     }

@@ -253,7 +253,7 @@ async fn a_model_without_a_price_is_not_for_callers_with_a_budget() {
 }
 
 #[tokio::test]
-async fn fields_that_multiply_the_price_do_not_pass_for_a_caller_with_a_budget() {
+async fn fields_that_raise_the_price_do_not_pass_for_a_caller_with_a_budget() {
     let provider = Provider::answering(greedy).await.unwrap();
     let stage = Stage::set(options(provider.url())).await;
     stage
@@ -261,13 +261,32 @@ async fn fields_that_multiply_the_price_do_not_pass_for_a_caller_with_a_budget()
         .await;
     let mut body = messages(MODEL, 2_000, false);
     body["service_tier"] = json!("priority");
+    body["plugins"] = json!([{"id": "web"}]);
+    body["mcp_servers"] = json!([{"url": "https://example.org/mcp"}]);
     body["top_k"] = json!(3);
     assert_eq!(stage.call("ida", "/v1/messages", &body).await.status(), 200);
     let sent = &provider.recorded()[0].body;
-    assert_eq!(
-        (sent.get("service_tier"), &sent["top_k"]),
-        (None, &json!(3))
-    );
+    for field in ["service_tier", "plugins", "mcp_servers"] {
+        assert_eq!(sent.get(field), None);
+    }
+    assert_eq!(sent["top_k"], json!(3));
+}
+
+#[tokio::test]
+async fn a_learner_cannot_make_the_provider_use_another_model() {
+    let provider = Provider::answering(greedy).await.unwrap();
+    let stage = Stage::set(options(provider.url())).await;
+    stage.enrol("lea", Budget::default(), &[MODEL]).await;
+    let mut body = messages(MODEL, 2_000, false);
+    let plain = json!({"name": "note", "input_schema": {"properties": {"model": {}}}});
+    body["tools"] =
+        json!([plain, {"type": "advisor_20260301", "name": "advisor", "model": "dear-1"}]);
+    body["models"] = json!(["dear-1"]);
+    body["fallbacks"] = json!([{"model": "dear-1"}]);
+    assert_eq!(stage.call("lea", "/v1/messages", &body).await.status(), 200);
+    let sent = &provider.recorded()[0].body;
+    assert_eq!(sent["tools"], json!([plain]));
+    assert!(!sent.to_string().contains("dear-1"), "{sent}");
 }
 
 #[tokio::test]

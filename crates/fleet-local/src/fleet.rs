@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use carrel_core::learner::{LearnerState, Status};
-use carrel_core::lifecycle;
+use carrel_core::lifecycle::{self, Wish};
 use carrel_core::{Epoch, LearnerId};
 use carrel_protocol::Endpoint;
 use carrel_protocol::fleet::{Error, Fleet, IsolationReport};
@@ -315,7 +315,9 @@ impl Fleet for LocalFleet {
             .await;
         match found.map_err(|error| away("reading a learner's status", error))? {
             Some(learner) => {
-                if learner.status.pod.is_some() && !is_kept {
+                let wish = lifecycle::wish(&learner.desired, &learner.status);
+                let stirs = learner.status.pod.is_some() || wish == Wish::Awake;
+                if stirs && !is_kept {
                     // Its keeper has ended untimely: whoever asks waits for something that nobody looks after.
                     self.keep(&learner.id);
                 }

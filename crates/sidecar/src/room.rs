@@ -32,6 +32,9 @@ pub(crate) const AT_REST: Pace = Pace {
     measure_every: Duration::from_mins(1),
 };
 
+/// What each file or folder counts beside its blocks: file systems have room for so many only, and empty ones are many soon.
+const ENTRY_BYTES: u64 = 512;
+
 /// Returns, with the reason, when the workspace has outgrown its class, and never otherwise.
 pub(crate) async fn outgrown(awake: &Awake, pace: Pace) -> String {
     let limit = limit(awake);
@@ -120,7 +123,7 @@ fn named_bytes(folder: &Path, limit: u64) -> u64 {
             let Ok(metadata) = entry.metadata() else {
                 continue;
             };
-            size += metadata.blocks() * 512;
+            size += metadata.blocks() * 512 + ENTRY_BYTES;
             if metadata.is_dir() {
                 folders.push(entry.path());
             }

@@ -17,6 +17,7 @@ use crate::stand_in::Told;
 crate::tests![
     the_pod_of_a_learner_goes_on_while_the_store_is_away_and_nothing_is_lost,
     a_learner_whose_keeper_panicked_is_looked_after_again,
+    one_whose_keeper_panicked_before_it_had_a_pod_is_looked_after_when_somebody_waits,
     a_drain_ends_what_does_not_fall_asleep_before_it_returns,
     a_learner_that_its_document_keeps_asleep_is_not_woken_and_says_so,
 ];
@@ -91,6 +92,24 @@ async fn a_learner_whose_keeper_panicked_is_looked_after_again() -> Outcome {
     bed.wake(&ada, 1).await;
     let again = bed.until(&ada, is(LearnerState::Ready)).await;
     assert_eq!(again.epoch, Epoch(2));
+    Outcome::Passed
+}
+
+async fn one_whose_keeper_panicked_before_it_had_a_pod_is_looked_after_when_somebody_waits()
+-> Outcome {
+    let bed = Bed::plain(PLENTY).await;
+    let ada = bed.ordinary("ada").await;
+    CLOCK_BROKEN.store(true, Ordering::SeqCst);
+    bed.wake(&ada, 0).await;
+    let panicked = async {
+        while CLOCK_BROKEN.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SOON, panicked).await.unwrap();
+    // Nobody asks for it again: who waits has done so.
+    let awake = bed.until(&ada, is(LearnerState::Ready)).await;
+    assert_eq!(awake.epoch, Epoch(1));
     Outcome::Passed
 }
 

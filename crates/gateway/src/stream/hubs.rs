@@ -107,8 +107,12 @@ impl Hubs {
 
     /// Looks at the store for all streams: what a lost hint would have said.
     pub(crate) async fn catch_up_all(&self, store: &SharedStore) -> Result<()> {
-        for hub in self.all() {
+        let hubs = self.all();
+        // All of them first: a stream that cannot be read must not keep the others from hearing that they are over.
+        for hub in &hubs {
             hub.hint();
+        }
+        for hub in &hubs {
             hub.catch_up(store).await?;
         }
         Ok(())

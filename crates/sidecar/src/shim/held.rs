@@ -122,8 +122,9 @@ impl Held {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             file => file?,
         };
-        // A file system need not give all its files one device number: what is on any disk counts.
-        let counts = || file.dev() == self.device || !is_in_memory(link);
+        // A file system need not give all its files one device number: what is on any disk counts. What nobody can write
+        // was not put there by the agent: a program of the host that was replaced while it runs.
+        let counts = || !is_read_only(link) && (file.dev() == self.device || !is_in_memory(link));
         if file.is_file() && file.nlink() == 0 && counts() {
             let bytes = file.blocks().saturating_mul(512);
             self.files.insert((file.dev(), file.ino()), bytes);
@@ -164,6 +165,12 @@ fn names(folder: &Path) -> io::Result<Vec<PathBuf>> {
 fn has_memory(thread: &Path) -> bool {
     let stat = fs::read_to_string(thread.join("stat")).unwrap_or_default();
     after_name(&stat).nth(20).is_some_and(|bytes| bytes != "0")
+}
+
+/// Whether a file was reached through a mount that nobody writes to.
+fn is_read_only(path: &Path) -> bool {
+    let flags = rustix::fs::statvfs(path).map(|system| system.f_flag);
+    flags.is_ok_and(|flags| flags.contains(rustix::fs::StatVfsMountFlags::RDONLY))
 }
 
 /// Whether a file lies in memory, which is limited as memory.

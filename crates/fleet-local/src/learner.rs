@@ -285,20 +285,22 @@ impl Keeper {
             self.made(Err(format!("its class '{}' does not exist", learner.class)));
             return true;
         };
-        if self.shared.maker.must_pull(class)
-            && let Some(place) = &mut self.place
-        {
-            // A pull may take minutes: it holds up no other start.
-            place.started();
-        }
-        self.making = Some(Making::begin(&self.shared, class.clone()));
+        let class = class.clone();
+        self.making = Some(if self.shared.maker.must_pull(&class) {
+            // A pull may take minutes and holds up nobody: whose image has come asks for a place again.
+            self.place = None;
+            Making::pull(&self.shared, class)
+        } else {
+            Making::begin(&self.shared, class)
+        });
         false
     }
 
-    fn made(&mut self, made: Result<Pod, String>) {
+    fn made(&mut self, made: Result<Option<Pod>, String>) {
         self.making = None;
         match made {
-            Ok(pod) => {
+            Ok(None) => self.unborn = None,
+            Ok(Some(pod)) => {
                 let since = self.handle.status.borrow().since;
                 if let Some(since) = since {
                     let now = self.shared.ground.now();

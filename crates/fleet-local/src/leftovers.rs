@@ -7,9 +7,9 @@
 use std::io;
 use std::path::Path;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, pidfd_send_signal};
 
-use crate::container::end;
+use crate::container::{Stranger, end_process, open_process};
 use crate::removal::remove_folder;
 
 /// How often processes that start others meanwhile are looked for again.
@@ -30,26 +30,29 @@ pub(crate) async fn end_processes(folder: &Path) -> io::Result<()> {
         if found.is_empty() {
             return Ok(());
         }
-        for pid in &found {
+        for process in &found {
             // Gone meanwhile is as good as killed.
-            let _ = kill_process(*pid, Signal::KILL);
+            let _ = pidfd_send_signal(process.get_ref(), Signal::KILL);
         }
-        for pid in found {
-            end(pid).await?;
+        for process in found {
+            end_process(process).await?;
         }
     }
     Err(io::Error::other("its processes start others without end"))
 }
 
 /// Sidecars and shims, whose arguments name a path below the folder, and agents, whose environment does: whatever an agent
-/// starts inherits it.
-fn started_below(folder: &Path) -> io::Result<Vec<Pid>> {
+/// starts inherits it. Each is opened before it is looked at: its number may be another's by the time it is killed.
+fn started_below(folder: &Path) -> io::Result<Vec<Stranger>> {
     let path = format!("{}/", folder.display());
     let workspace = format!("CARREL_WORKSPACE={path}");
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let name = entry?.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let Some(process) = Pid::from_raw(pid).and_then(|pid| open_process(pid).ok()) else {
             continue;
         };
         let words = |file: &str| {
@@ -66,7 +69,7 @@ fn started_below(folder: &Path) -> io::Result<Vec<Pid>> {
                 .any(|word| word.starts_with(&workspace))
         };
         if is_ours || is_agents() {
-            found.extend(Pid::from_raw(pid));
+            found.push(process);
         }
     }
     Ok(found)

@@ -35,4 +35,5 @@ pub use spec::{
 };
 
 pub(crate) use layout::{IMAGE_FILE, IMAGE_FOLDERS};
-pub(crate) use runtime::end;
+pub(crate) use process::{Stranger, open_process};
+pub(crate) use runtime::end_process;

@@ -96,7 +96,10 @@ impl Drop for Process {
     }
 }
 
-/// A descriptor that becomes readable when the process ends, which may be a stranger's.
-pub(super) fn open_process(pid: Pid) -> io::Result<AsyncFd<OwnedFd>> {
+/// A process that may not be our child, by a descriptor that becomes readable when it ends and never means another.
+pub(crate) type Stranger = AsyncFd<OwnedFd>;
+
+/// Opens a process that may not be our child.
+pub(crate) fn open_process(pid: Pid) -> io::Result<Stranger> {
     watch(rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?)
 }

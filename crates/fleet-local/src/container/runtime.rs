@@ -17,7 +17,7 @@ use super::error::{Doing, Error};
 use super::handle::{Container, remove_traces};
 use super::host::privileged;
 use super::maker::{Answer, CREATE, PROBE, Request};
-use super::process::{Exit, open_process};
+use super::process::{Exit, Stranger, open_process};
 use super::record::Record;
 use super::spec::{ContainerId, ContainerSpec, EXECUTABLE, HostIds, Limit, Limits, RootKind};
 
@@ -307,11 +307,16 @@ fn converse(mut maker: Child, request: &Request) -> Result<Answer, Error> {
     serde_json::from_slice(&answer).map_err(|_| Error::NoAnswer(status.to_string()))
 }
 
-/// Kills a process that may not be our child and waits until it is gone.
-pub(crate) async fn end(pid: Pid) -> io::Result<()> {
-    let Ok(process) = open_process(pid) else {
-        return Ok(());
-    };
+/// Kills a process and waits until it is gone; one that is gone already is well.
+async fn end(pid: Pid) -> io::Result<()> {
+    match open_process(pid) {
+        Ok(process) => end_process(process).await,
+        Err(_) => Ok(()),
+    }
+}
+
+/// Kills a process and waits until it is gone.
+pub(crate) async fn end_process(process: Stranger) -> io::Result<()> {
     if rustix::process::pidfd_send_signal(process.get_ref(), Signal::KILL).is_ok() {
         let gone = tokio::time::timeout(Duration::from_secs(5), process.readable()).await;
         gone.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??

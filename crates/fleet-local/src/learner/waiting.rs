@@ -58,7 +58,7 @@ async fn given(asking: Option<&mut Asking>) -> Option<Place> {
     }
 }
 
-async fn made(making: Option<&mut Making>) -> Result<Pod, String> {
+async fn made(making: Option<&mut Making>) -> Result<Option<Pod>, String> {
     match making {
         Some(making) => making.made().await,
         None => std::future::pending().await,

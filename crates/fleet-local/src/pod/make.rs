@@ -70,6 +70,11 @@ impl Maker {
         is_wanted && !matches!(self.images.present(image), Ok(Some(_)))
     }
 
+    /// Pulls a class's image; a pod can be made without a pull then.
+    pub(crate) async fn pull(&self, class: &ClassSpec) -> Result<(), PodError> {
+        self.image_of(class).await.map(drop)
+    }
+
     /// Makes a blank pod of a class. It may be assigned at once; that its parts are still starting only delays them.
     ///
     /// # Cancel safety

@@ -52,6 +52,7 @@ async fn a_pull_that_does_not_end_holds_up_neither_erasing_nor_a_stop_nor_anothe
     let registry = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let one_at_a_time = Budget {
         starting: 1,
+        live: 1,
         ..PLENTY
     };
     let bed = Bed::new(WantedIsolation::Auto, one_at_a_time).await;

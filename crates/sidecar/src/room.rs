@@ -1,7 +1,7 @@
 //! What an agent uses up: room on the disk, watched here for as long as it is awake; memory, counted by the kernel.
 //!
 //! Room is what has a name in the workspace, measured here, and what has none any more and is still held, which the shim
-//! sees. Nothing else can be written that lies on a disk.
+//! sees as far as it can: what escapes it stands in `docs/adr/0003`.
 
 use std::fs;
 use std::io;

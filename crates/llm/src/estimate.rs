@@ -4,6 +4,7 @@
 use base64::Engine as _;
 use serde_json::Value;
 
+use crate::pdf;
 use crate::request::Request;
 
 /// What an image may cost at most (Anthropic: 4,784 at full resolution; OpenAI: 10,000 patches at most).
@@ -12,9 +13,6 @@ const IMAGE_TOKENS: u64 = 10_000;
 const PAGE_TOKENS: u64 = 5_000;
 /// A document that the provider fetches or keeps: its size cannot be seen.
 const UNSEEN_DOCUMENT_TOKENS: u64 = 100 * PAGE_TOKENS;
-/// The shortest page, for documents that do not tell how many they have.
-const PAGE_BYTES: u64 = 4_000;
-const MAX_PAGES: u64 = 600;
 /// What a message costs beside its text.
 const MESSAGE_TOKENS: u64 = 12;
 /// What a tool costs beside its text.
@@ -22,9 +20,12 @@ const TOOL_TOKENS: u64 = 24;
 /// The prompt that providers add when there are tools, and their fixed part.
 const TOOLS_TOKENS: u64 = 1_000;
 const BASE_TOKENS: u64 = 32;
-/// What one search of the provider's own brings into the prompt, and how many are run when the request sets no bound.
+/// What one search of the provider's own brings into the prompt, and how often a tool that the provider runs is used when
+/// the request sets no bound.
 const SEARCH_TOKENS: u64 = 25_000;
-const SEARCHES: u64 = 10;
+const MOST_USES: u64 = 10;
+/// No budget pays for so many uses.
+const PAST_ANY_BUDGET: u64 = 1 << 20;
 
 /// What a request may use at most before its output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub struct Bound {
     pub input_tokens: u64,
     /// Searches of the provider's own.
     pub web_searches: u64,
+    /// How often the provider may read again what was written before: once after each use of a tool that it runs.
+    pub rereads: u64,
     /// Whether a part of the input may be kept in a cache for an hour or longer.
     pub long_cache: bool,
 }
@@ -69,22 +72,76 @@ pub fn bound(request: &Request) -> Bound {
     if !request.tools().is_empty() {
         tokens += TOOLS_TOKENS;
     }
-    let mut web_searches = 0;
+    let (mut web_searches, mut uses) = (0, Vec::new());
     for tool in request.tools() {
         tokens += TOOL_TOKENS;
         sixths += json(tool);
         let kind = tool["type"].as_str().unwrap_or_default();
-        if kind.starts_with("web_") {
-            web_searches += tool["max_uses"].as_u64().unwrap_or(SEARCHES);
+        let Some(brings) = server_tool(kind, tool) else {
+            continue;
+        };
+        let times = tool["max_uses"].as_u64().unwrap_or(MOST_USES);
+        let times = times.min(PAST_ANY_BUDGET);
+        uses.push((brings, times));
+        if kind.starts_with(WEB_SEARCH) {
+            web_searches += times;
         }
     }
+    let rereads = uses.iter().map(|(_, times)| times).sum::<u64>();
+    let prompt = tokens.saturating_add(sixths.div_ceil(6));
     Bound {
-        input_tokens: tokens
-            .saturating_add(sixths.div_ceil(6))
-            .saturating_add(web_searches.saturating_mul(SEARCH_TOKENS)),
+        input_tokens: prompt
+            .saturating_mul(rereads + 1)
+            .saturating_add(found_tokens(uses, rereads)),
         web_searches,
+        rereads,
         long_cache: has_long_cache(request),
     }
+}
+
+/// What tools that the provider runs bring into the prompt, (tokens a use, uses): each result is read again after each use
+/// that follows, so that the worst order is the longest results first.
+fn found_tokens(mut uses: Vec<(u64, u64)>, rereads: u64) -> u64 {
+    uses.sort_by_key(|(brings, _)| std::cmp::Reverse(*brings));
+    let mut follow = rereads;
+    let mut found = 0_u64;
+    for (brings, times) in uses {
+        let readings = times * follow - times * times.saturating_sub(1) / 2;
+        found = found.saturating_add(brings.saturating_mul(readings));
+        follow -= times;
+    }
+    found
+}
+
+const WEB_SEARCH: &str = "web_search";
+
+/// What one use of a tool that the provider runs brings into the prompt, in tokens; `None` for a tool of the client's.
+fn server_tool(kind: &str, tool: &Value) -> Option<u64> {
+    if kind.starts_with(WEB_SEARCH) {
+        Some(SEARCH_TOKENS)
+    } else if kind.starts_with("web_fetch") {
+        let most = tool["max_content_tokens"].as_u64();
+        Some(most.unwrap_or(UNSEEN_DOCUMENT_TOKENS))
+    } else if kind.starts_with("tool_search") {
+        // What it finds are tools of the request, which are counted already.
+        Some(0)
+    } else {
+        None
+    }
+}
+
+/// Whether the worst of a tool is known: the client runs it, or it is one whose uses are counted above.
+pub(crate) fn is_bounded(tool: &Value) -> bool {
+    const OF_CLIENTS: [&str; 6] = [
+        "custom",
+        "function",
+        "bash_",
+        "text_editor_",
+        "computer_",
+        "memory_",
+    ];
+    let kind = tool["type"].as_str().unwrap_or("custom");
+    OF_CLIENTS.iter().any(|client| kind.starts_with(client)) || server_tool(kind, tool).is_some()
 }
 
 /// At most so many tokens has a text.
@@ -197,29 +254,10 @@ fn file(file: &Value) -> u64 {
     }
 }
 
-/// The pages of a PDF: what its page tree says, or by its size where the tree is compressed (PDF 1.7, section 7.7.3).
+/// The pages of a PDF in Base64.
 fn pages(encoded: &str) -> u64 {
     let decoded = base64::engine::general_purpose::STANDARD.decode(encoded);
-    let bytes = decoded.as_ref().map_or(encoded.len(), Vec::len) as u64;
-    let pages = match decoded.map_or(0, |pdf| told_pages(&pdf)) {
-        0 => bytes.div_ceil(PAGE_BYTES).max(1),
-        told => told,
-    };
-    pages.min(MAX_PAGES)
-}
-
-fn told_pages(pdf: &[u8]) -> u64 {
-    let text = String::from_utf8_lossy(pdf);
-    let counts = text.match_indices("/Count ").filter_map(|(at, mark)| {
-        let digits = text[at + mark.len()..].split(|c: char| !c.is_ascii_digit());
-        digits.into_iter().next()?.parse::<u64>().ok()
-    });
-    let leaves = ["/Type /Page", "/Type/Page"]
-        .iter()
-        .flat_map(|mark| text.match_indices(mark).map(move |(at, _)| at + mark.len()))
-        .filter(|end| !text[*end..].starts_with('s'))
-        .count() as u64;
-    counts.max().unwrap_or(0).max(leaves)
+    pdf::pages(decoded.as_deref().unwrap_or(encoded.as_bytes()))
 }
 
 /// Whether any `cache_control` asks for longer than minutes, or the request keeps its prompt for longer.

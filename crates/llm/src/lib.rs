@@ -8,6 +8,7 @@ pub mod failure;
 pub mod fit;
 pub mod meter;
 pub mod openai;
+mod pdf;
 pub mod price;
 pub mod request;
 pub mod settle;

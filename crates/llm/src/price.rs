@@ -114,7 +114,9 @@ impl Price {
             bound.web_searches
         };
         let input = dearest.times(bound.input_tokens);
-        (input.plus(WEB_SEARCH.times(searches)), at.output)
+        // What the model wrote before a use of a provider's tool is read again after it.
+        let output = at.output.plus(dearest.times(bound.rereads));
+        (input.plus(WEB_SEARCH.times(searches)), output)
     }
 
     fn at(&self, prompt_tokens: u64) -> Resolved {

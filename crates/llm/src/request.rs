@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::anthropic::{Message, MessagesRequest};
 use crate::dialect::Dialect;
+use crate::estimate;
 use crate::openai::ChatRequest;
 
 const MAX_MODEL_BYTES: usize = 200;
@@ -181,21 +182,27 @@ impl Request {
         }
     }
 
-    /// Takes out what would raise the price, so that the price table holds. For callers with a budget.
+    /// Takes out what would raise the price, so that the price table holds, with tools that the provider runs and whose
+    /// worst is not known. For callers with a budget.
     pub fn strip_surcharges(&mut self) {
         self.strip(&SURCHARGES);
+        self.keep_tools(estimate::is_bounded);
     }
 
     /// Takes out what would make the provider use another model, with tools that do; else neither an allow-list nor a
     /// price holds. For callers who may not use every model.
     pub fn strip_detours(&mut self) {
         self.strip(&DETOURS);
+        self.keep_tools(|tool| tool.get("model").is_none());
+    }
+
+    fn keep_tools(&mut self, keep: fn(&Value) -> bool) {
         let tools = match self {
             Self::Messages(request) => &mut request.tools,
             Self::Chat(request) => &mut request.tools,
         };
         if let Some(tools) = tools {
-            tools.retain(|tool| tool.get("model").is_none());
+            tools.retain(keep);
         }
     }
 
@@ -345,7 +352,10 @@ mod tests {
     #[test]
     fn surcharges_are_taken_out() {
         let body = json!({"model": "m", "max_tokens": 5, "messages": [{"role": "user"}],
-            "service_tier": "priority", "speed": "fast", "inference_geo": "us", "top_k": 3});
+            "service_tier": "priority", "speed": "fast", "inference_geo": "us", "top_k": 3,
+            "tools": [{"name": "a", "input_schema": {}}, {"type": "custom", "name": "b"}, {"type": "bash_20250124", "name": "c"},
+                {"type": "code_execution_20250825", "name": "d"}, {"type": "mcp_toolset"},
+                {"type": "web_fetch_20250910", "name": "e"}, {"type": "tool_search_tool_regex_20251119", "name": "f"}]});
         let mut request = parse(Dialect::Anthropic, &body).unwrap();
         request.strip_surcharges();
         let sent: Value = serde_json::from_slice(&request.to_body()).unwrap();
@@ -353,5 +363,8 @@ mod tests {
         for field in SURCHARGES {
             assert_eq!(sent[field], Value::Null);
         }
+        let names = sent["tools"].as_array().unwrap().iter();
+        let names: Vec<_> = names.map(|tool| tool["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["a", "b", "c", "e", "f"]);
     }
 }

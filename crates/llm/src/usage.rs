@@ -43,7 +43,15 @@ impl Usage {
     fn from_anthropic_fields(usage: &Value) -> Self {
         let count = |value: &Value| value.as_u64().unwrap_or(0);
         let written = count(&usage["cache_creation_input_tokens"]);
-        let long = count(&usage["cache_creation"]["ephemeral_1h_input_tokens"]);
+        // Where the kinds are not told apart, all of it may be of the dearer one.
+        let kinds = usage["cache_creation"].as_object();
+        let long = kinds.map_or(written, |kinds| {
+            count(
+                kinds
+                    .get("ephemeral_1h_input_tokens")
+                    .unwrap_or(&Value::Null),
+            )
+        });
         Self {
             input_tokens: count(&usage["input_tokens"]),
             cache_read_tokens: count(&usage["cache_read_input_tokens"]),
@@ -99,5 +107,26 @@ impl Usage {
     /// What a later report of a running count says: its numbers win where it has any.
     pub(crate) fn updated(self, later: Self) -> Self {
         self.each(later, |before, now| if now > 0 { now } else { before })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_was_written_to_a_cache_without_telling_how_is_of_the_dearer_kind() {
+        let written = |usage: &Value| {
+            let usage = Usage::from_anthropic(usage);
+            (usage.cache_write_tokens, usage.cache_write_long_tokens)
+        };
+        let mut usage = json!({"input_tokens": 1, "cache_creation_input_tokens": 30});
+        assert_eq!(written(&usage), (0, 30));
+        usage["cache_creation"] = json!({"ephemeral_5m_input_tokens": 30});
+        assert_eq!(written(&usage), (30, 0));
+        usage["cache_creation"] = json!({"ephemeral_1h_input_tokens": 10});
+        assert_eq!(written(&usage), (20, 10));
     }
 }

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use carrel_core::class::{Budget, OnExhausted};
+use carrel_core::class::OnExhausted;
 use carrel_core::{Epoch, NanoUsd, ReservationId};
 use carrel_llm::budget::{self, Exhausted};
+use carrel_llm::estimate::Bound;
 use carrel_llm::fit::{self, Ask, Fit};
 use carrel_llm::meter::Meter;
 use carrel_llm::settle::{Basis, Worst, settled};
 use carrel_llm::{Dialect, Failure, Kind, Price, Request, Usage, estimate};
-use carrel_store::ledger::{NewReservation, Period, Reserved, Settlement};
+use carrel_store::ledger::{Left, NewReservation, Period, Reserved, Settlement};
 use uuid::Uuid;
 
 use crate::answer::Refusal;
@@ -42,6 +43,7 @@ pub(crate) struct Hold {
     price: Price,
     is_priced: bool,
     reserved: NanoUsd,
+    bound: Bound,
     worst: Worst,
     lowered_to: Option<u64>,
     /// Reserved and spent, of which bound.
@@ -149,7 +151,7 @@ async fn attempt(
         per_day: budget.per_day().filter(|_| !price.is_free()),
         per_month: budget.per_month().filter(|_| !price.is_free()),
     };
-    let (fit, remaining) = match reserve(shared, &ask, &price, &mut reservation).await? {
+    let (fit, left) = match reserve(shared, &ask, &price, &mut reservation).await? {
         Ok(held) => held,
         Err(exhausted) => return Ok(Err(exhausted)),
     };
@@ -158,9 +160,7 @@ async fn attempt(
     }
     let mut hold = Hold::new(Some(reservation.id), price, known.is_some(), &ask, &fit);
     hold.lowered_to = (fit.max_tokens < ask.max_tokens).then_some(fit.max_tokens);
-    hold.used = remaining
-        .zip(tightest(&budget))
-        .map(|(left, limit)| (limit.minus(left), limit));
+    hold.used = left.map(|left| (left.limit.minus(left.remaining), left.limit));
     Ok(Ok(Admitted {
         target,
         place,
@@ -175,7 +175,7 @@ async fn reserve(
     ask: &Ask,
     price: &Price,
     reservation: &mut NewReservation,
-) -> Result<Result<(Fit, Option<NanoUsd>), Exhausted>, Refusal> {
+) -> Result<Result<(Fit, Option<Left>), Exhausted>, Refusal> {
     let mut fit = fit::whole(ask, price);
     let mut tries = 0;
     loop {
@@ -183,7 +183,7 @@ async fn reserve(
         tries += 1;
         let reserved = shared.ports.ledger.reserve(reservation, shared.now()).await;
         match reserved.map_err(|error| unavailable(&error))? {
-            Reserved::Held { remaining, .. } => return Ok(Ok((fit, remaining))),
+            Reserved::Held { left, .. } => return Ok(Ok((fit, left))),
             Reserved::Exhausted {
                 period,
                 resets_time,
@@ -226,13 +226,6 @@ fn price(options: &Options, target: &Target, place: &Place) -> Option<Price> {
     }
 }
 
-fn tightest(budget: &Budget) -> Option<NanoUsd> {
-    match (budget.per_day(), budget.per_month()) {
-        (Some(day), Some(month)) => Some(day.min(month)),
-        (day, month) => day.or(month),
-    }
-}
-
 /// The incarnation was replaced.
 pub(crate) fn stale(fence: Epoch) -> Failure {
     let message = format!("stale_epoch: this incarnation was replaced; the fence is at {fence}");
@@ -264,6 +257,7 @@ impl Hold {
             price,
             is_priced,
             reserved: fit.worst,
+            bound: ask.bound,
             worst: Worst {
                 input_tokens: ask.bound.input_tokens,
                 output_tokens: Some(fit.max_tokens.saturating_mul(ask.answers)),
@@ -298,8 +292,11 @@ impl Hold {
     pub(crate) async fn settle(&self, shared: &Shared, meter: &Meter) -> NanoUsd {
         let (usage, basis) = settled(meter, &self.worst);
         let cost = match basis {
-            // Nothing is known: what was reserved, which counts the input at its dearest.
-            Basis::Assumed if !meter.has_input() => self.reserved,
+            // Of the input nothing is known: it counts at its dearest.
+            Basis::Assumed | Basis::Counted if !meter.has_input() => {
+                let (input, each) = self.price.worst(&self.bound);
+                input.plus(each.times(usage.output_tokens))
+            }
             Basis::Assumed | Basis::Reported | Basis::Counted | Basis::Nothing => {
                 self.price.cost(&usage)
             }

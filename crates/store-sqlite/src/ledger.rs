@@ -2,7 +2,7 @@
 
 use carrel_core::event::EventBody;
 use carrel_core::{ClassName, Epoch, LearnerId, NanoUsd, ReservationId, TurnId};
-use carrel_store::ledger::{NewReservation, Period, Reserved, Settlement, UsageBy, UsageRow};
+use carrel_store::ledger::{Left, NewReservation, Period, Reserved, Settlement, UsageBy, UsageRow};
 use carrel_store::{Ledger, Result};
 use jiff::Timestamp;
 use sqlx::FromRow;
@@ -93,7 +93,10 @@ impl SqliteStore {
         write.commit().await?;
         Ok(Reserved::Held {
             turn: turn.as_deref().map(uuid).transpose()?.map(TurnId),
-            remaining: room.map(|room| room.remaining.minus(new.amount)),
+            left: room.map(|room| Left {
+                remaining: room.remaining.minus(new.amount),
+                limit: room.limit,
+            }),
         })
     }
 

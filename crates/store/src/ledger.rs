@@ -33,8 +33,8 @@ pub enum Reserved {
     Held {
         /// The turn.
         turn: Option<TurnId>,
-        /// What remains of the tightest budget after it; `None` without a budget.
-        remaining: Option<NanoUsd>,
+        /// What the tightest budget leaves after it; `None` without a budget.
+        left: Option<Left>,
     },
     /// It does not fit.
     Exhausted {
@@ -54,6 +54,15 @@ pub enum Reserved {
     },
     /// No such learner, or it is being erased.
     NoLearner,
+}
+
+/// What one budget leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// What still fits.
+    pub remaining: NanoUsd,
+    /// The whole budget.
+    pub limit: NanoUsd,
 }
 
 /// A budget's span.

@@ -48,7 +48,9 @@ pub(super) const TABLE: &[Row] = &[
     Row {
         only_from_outside: Some(&[
             "base64",
+            "flate2",
             "jiff",
+            "memchr",
             "serde",
             "serde_json",
             "strum",

@@ -91,6 +91,36 @@ fn searches_and_long_caches_are_seen() {
         "system": [{"type": "text", "text": "s", "cache_control": {"type": "ephemeral", "ttl": "1h"}}]});
     let bound = of(Dialect::Anthropic, &body);
     assert_eq!((bound.web_searches, bound.long_cache), (3, true));
-    assert!(bound.input_tokens >= 3 * SEARCH_TOKENS);
     assert!(!say(&json!("hi")).long_cache);
+}
+
+#[test]
+fn what_the_provider_reads_again_after_each_use_of_its_tools_is_counted_each_time() {
+    let with_tools = |tools: &Value| {
+        let body = json!({"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "a".repeat(9_000)}], "tools": tools});
+        of(Dialect::Anthropic, &body)
+    };
+    let with = |tool: Value| with_tools(&json!([tool]));
+    let plain = with(json!({"name": "web_search", "input_schema": {}}));
+    assert_eq!((plain.rereads, plain.web_searches), (0, 0));
+    let search = with(json!({"type": "web_search_20250305", "name": "web_search", "max_uses": 3}));
+    assert_eq!((search.rereads, search.web_searches), (3, 3));
+    // The first result is read after each of three uses, the second after two, the third once.
+    assert!(search.input_tokens >= 4 * plain.input_tokens + 6 * SEARCH_TOKENS);
+    let fetch = with(json!({"type": "web_fetch_20250910", "name": "f", "max_uses": 1}));
+    assert!(fetch.input_tokens >= 2 * plain.input_tokens + UNSEEN_DOCUMENT_TOKENS);
+    assert_eq!(fetch.web_searches, 0);
+    let unbounded = with(json!({"type": "tool_search_tool_bm25_20251119", "name": "t"}));
+    assert_eq!(unbounded.rereads, MOST_USES);
+    let absurd = with(json!({"type": "web_search_20250305", "max_uses": u64::MAX}));
+    assert!(absurd.input_tokens > 1 << 50);
+    let both = with_tools(&json!([{"type": "web_search_20250305", "max_uses": 2},
+        {"type": "web_fetch_20250910", "max_uses": 1, "max_content_tokens": 100_000}]));
+    // The page first, then the two searches: read three times, two times, once.
+    let found = 3 * 100_000 + (2 + 1) * SEARCH_TOKENS;
+    let prompt = both.input_tokens - found;
+    assert!(
+        (4 * plain.input_tokens..5 * plain.input_tokens).contains(&prompt),
+        "{prompt}"
+    );
 }

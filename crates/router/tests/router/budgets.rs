@@ -1,6 +1,7 @@
 //! Budgets at their edge: lowered, degraded, refused, never over.
 
 use carrel_core::class::{Budget, OnExhausted};
+use carrel_core::money::Usd;
 use carrel_core::{Epoch, NanoUsd, ReservationId};
 use carrel_store::Ledger as _;
 use carrel_store::ledger::NewReservation;
@@ -8,7 +9,7 @@ use carrel_testkit::provider::{
     Provider, Recorded, Scene, Used, anthropic_stream, anthropic_whole, openai_stream,
 };
 use futures::future::join_all;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -313,4 +314,34 @@ async fn what_a_router_that_died_had_reserved_is_charged_once_no_call_can_still_
     stage.service.sweep().await;
     stage.service.sweep().await;
     assert_eq!(stage.spent("jan").await.cost_nano_usd, NanoUsd(700));
+}
+
+#[tokio::test]
+async fn the_headers_tell_of_the_budget_that_has_least_left_and_of_no_other() {
+    let provider = Provider::answering(greedy).await.unwrap();
+    let stage = Stage::set(options(provider.url())).await;
+    let both = Budget {
+        per_day_usd: Some(Usd(NanoUsd(10_000_000))),
+        per_month_usd: Some(Usd(NanoUsd(20_000_000))),
+        on_exhausted: OnExhausted::Refuse,
+    };
+    stage.enrol("max", both, &[]).await;
+    // Earlier in the month 12 of 20 were spent: the month has 8 left and the day 10.
+    let earlier: Timestamp = "2026-11-02T00:00:00Z".parse().unwrap();
+    let before = NewReservation {
+        id: ReservationId(Uuid::from_u128(8)),
+        learner: learner("max"),
+        epoch: None,
+        model: MODEL.to_owned(),
+        amount: NanoUsd(12_000_000),
+        per_day: None,
+        per_month: None,
+    };
+    stage.store.reserve(&before, earlier).await.unwrap();
+    let answer = stage
+        .call("max", "/v1/messages", &messages("default", 1_000, false))
+        .await;
+    // About 1 is reserved now: 13 of 20, which of the day's 10 would be no warning.
+    let used = header(&answer, "anthropic-ratelimit-unified-overage-utilization");
+    assert!(used.starts_with("0.6"), "{used}");
 }

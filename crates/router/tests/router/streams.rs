@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use carrel_core::NanoUsd;
 use carrel_core::class::Budget;
+use carrel_llm::PriceTable;
 use carrel_testkit::provider::{
     Gate, Provider, Scene, Step, Used, anthropic_stream, anthropic_whole, openai_stream,
 };
@@ -350,4 +351,27 @@ async fn json_where_a_stream_was_asked_for_passes_and_is_metered() {
         .await;
     assert_eq!(response.json::<Value>().await.unwrap(), answer);
     assert_eq!(stage.spent("kim").await.cost_nano_usd, COST);
+}
+
+#[tokio::test]
+async fn an_answer_without_a_count_pays_for_its_input_at_the_dearest_kind() {
+    let mut answer = anthropic_whole("whole", USED);
+    answer.as_object_mut().unwrap().shift_remove("usage");
+    let provider = Provider::playing([Scene::json(200, &answer)])
+        .await
+        .unwrap();
+    let mut options = options(provider.url());
+    let dearer = r#"{"version": "dearer", "models": {"house/tutor-1": {"input": 10, "output": 1, "cache_write": 1000}}}"#;
+    options.prices = options.prices.overlaid(PriceTable::parse(dearer).unwrap());
+    let stage = Stage::set(options).await;
+    stage.enrol("lea", Budget::default(), &[]).await;
+    stage
+        .call("lea", "/v1/messages", &messages("default", 700, false))
+        .await;
+    let spent = stage.spent("lea").await;
+    let input = i64::try_from(spent.input_tokens).unwrap();
+    assert!(
+        input > 0 && spent.cost_nano_usd.0 >= 1000 * input,
+        "{spent:?}"
+    );
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::fixture::{at, at_once, commit, events, id, learner, newest, running};
 use crate::SharedStore;
 use crate::heads::Committed;
-use crate::ledger::{NewReservation, Period, Reserved, Settlement, UsageBy, UsageRow};
+use crate::ledger::{Left, NewReservation, Period, Reserved, Settlement, UsageBy, UsageRow};
 
 /// A reservation with 100 a day and 250 a month.
 fn reservation(learner: &LearnerId, amount: i64) -> NewReservation {
@@ -39,13 +39,12 @@ fn time(text: &str) -> Timestamp {
 async fn held(store: &SharedStore, new: &NewReservation, now: Timestamp) -> i64 {
     let answer = store.reserve(new, now).await.expect("answered");
     let Reserved::Held {
-        remaining: Some(remaining),
-        ..
+        left: Some(left), ..
     } = answer
     else {
         unreachable!("held under a budget, not {answer:?}");
     };
-    remaining.0
+    left.remaining.0
 }
 
 /// Reserves and settles at a time.
@@ -112,6 +111,20 @@ pub async fn the_tightest_bound_is_named_with_what_still_fits(store: SharedStore
         unreachable!("it does not fit: {answer:?}");
     };
     assert_eq!((period, remaining), (Period::Monthly, NanoUsd(30)));
+    // The month's budget is the larger one, and has less left.
+    let bob = learner(&store, "bob").await;
+    spend(&store, &bob, 90, time("2026-07-01T00:00:00Z")).await;
+    let mut new = reservation(&bob, 10);
+    new.per_month = Some(NanoUsd(150));
+    let answer = store.reserve(&new, time("2026-07-09T00:00:00Z")).await;
+    let Reserved::Held { left, .. } = answer.expect("answered") else {
+        unreachable!("it fits");
+    };
+    let expected = Left {
+        remaining: NanoUsd(50),
+        limit: NanoUsd(150),
+    };
+    assert_eq!(left, Some(expected));
     let free = NewReservation {
         per_day: None,
         per_month: None,
@@ -119,7 +132,7 @@ pub async fn the_tightest_bound_is_named_with_what_still_fits(store: SharedStore
     };
     let unbounded = Reserved::Held {
         turn: None,
-        remaining: None,
+        left: None,
     };
     assert_eq!(
         store.reserve(&free, at(2)).await.expect("answered"),

@@ -4,6 +4,7 @@
 mod changes;
 mod documents;
 mod load;
+mod located;
 mod origin;
 
 use std::collections::BTreeMap;

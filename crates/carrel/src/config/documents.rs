@@ -1,10 +1,14 @@
 //! The documents that kubectl takes, read from files: `LearnerClass` and `Learner`.
 
+use std::str::FromStr;
+
 use carrel_core::class::ClassSpec;
 use carrel_core::learner::DesiredState;
 use carrel_core::{ClassName, LearnerId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use super::located::{Fault, typed};
 
 /// The group and version of our documents.
 pub(crate) const API_VERSION: &str = "carrel.dev/v1alpha1";
@@ -55,8 +59,8 @@ struct LearnerSpec {
     state: DesiredState,
 }
 
-/// Reads a document that names our group; the error is a sentence.
-pub(crate) fn read(value: Value) -> Result<Document, String> {
+/// Reads a document that names our group.
+pub(super) fn read(value: Value) -> Result<Document, Fault> {
     let text = |key: &str| {
         value
             .get(key)
@@ -66,21 +70,15 @@ pub(crate) fn read(value: Value) -> Result<Document, String> {
     };
     let (api_version, kind) = (text("apiVersion"), text("kind"));
     if api_version != API_VERSION {
-        return Err(format!(
-            "apiVersion '{api_version}' must be '{API_VERSION}'"
-        ));
+        let what = format!("'{api_version}' must be '{API_VERSION}'");
+        return Err(Fault::new("apiVersion", what));
     }
     match kind.as_str() {
         "LearnerClass" => {
-            let envelope: Envelope<ClassSpec> =
-                serde_json::from_value(value).map_err(|error| error.to_string())?;
-            let name = envelope
-                .metadata
-                .name
-                .parse()
-                .map_err(|e: carrel_core::id::Error| e.to_string())?;
+            let envelope: Envelope<ClassSpec> = typed(value)?;
+            let name = named("metadata.name", &envelope.metadata.name)?;
             if let Some(violation) = envelope.spec.violations().first() {
-                return Err(format!("LearnerClass '{name}': {violation}"));
+                return Err(Fault::new(violation.field, &violation.must));
             }
             Ok(Document::Class(Box::new(ClassDocument {
                 name,
@@ -88,19 +86,20 @@ pub(crate) fn read(value: Value) -> Result<Document, String> {
             })))
         }
         "Learner" => {
-            let envelope: Envelope<LearnerSpec> =
-                serde_json::from_value(value).map_err(|error| error.to_string())?;
-            let id = |text: &str| {
-                text.parse()
-                    .map_err(|e: carrel_core::id::Error| e.to_string())
-            };
-            let class = envelope.spec.class_name.parse();
+            let envelope: Envelope<LearnerSpec> = typed(value)?;
             Ok(Document::Learner(LearnerDocument {
-                id: id(&envelope.metadata.name)?,
-                class: class.map_err(|e: carrel_core::id::Error| e.to_string())?,
+                id: named("metadata.name", &envelope.metadata.name)?,
+                class: named("spec.className", &envelope.spec.class_name)?,
                 state: envelope.spec.state,
             }))
         }
-        _ => Err(format!("kind '{kind}' must be 'LearnerClass' or 'Learner'")),
+        _ => {
+            let what = format!("'{kind}' must be 'LearnerClass' or 'Learner'");
+            Err(Fault::new("kind", what))
+        }
     }
+}
+
+fn named<T: FromStr<Err = carrel_core::id::Error>>(path: &str, text: &str) -> Result<T, Fault> {
+    text.parse().map_err(|error| Fault::new(path, error))
 }

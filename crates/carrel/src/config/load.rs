@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::Config;
 use super::documents::{self, ClassDocument, Document, LearnerDocument};
+use super::located::{Fault, Node, typed};
 use super::origin::{Origin, overlay_environment};
 
 /// Why the configuration cannot be used. Each says where and what to do.
@@ -18,15 +19,11 @@ pub(crate) enum Error {
         #[source]
         source: std::io::Error,
     },
-    #[error("{path}: {what}")]
-    Invalid { path: PathBuf, what: String },
+    /// `place` is a file with the line, where there is one.
+    #[error("{place}: {what}")]
+    Invalid { place: String, what: String },
     #[error("{variable}: {what}")]
     Environment { variable: String, what: String },
-    #[error("{field} {must}")]
-    Bound {
-        field: &'static str,
-        must: &'static str,
-    },
 }
 
 /// What was read.
@@ -44,52 +41,82 @@ pub(crate) fn load(
     path: Option<&Path>,
     variables: impl Iterator<Item = (String, String)>,
 ) -> Result<Loaded, Error> {
+    let sources: Result<Vec<_>, _> = files(path)?
+        .into_iter()
+        .map(|path| match std::fs::read_to_string(&path) {
+            Ok(text) => Ok((path, text)),
+            Err(source) => Err(Error::Read { path, source }),
+        })
+        .collect();
+    read(sources?, variables)
+}
+
+/// Reads texts with the names that they have for people, then the variables.
+pub(crate) fn read(
+    sources: Vec<(PathBuf, String)>,
+    variables: impl Iterator<Item = (String, String)>,
+) -> Result<Loaded, Error> {
     let mut config = serde_json::to_value(Config::default()).unwrap_or_default();
     let (mut classes, mut learners) = (Vec::new(), Vec::new());
     let mut origins = BTreeMap::new();
-    for file in files(path)? {
-        let text = std::fs::read_to_string(&file).map_err(|source| Error::Read {
-            path: file.clone(),
-            source,
+    for (file, text) in sources {
+        let documents = Node::documents(&text).map_err(|error| Error::Invalid {
+            place: file.display().to_string(),
+            what: error.to_string(),
         })?;
-        let invalid = |what: String| Error::Invalid {
-            path: file.clone(),
-            what,
-        };
-        // A list of learners may be long, and the file is the operator's own: no bound but memory.
-        let unbounded = serde_yaml::options! { budget: None };
-        let values: Vec<Value> = serde_yaml::from_multiple_with_options(&text, unbounded)
-            .map_err(|error| invalid(error.to_string()))?;
-        for value in values {
+        for node in documents {
+            let value = node.value();
             if value.is_null() {
                 continue;
             }
+            let invalid = |fault| invalid(&file, &node, &fault);
             if value.get("apiVersion").is_some() {
-                match documents::read(value).map_err(|what| invalid(with_nearest(&what)))? {
+                match documents::read(value).map_err(invalid)? {
                     Document::Class(class) => classes.push(*class),
                     Document::Learner(learner) => learners.push(learner),
                 }
             } else {
                 // Checked alone first, so that an error names this file.
-                serde_json::from_value::<Config>(value.clone())
-                    .map_err(|error| invalid(with_nearest(&error.to_string())))?;
-                note_origins("", &value, &file, &mut origins);
+                typed::<Config>(value.clone()).map_err(invalid)?;
+                note_origins("", 1, &node, &file, &mut origins);
                 merge(&mut config, value);
             }
         }
     }
     overlay_environment(&mut config, variables, &mut origins)?;
-    let config: Config = serde_json::from_value(config).map_err(|error| Error::Invalid {
-        path: path.map(Path::to_path_buf).unwrap_or_default(),
-        what: with_nearest(&error.to_string()),
-    })?;
-    check(&config)?;
+    // Each file is valid alone: what is not valid now is so by a variable.
+    let config: Config = typed(config)
+        .map_err(|fault| blamed_on_origin(&origins, &fault.path.join("."), &fault.what))?;
+    check(&config).map_err(|(field, must)| blamed_on_origin(&origins, &field, must))?;
     Ok(Loaded {
         config,
         classes,
         learners,
         origins,
     })
+}
+
+fn invalid(file: &Path, node: &Node, fault: &Fault) -> Error {
+    let (found, line) = node.find(&fault.path);
+    let line = line.map(|line| format!(":{line}")).unwrap_or_default();
+    Error::Invalid {
+        place: format!("{}{line}", file.display()),
+        what: format!("{fault}{}", fault.hint(found)),
+    }
+}
+
+fn blamed_on_origin(origins: &BTreeMap<String, Origin>, field: &str, what: &str) -> Error {
+    let origin = origins.get(field);
+    if let Some(Origin::Variable(variable)) = origin {
+        return Error::Environment {
+            variable: variable.clone(),
+            what: what.to_owned(),
+        };
+    }
+    Error::Invalid {
+        place: origin.map_or_else(|| "the configuration".to_owned(), ToString::to_string),
+        what: format!("{field}: {what}"),
+    }
 }
 
 /// The files that [`load`] reads, in its order.
@@ -130,49 +157,31 @@ fn merge(into: &mut Value, from: Value) {
     }
 }
 
-fn note_origins(prefix: &str, value: &Value, file: &Path, origins: &mut BTreeMap<String, Origin>) {
-    match value {
-        Value::Object(fields) => {
-            for (key, value) in fields {
-                let path = if prefix.is_empty() {
-                    key.clone()
-                } else {
-                    format!("{prefix}.{key}")
-                };
-                note_origins(&path, value, file, origins);
-            }
+fn note_origins(
+    path: &str,
+    line: u64,
+    node: &Node,
+    file: &Path,
+    origins: &mut BTreeMap<String, Origin>,
+) {
+    if let Node::Map(fields) = node {
+        for (key, node) in fields {
+            let dot = if path.is_empty() { "" } else { "." };
+            let below = format!("{path}{dot}{}", key.value);
+            note_origins(&below, key.referenced.line(), node, file, origins);
         }
-        _ => {
-            origins.insert(prefix.to_owned(), Origin::File(file.to_path_buf()));
-        }
+    } else {
+        origins.insert(path.to_owned(), Origin::File(file.to_path_buf(), line));
     }
 }
 
-/// Adds the nearest known key to serde's message about an unknown one.
-pub(super) fn with_nearest(message: &str) -> String {
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    let (true, Some(unknown)) = (message.starts_with("unknown field"), quoted.next()) else {
-        return message.to_owned();
-    };
-    let known: Vec<&str> = quoted.collect();
-    let nearest = known
-        .iter()
-        .map(|known| (strsim::jaro_winkler(unknown, known), known))
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    match nearest {
-        Some((likeness, known)) if likeness > 0.6 => {
-            format!("'{unknown}' is not known; did you mean '{known}'?")
-        }
-        _ => format!("'{unknown}' is not known; known are {}", known.join(", ")),
-    }
-}
-
-fn check(config: &Config) -> Result<(), Error> {
-    let bound = |holds: bool, field, must| {
+/// The first value that is out of its bounds, and what it must be.
+fn check(config: &Config) -> Result<(), (String, &'static str)> {
+    let bound = |holds: bool, field: &str, must| {
         if holds {
             Ok(())
         } else {
-            Err(Error::Bound { field, must })
+            Err((field.to_owned(), must))
         }
     };
     bound(
@@ -205,16 +214,14 @@ fn check(config: &Config) -> Result<(), Error> {
         "limits.messagesPerMinute",
         "must be at least 1",
     )?;
-    let routes_name_models = config
-        .routes
-        .values()
-        .flatten()
-        .all(|target| target.model.contains('/'));
-    bound(
-        routes_name_models,
-        "routes",
-        "must name each model as 'provider/model'",
-    )
+    for (route, targets) in &config.routes {
+        bound(
+            targets.iter().all(|target| target.model.contains('/')),
+            &format!("routes.{route}"),
+            "must name each model as 'provider/model'",
+        )?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -263,6 +270,78 @@ mod tests {
             error.contains("'maxLife' is not known; did you mean 'maxLive'?"),
             "{error}"
         );
+    }
+
+    fn refused(text: &str, variables: &[(&str, &str)]) -> String {
+        let variables = variables
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_string()));
+        read(vec![("school.yaml".into(), text.to_owned())], variables)
+            .expect_err("invalid")
+            .to_string()
+    }
+
+    #[test]
+    fn a_value_that_does_not_fit_is_named_by_file_line_and_key() {
+        let class = |spec: &str| {
+            format!(
+                "fleet:\n  maxLive: 7\n---\napiVersion: carrel.dev/v1alpha1\nkind: LearnerClass\nmetadata:\n  name: free\nspec:\n{spec}"
+            )
+        };
+        let cases = [
+            (
+                class("  budget:\n    perDayUsd: 0.50\n"),
+                "school.yaml:10: spec.budget.perDayUsd: invalid type: floating point `0.5`, expected a string: put it in quotes, as in \"0.5\"",
+            ),
+            (
+                class("  idle: {minSeconds: 60,\n    maxSeconds: \"900\"}\n"),
+                "school.yaml:10: spec.idle.maxSeconds: invalid type: string \"900\", expected u32: leave the quotes away",
+            ),
+            (
+                class("  budget:\n    perDayUSD: '1'\n"),
+                "school.yaml:10: spec.budget.perDayUSD: 'perDayUSD' is not known; did you mean 'perDayUsd'?",
+            ),
+            (
+                class("  idle:\n    minSeconds: 0\n"),
+                "school.yaml:10: spec.idle.minSeconds: must be from 1 to 86400",
+            ),
+            (
+                "\nroutes:\n  default:\n  - model: demo/tutor\n  - modle: demo/x\n".to_owned(),
+                "school.yaml:5: routes.default[1].modle: 'modle' is not known; did you mean 'model'?",
+            ),
+            (
+                "fleet:\n  maxLive: 7\nroutes:\n  default: [{model: tutor}]\n".to_owned(),
+                "school.yaml:4: routes.default: must name each model as 'provider/model'",
+            ),
+            (
+                "fleet:\n\n  maxLive: 0\n".to_owned(),
+                "school.yaml:3: fleet.maxLive: must be at least 1",
+            ),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(refused(&text, &[]), expected);
+        }
+    }
+
+    #[test]
+    fn a_variable_that_does_not_fit_is_blamed_itself() {
+        let file = "fleet:\n  maxLive: 7\n";
+        for (name, value, what) in [
+            ("CARREL_FLEET_MAX_LIVE", "many", "expected u32"),
+            ("CARREL_FLEET_MAX_LIVE", "0", "must be at least 1"),
+            ("CARREL_FLEET_ISOLATION", "jail", "unknown variant `jail`"),
+            (
+                "CARREL_STORE_URL",
+                "postgres:x",
+                "must begin with 'sqlite:'",
+            ),
+        ] {
+            let error = refused(file, &[(name, value)]);
+            assert!(
+                error.starts_with(&format!("{name}: ")) && error.contains(what),
+                "{error}"
+            );
+        }
     }
 
     #[test]

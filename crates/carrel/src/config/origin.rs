@@ -26,8 +26,8 @@ const OTHER_PREFIXES: [&str; 2] = ["CARREL_TEST_", "CARREL_BENCH_"];
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// A file.
-    File(PathBuf),
+    /// A file, and the line in it.
+    File(PathBuf, u64),
     /// A variable.
     Variable(String),
 }
@@ -35,7 +35,7 @@ pub(crate) enum Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path) => write!(f, "{}", path.display()),
+            Self::File(path, line) => write!(f, "{}:{line}", path.display()),
             Self::Variable(name) => f.write_str(name),
         }
     }

@@ -78,6 +78,7 @@ fn what_is_invalid_is_said_once_without_its_values_and_the_next_valid_one_counts
         "rout: {}\n".to_owned(),
         provider("sk-ant-4711"),
         provider("[sk-ant-4711]"),
+        provider("'4711'"),
         provider("[env:NO_SUCH_VARIABLE_OF_THIS_TEST]"),
     ] {
         fs::write(&file, &text).expect("written");

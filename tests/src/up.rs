@@ -1,5 +1,6 @@
 //! One `carrel up`, on a folder of its own.
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -29,13 +30,15 @@ pub struct Setup {
     pub settings: Option<Value>,
     /// What a shell does before the server takes its place, in mounts of its own; `$DATA` is the data folder.
     pub first: Option<String>,
+    /// Whether its log is kept, for [`Up::log`], instead of shown.
+    pub keeps_log: bool,
 }
 
 /// A running server. Dropping it kills it.
 #[derive(Debug)]
 pub struct Up {
     folder: TempDir,
-    first: Option<String>,
+    setup: Setup,
     child: Child,
     ready: Value,
     /// A client of it.
@@ -50,20 +53,14 @@ impl Up {
     /// When it does not start.
     pub async fn start(test: &str, setup: Setup) -> anyhow::Result<Option<Self>> {
         let folder = TempDir::with_prefix("carrel-tests-")?;
-        let mut text = CONFIG.to_owned();
-        for document in setup.settings.iter().chain(&setup.documents) {
-            text.push_str("---\n");
-            text.push_str(&document.to_string());
-            text.push('\n');
-        }
-        std::fs::write(folder.path().join("config.yaml"), text)?;
+        std::fs::write(folder.path().join("config.yaml"), text(&setup))?;
         std::fs::create_dir_all(folder.path().join("data/objects"))?;
         let settings = setup.settings.as_ref();
         let is_plain = settings.is_some_and(|all| all["fleet"]["isolation"] == "process");
-        let (child, ready, api) = run(folder.path(), setup.first.as_deref()).await?;
+        let (child, ready, api) = run(folder.path(), &setup).await?;
         let up = Self {
             folder,
-            first: setup.first,
+            setup,
             child,
             ready,
             api,
@@ -82,6 +79,19 @@ impl Up {
     /// The data folder.
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
+    }
+
+    /// The file that it was configured with.
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("config.yaml")
+    }
+
+    /// What it has logged, when its log is kept.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn log(&self) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(self.folder.path().join("log"))?)
     }
 
     /// A text of its ready line: `gateway_url`, `model_url` …; or the empty one.
@@ -146,7 +156,7 @@ impl Up {
     /// # Errors
     /// When it does not start.
     pub async fn again(&mut self) -> anyhow::Result<()> {
-        let (child, ready, api) = run(self.folder.path(), self.first.as_deref()).await?;
+        let (child, ready, api) = run(self.folder.path(), &self.setup).await?;
         (self.child, self.ready, self.api) = (child, ready, api);
         Ok(())
     }
@@ -170,10 +180,21 @@ pub fn signal(pid: u32, signal: Signal) -> anyhow::Result<()> {
     Ok(kill_process(pid, signal)?)
 }
 
-async fn run(folder: &Path, first: Option<&str>) -> anyhow::Result<(Child, Value, Api)> {
+/// `carrel.yaml` with its documents.
+fn text(setup: &Setup) -> String {
+    let mut text = CONFIG.to_owned();
+    for document in setup.settings.iter().chain(&setup.documents) {
+        text.push_str("---\n");
+        text.push_str(&document.to_string());
+        text.push('\n');
+    }
+    text
+}
+
+async fn run(folder: &Path, setup: &Setup) -> anyhow::Result<(Child, Value, Api)> {
     let binary = carrel()?;
     let data = folder.join("data");
-    let mut command = match first {
+    let mut command = match &setup.first {
         None => Command::new(binary),
         Some(first) => {
             let mut shell = Command::new("unshare");
@@ -201,6 +222,10 @@ async fn run(folder: &Path, first: Option<&str>) -> anyhow::Result<(Child, Value
         .arg(folder.join("config.yaml"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
+    if setup.keeps_log {
+        let mut log = File::options();
+        command.stderr(log.create(true).append(true).open(folder.join("log"))?);
+    }
     let mut child = command.spawn().context("starting carrel up")?;
     let stdout = child.stdout.take().context("its output is ours")?;
     let line = tokio::task::spawn_blocking(move || {

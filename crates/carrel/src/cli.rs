@@ -1,6 +1,6 @@
 //! The command line: what can be said, and nothing that is done.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -101,6 +101,37 @@ pub(crate) struct Client {
     pub(crate) no_headers: bool,
 }
 
+impl Client {
+    /// A command for people to type, that speaks to the same server as this one.
+    pub(crate) fn command(&self, words: &str) -> String {
+        let flags = [
+            ("--data-dir", shown(self.data_dir.as_deref())),
+            ("--server", self.server.clone()),
+            ("--token-file", shown(self.token_file.as_deref())),
+        ];
+        // A server is not told where one is.
+        let count = if words == "up" { 1 } else { flags.len() };
+        let flags = flags
+            .into_iter()
+            .take(count)
+            .filter_map(|(flag, value)| Some(format!(" {flag} {}", quoted(&value?))));
+        format!("carrel {words}{}", flags.collect::<String>())
+    }
+}
+
+fn shown(path: Option<&Path>) -> Option<String> {
+    path.map(|path| path.display().to_string())
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=@%+,~".contains(&byte);
+    if !word.is_empty() && word.bytes().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
     Table,
@@ -163,7 +194,24 @@ pub(crate) enum LearnerCommand {
         #[command(flatten)]
         client: Client,
     },
+    /// Change a learner's class or aliases; takes effect at its next wake
+    #[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
+    Set {
+        id: String,
+        /// Its class
+        #[arg(long, group = "change")]
+        class: Option<String>,
+        /// Who it is elsewhere, as CHANNEL=ID; may be given several times, and replaces all that it had
+        #[arg(long = "alias", value_name = "CHANNEL=ID", group = "change")]
+        aliases: Vec<String>,
+        #[command(flatten)]
+        client: Client,
+    },
     /// Talk to a learner's tutor; without a message, line by line from standard input
+    ///
+    /// On a terminal the reply is shown as it comes, elsewhere it is written when it is whole. With '-o json' each event of
+    /// the stream is one line as it comes: state, delta, tool, restart (the deltas before it are void), last done or error.
+    /// A connection that breaks is taken up again, also after the server was started anew.
     Chat {
         id: String,
         /// The message
@@ -198,7 +246,7 @@ pub(crate) enum LearnerCommand {
         #[command(flatten)]
         client: Client,
     },
-    /// Erase a learner with all of its data
+    /// Erase a learner with all of its data: messages, snapshots, keys, and what 'carrel usage' counts of it
     Rm {
         id: String,
         /// Do not ask
@@ -226,7 +274,7 @@ pub(crate) enum ClassCommand {
     },
     /// Write the classes of a YAML file; takes effect at each learner's next wake
     Apply {
-        /// The file
+        /// The file; '-' is standard input
         #[arg(short = 'f', long = "filename")]
         file: PathBuf,
         #[command(flatten)]
@@ -325,7 +373,10 @@ pub(crate) enum ModelCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Print it, with the origin of what is not the default
+    /// Print what the file and the variables of this shell say, with the origin of what is not the default
+    ///
+    /// It is what a server would start with. One that runs may use other values: it has variables and flags of its own, and
+    /// some changes of the file wait for its next start.
     Show {
         /// A file or folder of YAML
         #[arg(long, env = "CARREL_CONFIG")]

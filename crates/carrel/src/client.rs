@@ -55,7 +55,7 @@ impl Client {
                 "no server runs on {}; start one with 'carrel up', or name one by --server and --token-file",
                 data_dir.display()
             );
-            Failure::new(Kind::Failed, message)
+            Failure::new(Kind::Away, message)
         })?;
         let file = flags
             .token_file
@@ -101,6 +101,15 @@ impl Client {
         self.answer(self.request(method, path)).await.map(|_| ())
     }
 
+    pub(crate) async fn patch<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<T> {
+        self.read(self.request(Method::PATCH, path).json(body))
+            .await
+    }
+
     pub(crate) async fn put(&self, path: &str, body: &impl Serialize) -> anyhow::Result<()> {
         self.answer(self.request(Method::PUT, path).json(body))
             .await
@@ -117,7 +126,7 @@ impl Client {
     pub(crate) async fn answer(&self, request: RequestBuilder) -> anyhow::Result<Response> {
         let response = request.send().await.map_err(|error| {
             let message = format!("{} does not answer: {}", self.base, root_cause(&error));
-            Failure::new(Kind::Failed, message)
+            Failure::new(Kind::Away, message)
         })?;
         if response.status().is_success() {
             return Ok(response);
@@ -182,7 +191,7 @@ fn kind_of(code: Code) -> Kind {
         | Code::SnapshotUnreadable
         | Code::AgentUnavailable
         | Code::Misdirected
-        | Code::Unavailable
         | Code::Internal => Kind::Failed,
+        Code::Unavailable => Kind::Away,
     }
 }

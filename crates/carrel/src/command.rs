@@ -5,6 +5,7 @@ mod class;
 mod config;
 mod doctor;
 mod learner;
+mod logs;
 mod model;
 mod snapshot;
 mod usage;

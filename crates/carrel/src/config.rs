@@ -14,7 +14,7 @@ use carrel_telemetry::LogFormat;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use changes::waiting;
-pub(crate) use load::{Error, Loaded, files, load};
+pub(crate) use load::{Error, Loaded, files, load, read};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]

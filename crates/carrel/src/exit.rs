@@ -7,6 +7,8 @@ use std::process::ExitCode;
 pub(crate) enum Kind {
     /// 1
     Failed,
+    /// 1: the server does not answer, and may yet.
+    Away,
     /// 2
     Usage,
     /// 4
@@ -26,7 +28,7 @@ pub(crate) enum Kind {
 impl From<Kind> for ExitCode {
     fn from(kind: Kind) -> Self {
         Self::from(match kind {
-            Kind::Failed => 1,
+            Kind::Failed | Kind::Away => 1,
             Kind::Usage => 2,
             Kind::NotFound => 4,
             Kind::NotAllowed => 5,

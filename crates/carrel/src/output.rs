@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use comfy_table::{Table, presets};
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::cli::{Client, Output};
@@ -16,8 +17,8 @@ pub(crate) struct Rows<'a, T> {
     pub(crate) headers: &'a [&'a str],
     /// How many of the columns the plain table shows; the wide one shows all.
     pub(crate) plain: usize,
-    /// A thing's cells.
-    pub(crate) cells: fn(&T) -> Vec<String>,
+    /// A thing's cells now.
+    pub(crate) cells: fn(&T, Timestamp) -> Vec<String>,
     /// A thing's name.
     pub(crate) name: fn(&T) -> String,
 }
@@ -45,13 +46,55 @@ impl<T: Serialize> Rows<'_, T> {
         if !no_headers {
             table.set_header(self.headers.iter().take(columns));
         }
+        let now = now();
         for item in self.items {
-            table.add_row((self.cells)(item).into_iter().take(columns).map(not_empty));
+            table.add_row(
+                (self.cells)(item, now)
+                    .into_iter()
+                    .take(columns)
+                    .map(not_empty),
+            );
         }
         for row in table.lines() {
             line(row.trim())?;
         }
         Ok(())
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "people read an age by the clock of their own machine"
+)]
+fn now() -> Timestamp {
+    Timestamp::now()
+}
+
+/// How long ago, in the two units that count, as `kubectl` says it.
+pub(crate) fn age(then: Timestamp, now: Timestamp) -> String {
+    const MINUTE: i64 = 60;
+    const HOUR: i64 = 60 * MINUTE;
+    const DAY: i64 = 24 * HOUR;
+    const YEAR: i64 = 365 * DAY;
+    let both = |seconds: i64, (large, name): (i64, char), (small, letter): (i64, char)| {
+        let rest = seconds % large / small;
+        if rest == 0 {
+            format!("{}{name}", seconds / large)
+        } else {
+            format!("{}{name}{rest}{letter}", seconds / large)
+        }
+    };
+    let (second, minute, hour, day) = ((1, 's'), (MINUTE, 'm'), (HOUR, 'h'), (DAY, 'd'));
+    // Clocks differ: what is yet to come is now.
+    match now.duration_since(then).as_secs().max(0) {
+        short if short < 2 * MINUTE => format!("{short}s"),
+        time if time < 10 * MINUTE => both(time, minute, second),
+        time if time < 3 * HOUR => format!("{}m", time / MINUTE),
+        time if time < 8 * HOUR => both(time, hour, minute),
+        time if time < 2 * DAY => format!("{}h", time / HOUR),
+        time if time < 8 * DAY => both(time, day, hour),
+        time if time < 2 * YEAR => format!("{}d", time / DAY),
+        time => both(time, (YEAR, 'y'), day),
     }
 }
 
@@ -94,5 +137,27 @@ fn not_empty(cell: String) -> String {
         "<none>".to_owned()
     } else {
         cell
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_has_the_units_that_count() {
+        let then = Timestamp::from_nanosecond(1_700_000_000_123_456_789).expect("in range");
+        let after = |seconds| age(then, then + jiff::SignedDuration::from_secs(seconds));
+        let ages = [
+            0, 119, 120, 125, 600, 10_799, 10_800, 11_100, 28_800, 172_799, 172_800, 180_000,
+        ];
+        let said = ages.map(after);
+        let expected = [
+            "0s", "119s", "2m", "2m5s", "10m", "179m", "3h", "3h5m", "8h", "47h", "2d", "2d2h",
+        ];
+        assert_eq!(said, expected);
+        assert_eq!(after(8 * 86_400 + 7_200), "8d");
+        assert_eq!(after(800 * 86_400), "2y70d");
+        assert_eq!(after(-5), "0s", "a clock that is behind");
     }
 }

@@ -257,6 +257,20 @@ pub enum StreamEvent {
     },
 }
 
+impl StreamEvent {
+    /// The turn that it is about.
+    pub fn turn_id(&self) -> TurnId {
+        match self {
+            Self::State { turn_id, .. }
+            | Self::Delta { turn_id, .. }
+            | Self::Tool { turn_id, .. }
+            | Self::Restart { turn_id, .. }
+            | Self::Done { turn_id, .. }
+            | Self::Error { turn_id, .. } => *turn_id,
+        }
+    }
+}
+
 /// The body of `POST /admin/v1/learners`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

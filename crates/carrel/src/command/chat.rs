@@ -1,20 +1,18 @@
-//! `carrel learner chat` and `logs`: a learner's stream on the terminal.
+//! `carrel learner chat`: a learner's turns on the terminal, or as data.
 
-use std::io::BufRead as _;
+mod turn;
+
+use std::io::{BufRead as _, IsTerminal as _};
 
 use anyhow::Context as _;
-use carrel_gateway::EventPage;
-use carrel_protocol::gateway::{PostMessage, StreamEvent};
-use futures::StreamExt as _;
-use reqwest::Method;
-use sse_stream::SseStream;
-use uuid::Uuid;
+use carrel_protocol::gateway::{History, StreamEvent};
 
 use super::learner::segment;
-use crate::cli;
+use crate::cli::{self, Output};
 use crate::client::Client;
 use crate::exit::{Failure, Kind};
 use crate::output;
+use turn::Turn;
 
 /// How a turn ended.
 enum Outcome {
@@ -27,9 +25,11 @@ pub(super) async fn run(
     message: Option<&str>,
     flags: &cli::Client,
 ) -> anyhow::Result<()> {
-    let server = Client::find(flags)?;
+    // Later a server that does not answer is waited for: whether there is one and it knows the learner is asked first.
+    let history = format!("/v1/learners/{}/messages?limit=1", segment(id));
+    let _: History = Client::find(flags)?.get(&history).await?;
     if let Some(message) = message {
-        return match say(&server, id, message).await? {
+        return match say(id, message, flags).await? {
             Outcome::Done => Ok(()),
             Outcome::Failed { code, detail } => {
                 let kind = if code == "budget_exhausted" {
@@ -37,7 +37,8 @@ pub(super) async fn run(
                 } else {
                     Kind::Failed
                 };
-                let message = format!("{detail} ('carrel learner logs {id}' says why)");
+                let logs = flags.command(&format!("learner logs {id}"));
+                let message = format!("{detail} ('{logs}' says why)");
                 Err(Failure::new(kind, message).into())
             }
         };
@@ -48,98 +49,98 @@ pub(super) async fn run(
         if line.trim().is_empty() {
             continue;
         }
-        if let Outcome::Failed { detail, .. } = say(&server, id, &line).await? {
+        if let Outcome::Failed { detail, .. } = say(id, &line, flags).await? {
             output::talk(&detail);
         }
     }
     Ok(())
 }
 
-/// Sends one message and prints the reply as it comes.
-async fn say(server: &Client, id: &str, text: &str) -> anyhow::Result<Outcome> {
-    let body = PostMessage {
-        text: text.to_owned(),
-        attachments: Vec::new(),
-    };
-    let request = server
-        .request(
-            Method::POST,
-            &format!("/v1/learners/{}/messages", segment(id)),
-        )
-        .header("accept", "text/event-stream")
-        .header("idempotency-key", Uuid::now_v7().to_string())
-        .json(&body);
-    let response = server.answer(request).await?;
-    let mut events = SseStream::from_bytes_stream(response.bytes_stream());
-    let mut said = String::new();
-    while let Some(event) = events.next().await {
-        let event = event.context(
-            "the stream broke off; the turn goes on, and 'carrel learner logs' shows it",
-        )?;
-        let Some(data) = event.data else { continue };
-        match serde_json::from_str(&data).context("reading the stream")? {
-            StreamEvent::Delta { text, .. } => {
-                output::piece(&text)?;
-                said.push_str(&text);
-            }
-            StreamEvent::State { detail, .. } if !detail.is_empty() => output::talk(&detail),
-            StreamEvent::Tool { summary, name, .. } => {
-                output::talk(&format!("[{name}] {summary}"));
-            }
-            StreamEvent::Restart { reason, .. } => {
-                if !said.is_empty() {
-                    output::line("")?;
-                    said.clear();
+/// Sends one message and prints what comes of it until its turn has an outcome.
+async fn say(id: &str, text: &str, flags: &cli::Client) -> anyhow::Result<Outcome> {
+    let mut turn = Turn::new(id, text, flags);
+    let mut paper = Paper::new(std::io::stdout().is_terminal());
+    loop {
+        let (event, data) = turn.next().await?;
+        match flags.output {
+            Output::Table | Output::Wide => paper.print(&event)?,
+            Output::Json => output::line(&data)?,
+            Output::Yaml => output::piece(&format!("---\n{}", serde_yaml::to_string(&event)?))?,
+            Output::Name => {
+                if let StreamEvent::Done { turn_id, .. } = &event {
+                    output::line(&turn_id.to_string())?;
                 }
+            }
+        }
+        match event {
+            StreamEvent::Done { .. } => return Ok(Outcome::Done),
+            StreamEvent::Error { code, detail, .. } => {
+                return Ok(Outcome::Failed { code, detail });
+            }
+            StreamEvent::State { .. }
+            | StreamEvent::Delta { .. }
+            | StreamEvent::Tool { .. }
+            | StreamEvent::Restart { .. } => {}
+        }
+    }
+}
+
+/// A turn as people read it. On a terminal the reply is shown as it comes; what may yet become void is no reply, so that
+/// elsewhere it is written when it is whole.
+struct Paper {
+    is_live: bool,
+    /// Of the attempt that runs.
+    said: bool,
+    told: String,
+}
+
+impl Paper {
+    fn new(is_live: bool) -> Self {
+        Self {
+            is_live,
+            said: false,
+            told: String::new(),
+        }
+    }
+
+    fn print(&mut self, event: &StreamEvent) -> anyhow::Result<()> {
+        match event {
+            StreamEvent::Delta { text, .. } => {
+                if self.is_live {
+                    output::piece(text)?;
+                    self.said = true;
+                }
+            }
+            StreamEvent::State { detail, .. } => {
+                // Steps that follow each other may be the same to people.
+                if !detail.is_empty() && *detail != self.told {
+                    output::talk(detail);
+                    self.told.clone_from(detail);
+                }
+            }
+            StreamEvent::Tool { summary, name, .. } => output::talk(&format!("[{name}] {summary}")),
+            StreamEvent::Restart { reason, .. } => {
+                self.end_line()?;
                 output::talk(&format!("It begins again: {reason}"));
             }
             StreamEvent::Done { reply, .. } => {
-                if said.is_empty() {
+                if !self.said {
                     output::piece(&reply.text)?;
                 }
                 output::line("")?;
-                for file in reply.files {
+                for file in &reply.files {
                     output::talk(&format!("file: {} ({} bytes)", file.name, file.size_bytes));
                 }
-                return Ok(Outcome::Done);
             }
-            StreamEvent::Error { code, detail, .. } => {
-                if !said.is_empty() {
-                    output::line("")?;
-                }
-                return Ok(Outcome::Failed { code, detail });
-            }
-            StreamEvent::State { .. } => {}
+            StreamEvent::Error { .. } => self.end_line()?,
         }
+        Ok(())
     }
-    let message = "the stream ended early; the turn goes on, and 'carrel learner logs' shows it";
-    Err(Failure::new(Kind::Failed, message).into())
-}
 
-/// Prints a learner's durable events, a line each.
-pub(super) async fn logs(id: &str, follow: bool, flags: &cli::Client) -> anyhow::Result<()> {
-    let server = Client::find(flags)?;
-    // Asking for the learner first makes a wrong name an error and not an empty log.
-    let _: serde_json::Value = server.get(&super::learner::path(id, "")).await?;
-    let mut after = String::new();
-    loop {
-        let path = format!("/admin/v1/events?learner={}&limit=500{after}", segment(id));
-        let page: EventPage = server.get(&path).await?;
-        for placed in &page.events {
-            let event = &placed.event;
-            if flags.output == cli::Output::Json {
-                output::line(&serde_json::to_string(event)?)?;
-            } else {
-                let body = serde_json::to_string(&event.body)?;
-                output::line(&format!("{} {} {body}", event.time, event.version))?;
-            }
+    fn end_line(&mut self) -> anyhow::Result<()> {
+        if std::mem::take(&mut self.said) {
+            output::line("")?;
         }
-        if page.events.is_empty() {
-            if !follow {
-                return Ok(());
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-        }
-        after = format!("&after={}", page.next);
+        Ok(())
     }
 }

@@ -1,5 +1,8 @@
 //! `carrel class`: what the containers of a kind of learner are given.
 
+use std::path::Path;
+
+use anyhow::Context as _;
 use carrel_core::class::ClassSpec;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -56,7 +59,7 @@ async fn ls(flags: &cli::Client) -> anyhow::Result<()> {
             "IMAGE",
         ],
         plain: 6,
-        cells: |class: &Class| {
+        cells: |class: &Class, _| {
             let spec = &class.spec;
             let agent = if spec.is_built_in_agent() {
                 "built-in".to_owned()
@@ -81,8 +84,13 @@ async fn ls(flags: &cli::Client) -> anyhow::Result<()> {
     rows.print(flags)
 }
 
-async fn apply(file: &std::path::Path, flags: &cli::Client) -> anyhow::Result<()> {
-    let loaded = config::load(Some(file), std::iter::empty())?;
+async fn apply(file: &Path, flags: &cli::Client) -> anyhow::Result<()> {
+    let loaded = if file == Path::new("-") {
+        let text = std::io::read_to_string(std::io::stdin()).context("reading standard input")?;
+        config::read(vec![("standard input".into(), text)], std::iter::empty())?
+    } else {
+        config::load(Some(file), std::iter::empty())?
+    };
     if loaded.classes.is_empty() {
         let message = format!("{} has no LearnerClass document", file.display());
         return Err(Failure::new(Kind::Usage, message).into());

@@ -28,6 +28,9 @@ pub(super) async fn run(flags: &cli::Client) -> anyhow::Result<()> {
         Found::Notice(what) => output::line(&format!("note  {name}: {what}")),
         Found::Bad { what, next } => {
             bad += 1;
+            let next = next
+                .strip_prefix("carrel ")
+                .map_or(next.clone(), |words| flags.command(words));
             output::line(&format!("FAIL  {name}: {what}\n      next: {next}"))
         }
     };

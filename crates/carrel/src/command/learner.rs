@@ -4,22 +4,23 @@ use std::time::Duration;
 
 use carrel_core::learner::LearnerState;
 use carrel_protocol::gateway::{
-    AliasBody, CreateLearner, CreateToken, Learner, LearnerList, Link, Token,
+    AliasBody, CreateLearner, CreateToken, Learner, LearnerList, Link, PatchLearner, Token,
 };
 use reqwest::Method;
 
-use super::{chat, confirm};
+use super::{chat, confirm, logs};
 use crate::cli::{self, LearnerCommand, Wait};
 use crate::client::Client;
 use crate::exit::{Failure, Kind};
-use crate::output::{self, Rows};
+use crate::output::{self, Rows, age};
 
-const HEADERS: [&str; 8] = [
+const HEADERS: [&str; 9] = [
     "NAME",
     "STATE",
     "CLASS",
     "LAST-ACTIVE",
     "COST-TODAY",
+    "AGE",
     "POD",
     "SNAPSHOT",
     "MESSAGE",
@@ -48,12 +49,18 @@ pub(super) async fn run(command: LearnerCommand) -> anyhow::Result<()> {
             let asleep = |state| state == LearnerState::Asleep;
             order(&id, "/sleep", wait, &client, asleep, "asleep").await
         }
+        LearnerCommand::Set {
+            id,
+            class,
+            aliases,
+            client,
+        } => set(&id, class, &aliases, &client).await,
         LearnerCommand::Chat {
             id,
             message,
             client,
         } => chat::run(&id, message.as_deref(), &client).await,
-        LearnerCommand::Logs { id, follow, client } => chat::logs(&id, follow, &client).await,
+        LearnerCommand::Logs { id, follow, client } => logs::run(&id, follow, &client).await,
         LearnerCommand::Token {
             id,
             ttl,
@@ -105,27 +112,45 @@ async fn create(
     aliases: &[String],
     flags: &cli::Client,
 ) -> anyhow::Result<()> {
-    let usage = |message: String| Failure::new(Kind::Usage, message);
-    let aliases = aliases
-        .iter()
-        .map(|alias| {
-            let (channel, external_id) = alias
-                .split_once('=')
-                .ok_or_else(|| usage(format!("--alias '{alias}' must be CHANNEL=ID")))?;
-            Ok(AliasBody {
-                channel: channel.to_owned(),
-                external_id: external_id.to_owned(),
-            })
-        })
-        .collect::<Result<_, Failure>>()?;
+    let aliases = parsed(aliases)?;
     let id = id
         .parse()
-        .map_err(|error: carrel_core::id::Error| usage(error.to_string()))?;
+        .map_err(|error: carrel_core::id::Error| Failure::new(Kind::Usage, error.to_string()))?;
     let body = CreateLearner { id, class, aliases };
     let learner: Learner = Client::find(flags)?
         .post("/admin/v1/learners", &body)
         .await?;
     output::one(&learner, learner.id.as_str(), flags)
+}
+
+async fn set(
+    id: &str,
+    class: Option<String>,
+    aliases: &[String],
+    flags: &cli::Client,
+) -> anyhow::Result<()> {
+    let aliases = Some(parsed(aliases)?).filter(|aliases| !aliases.is_empty());
+    let body = PatchLearner { class, aliases };
+    let learner: Learner = Client::find(flags)?.patch(&path(id, ""), &body).await?;
+    output::one(&learner, id, flags)?;
+    output::talk(&format!(
+        "learner '{id}' is changed; what its container is given changes at its next wake"
+    ));
+    Ok(())
+}
+
+fn parsed(aliases: &[String]) -> Result<Vec<AliasBody>, Failure> {
+    let parse = |alias: &String| {
+        let (channel, external_id) = alias.split_once('=').ok_or_else(|| {
+            let message = format!("--alias '{alias}' must be CHANNEL=ID");
+            Failure::new(Kind::Usage, message)
+        })?;
+        Ok(AliasBody {
+            channel: channel.to_owned(),
+            external_id: external_id.to_owned(),
+        })
+    };
+    aliases.iter().map(parse).collect()
 }
 
 async fn ls(flags: &cli::Client) -> anyhow::Result<()> {
@@ -146,10 +171,8 @@ async fn ls(flags: &cli::Client) -> anyhow::Result<()> {
     let rows = Rows {
         items: &learners,
         headers: &HEADERS,
-        plain: 5,
-        cells: |learner: &Learner| {
-            let time =
-                |time: Option<jiff::Timestamp>| time.map(|t| t.to_string()).unwrap_or_default();
+        plain: 6,
+        cells: |learner: &Learner, now| {
             let snapshot = learner
                 .newest_snapshot
                 .as_ref()
@@ -158,8 +181,12 @@ async fn ls(flags: &cli::Client) -> anyhow::Result<()> {
                 learner.id.to_string(),
                 learner.state.to_string(),
                 learner.class.clone(),
-                time(learner.last_activity_time),
+                learner
+                    .last_activity_time
+                    .map(|time| age(time, now))
+                    .unwrap_or_default(),
                 learner.cost_today_nano_usd.to_string(),
+                age(learner.created_time, now),
                 learner.pod.clone().unwrap_or_default(),
                 snapshot
                     .map(|id| id.as_str()[..8].to_owned())
@@ -196,8 +223,9 @@ async fn order(
             .await
             .map_err(|_| {
                 let message = format!(
-                    "learner '{id}' is not {word} after {} s; 'carrel learner show {id}' says why",
-                    wait.timeout
+                    "learner '{id}' is not {word} after {} s; '{}' says why",
+                    wait.timeout,
+                    flags.command(&format!("learner show {id}"))
                 );
                 Failure::new(Kind::TimedOut, message)
             })??;
@@ -231,11 +259,14 @@ async fn token(
 }
 
 async fn rm(id: &str, yes: bool, wait: Wait, flags: &cli::Client) -> anyhow::Result<()> {
+    let server = Client::find(flags)?;
+    let _: Learner = server.get(&path(id, "")).await?;
     confirm(
         yes,
-        &format!("learner '{id}' and all of its data will be erased for good"),
+        &format!(
+            "learner '{id}' and all of its data, its usage records too, will be erased for good"
+        ),
     )?;
-    let server = Client::find(flags)?;
     server.order(Method::DELETE, &path(id, "")).await?;
     if wait.wait {
         let gone = async {

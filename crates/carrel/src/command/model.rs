@@ -27,7 +27,7 @@ pub(super) async fn run(command: ModelCommand) -> anyhow::Result<()> {
                 items: &list.data,
                 headers: &["MODEL"],
                 plain: 1,
-                cells: |model: &Model| vec![model.id.clone()],
+                cells: |model: &Model, _| vec![model.id.clone()],
                 name: |model| model.id.clone(),
             };
             rows.print(&client)

@@ -9,7 +9,7 @@ use super::learner::{path, segment};
 use crate::cli::{self, SnapshotCommand};
 use crate::client::Client;
 use crate::exit::{Failure, Kind};
-use crate::output::{self, Rows};
+use crate::output::{self, Rows, age};
 
 pub(super) async fn run(command: SnapshotCommand) -> anyhow::Result<()> {
     match command {
@@ -74,9 +74,9 @@ async fn ls(learner: &str, flags: &cli::Client) -> anyhow::Result<()> {
         .await?;
     let rows = Rows {
         items: &list.snapshots,
-        headers: &["GENERATION", "SNAPSHOT", "TIME", "DAMAGED", "TURN"],
+        headers: &["GENERATION", "SNAPSHOT", "AGE", "DAMAGED", "TURN"],
         plain: 4,
-        cells: |snapshot: &SnapshotSummary| {
+        cells: |snapshot: &SnapshotSummary, now| {
             vec![
                 snapshot
                     .generation
@@ -87,7 +87,7 @@ async fn ls(learner: &str, flags: &cli::Client) -> anyhow::Result<()> {
                     .as_ref()
                     .map(ToString::to_string)
                     .unwrap_or_default(),
-                snapshot.time.to_string(),
+                age(snapshot.time, now),
                 snapshot.damaged.to_string(),
                 snapshot.turn_id.map(|t| t.to_string()).unwrap_or_default(),
             ]

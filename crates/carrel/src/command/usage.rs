@@ -25,7 +25,7 @@ pub(super) async fn run(flags: Usage) -> anyhow::Result<()> {
         items: &report.rows,
         headers: &["KEY", "CALLS", "INPUT-TOKENS", "OUTPUT-TOKENS", "COST-USD"],
         plain: 5,
-        cells: |row: &UsageRow| {
+        cells: |row: &UsageRow, _| {
             vec![
                 row.key.clone(),
                 row.calls.to_string(),

@@ -147,18 +147,6 @@ fn plain(body: &EventBody) -> Option<StreamEvent> {
     }
 }
 
-/// The turn that a stream event is about.
-pub(super) fn turn_of(event: &StreamEvent) -> TurnId {
-    match event {
-        StreamEvent::State { turn_id, .. }
-        | StreamEvent::Delta { turn_id, .. }
-        | StreamEvent::Tool { turn_id, .. }
-        | StreamEvent::Restart { turn_id, .. }
-        | StreamEvent::Done { turn_id, .. }
-        | StreamEvent::Error { turn_id, .. } => *turn_id,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,7 +8,7 @@ use carrel_protocol::gateway::{StreamEvent, TurnStep};
 use carrel_store::{Result, SharedStore};
 use tokio::sync::watch;
 
-use super::expand::{Said, expand, turn_of};
+use super::expand::{Said, expand};
 use super::log::Read;
 use super::turn_log::PAGE;
 use super::{Hub, Place};
@@ -97,7 +97,7 @@ impl Subscriber {
             return;
         }
         self.place = place;
-        let turn = turn_of(&event);
+        let turn = event.turn_id();
         if self.only.is_some_and(|only| only != turn) {
             return;
         }

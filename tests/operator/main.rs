@@ -1,7 +1,8 @@
-//! The operator's commands against a server that runs: what they print, how they end.
+//! The operator's commands against a server that runs: what they print, how they end, and what an edited file does.
 
 mod chat;
 mod commands;
+mod reload;
 
 use std::io::Write as _;
 use std::process::{Output, Stdio};

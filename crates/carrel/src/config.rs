@@ -172,7 +172,8 @@ impl Default for Telemetry {
     fn default() -> Self {
         Self {
             log_format: LogFormat::Text,
-            log_filter: "warn".to_owned(),
+            // Who edits the file of a running server hears that it took.
+            log_filter: "warn,carrel::up=info".to_owned(),
         }
     }
 }

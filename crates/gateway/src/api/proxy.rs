@@ -1,6 +1,5 @@
 //! `ANY /l/{id}/{path}`: HTTP and WebSocket to the learner's agent, which is woken for it.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +9,11 @@ use axum::extract::{Request, State};
 use axum::response::{Redirect, Response};
 use carrel_protocol::Code;
 use futures::StreamExt as _;
+use futures::future::{BoxFuture, FutureExt as _, Shared as Common};
 use http::header::{CONNECTION, HOST, ORIGIN, UPGRADE};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use http_body_util::{BodyStream, StreamBody};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::{Body as HttpBody, Bytes, Incoming};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
@@ -46,14 +46,17 @@ pub(super) async fn proxy(
     }
     let uri = agent_uri(request.uri())?;
     let hub = shared.hubs.open(&learner, &shared.options.store).await?;
-    let mut over: Over = Box::pin(pass::over(Arc::clone(&shared), pass, Arc::clone(&hub)));
+    let over = pass::over(Arc::clone(&shared), pass, Arc::clone(&hub));
+    let over: Over = over.boxed().shared();
+    // What is still being sent when the answer has begun ends with the pass, too.
+    let request = request.map(|body| until(over.clone(), body));
     let answered = async {
         let incarnation = awake(&shared, hub).await?;
         send(&incarnation, request, uri, upgrade).await
     };
     let (response, joined) = tokio::select! {
         biased;
-        () = &mut over => return Err(unauthenticated()),
+        () = over.clone() => return Err(unauthenticated()),
         answered = answered => answered?,
     };
     let (mut parts, body) = response.into_parts();
@@ -71,8 +74,8 @@ pub(super) async fn proxy(
     Ok(Response::from_parts(parts, body))
 }
 
-/// Returns when a connection must end.
-type Over = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// Returns when a connection must end: for each part of it.
+type Over = Common<BoxFuture<'static, ()>>;
 
 /// The two sides of a WebSocket.
 type Both = (OnUpgrade, OnUpgrade);
@@ -171,8 +174,11 @@ async fn splice((browser, agent): Both, over: Over) {
     }
 }
 
-/// The agent's answer. When it must end before that, it breaks off: nobody shall take it for whole.
-fn until(over: Over, body: Incoming) -> Body {
+/// What is sent, either way. When it must end before that, it breaks off: nobody shall take it for whole.
+fn until<B>(over: Over, body: B) -> Body
+where
+    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
+{
     if body.is_end_stream() {
         return Body::new(body);
     }
@@ -183,7 +189,7 @@ fn until(over: Over, body: Incoming) -> Body {
             biased;
             () = &mut over => Some((Err(BoxError::from("access was revoked")), None)),
             frame = frames.next() => {
-                let frame = frame?.map_err(BoxError::from);
+                let frame = frame?.map_err(Into::into);
                 Some((frame, Some((frames, over))))
             }
         }

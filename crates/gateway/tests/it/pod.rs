@@ -44,8 +44,10 @@ pub(crate) enum Act {
     AgentDies(&'static str),
     /// Says this, then the pod is gone.
     PodDies(&'static str),
-    /// Takes no turn any more, and ends.
+    /// Takes no turn any more, and ends: asleep.
     Drain,
+    /// Takes no turn any more, and ends: with nothing said of why.
+    Refuse,
     /// Says this, then the connection breaks, once; goes on when it is let go on.
     Break(&'static str, &'static str),
 }
@@ -59,6 +61,8 @@ pub(crate) struct Pod {
     pub(crate) phase: Mutex<Phase>,
     pub(crate) go_on: watch::Sender<bool>,
     pub(crate) orders: Mutex<Vec<TurnOrder>>,
+    /// The pieces of what was uploaded to `/agent/swallow`, which answers before it has all.
+    pub(crate) swallowed: watch::Sender<Vec<String>>,
     store: SharedStore,
     script: Arc<dyn Fn() -> Option<Act> + Send + Sync>,
     verifier: Verifier,
@@ -108,6 +112,7 @@ impl Pod {
             phase: Mutex::new(making.phase),
             go_on: watch::Sender::new(false),
             orders: Mutex::default(),
+            swallowed: watch::Sender::default(),
             store: making.store,
             script: making.script,
             verifier: making.verifier,
@@ -170,7 +175,7 @@ impl Pod {
     async fn run(self: Arc<Self>, attempt: Arc<Attempt>, order: TurnOrder, act: Option<Act>) {
         let echo = format!("You said: {}", order.message.text);
         match act {
-            None | Some(Act::Drain) => {
+            None | Some(Act::Drain | Act::Refuse) => {
                 attempt.say(&echo);
                 self.commit(&attempt, &order, false).await;
             }
@@ -333,6 +338,10 @@ async fn turn(
             let problem = Problem::new(Code::Draining, "wake the learner again");
             return (StatusCode::CONFLICT, Json(problem)).into_response();
         }
+        if let Some(Some(Act::Refuse)) = begins {
+            (pod.ended)(&pod);
+            return StatusCode::CONFLICT.into_response();
+        }
         let attempt = attempts.entry(order.turn_id).or_insert_with(|| {
             Arc::new(Attempt {
                 frames: watch::Sender::default(),
@@ -400,6 +409,18 @@ async fn agent(State(pod): State<Arc<Pod>>, request: Request) -> Response {
     if request.uri().path().ends_with("/forever") {
         let first = futures::stream::once(async { Ok::<_, std::io::Error>("first") });
         return Body::from_stream(first.chain(futures::stream::pending())).into_response();
+    }
+    if request.uri().path().ends_with("/swallow") {
+        let (pieces, tracker) = (request.into_body().into_data_stream(), pod.tracker.clone());
+        let swallow = pieces.for_each(move |piece| {
+            let piece = piece.map_or("(broken off)".into(), |piece| {
+                String::from_utf8_lossy(&piece).into_owned()
+            });
+            pod.swallowed.send_modify(|pieces| pieces.push(piece));
+            std::future::ready(())
+        });
+        tracker.spawn(swallow);
+        return "early".into_response();
     }
     let names: Vec<String> = request.headers().keys().map(ToString::to_string).collect();
     let shown = serde_json::json!({

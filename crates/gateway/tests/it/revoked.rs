@@ -7,6 +7,8 @@ use futures::{SinkExt as _, StreamExt as _};
 use http::Method;
 use http_body_util::BodyExt as _;
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
@@ -69,6 +71,43 @@ async fn revoking_a_learners_tokens_ends_its_way_to_the_agent() {
     );
     let end = timeout(PATIENCE, socket.next()).await.expect("in time");
     assert!(!matches!(end, Some(Ok(Message::Text(_)))), "{end:?}");
+}
+
+#[tokio::test]
+async fn revoking_a_learners_tokens_cuts_what_it_still_sends_to_the_agent() {
+    let world = World::new().await;
+    let ada = world.learner("ada").await;
+    ada.get("/l/ada/").await.is(200);
+    let tokens = "/admin/v1/learners/ada/tokens";
+    let token = world.operator().post(tokens, &json!({})).await;
+    let token = token.json()["token"].as_str().expect("a token").to_owned();
+    let address = world.base.trim_start_matches("http://");
+    let mut upload = TcpStream::connect(address).await.expect("a connection");
+    let begins = format!(
+        "POST /l/ada/swallow HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n\
+         Transfer-Encoding: chunked\r\n\r\n3\r\none\r\n"
+    );
+    upload.write_all(begins.as_bytes()).await.expect("sent");
+    let pod = world.fleet.pod("ada");
+    let mut swallowed = pod.swallowed.subscribe();
+    let mut heard = async |pieces: usize| {
+        let heard = swallowed.wait_for(|heard| heard.len() >= pieces);
+        let heard = timeout(PATIENCE, heard).await.expect("in time");
+        heard.expect("a pod").clone()
+    };
+    assert_eq!(heard(1).await, ["one"]);
+    // The answer is whole; what is sent goes on.
+    let mut answer = [0; 12];
+    let read = timeout(PATIENCE, upload.read_exact(&mut answer)).await;
+    read.expect("in time").expect("an answer");
+    assert_eq!(answer, *b"HTTP/1.1 200");
+    upload.write_all(b"3\r\ntwo\r\n").await.expect("sent");
+    assert_eq!(heard(2).await, ["one", "two"]);
+
+    world.operator().delete(tokens).await.is(204);
+    // Whether it can still be sent is no matter; it must not arrive.
+    let _ = upload.write_all(b"5\r\nthree\r\n").await;
+    assert_eq!(heard(3).await, ["one", "two", "(broken off)"]);
 }
 
 #[tokio::test]

@@ -51,11 +51,11 @@ pub enum Code {
     TurnNotRunning,
     /// The snapshot cannot be read back.
     SnapshotUnreadable,
-    /// The learner's agent cannot be reached.
+    /// The learner's agent cannot be reached, or has ended.
     AgentUnavailable,
     /// The pod is another learner's or another epoch's.
     Misdirected,
-    /// The sidecar takes no more turns.
+    /// The sidecar falls asleep and takes no more turns.
     Draining,
     /// The store, the vault's storage or the fleet is away; try again.
     Unavailable,

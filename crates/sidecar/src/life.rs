@@ -74,19 +74,16 @@ async fn stay_awake(
             end = awake.agent_ended() => {
                 let why = describe(end);
                 tracing::warn!(why, "the agent ended while nobody asked it");
-                pod.close();
-                pod.enter(Phase::Ending, why);
+                pod.fail(why);
                 return Err(Exit::AgentDied);
             }
             () = awake.link.lost() => {
-                pod.close();
-                pod.enter(Phase::Ending, "the agent's container has ended");
+                pod.fail("the agent's container has ended");
                 return Err(Exit::ShimLost);
             }
             why = room::outgrown(awake, room::AT_REST) => {
                 tracing::warn!(why, "the agent uses more room than it has");
-                pod.close();
-                pod.enter(Phase::Ending, why);
+                pod.fail(why);
                 let _ = awake.link.kill_all().await;
                 return Err(Exit::SnapshotRefused);
             }
@@ -118,8 +115,7 @@ async fn run_turn(awake: &mut Awake, attempt: &Attempt) -> Result<(), Exit> {
             Ok(())
         }
         Verdict::Over(frame, exit) => {
-            pod.close();
-            pod.enter(Phase::Ending, "its last turn was not committed");
+            pod.fail("its last turn was not committed");
             attempt.end(frame);
             Err(exit)
         }
@@ -194,6 +190,9 @@ mod tests {
     use std::str::FromStr;
 
     use carrel_core::PodUid;
+    use carrel_protocol::Code;
+    use carrel_protocol::agent::Message;
+    use carrel_protocol::sidecar::TurnOrder;
     use carrel_protocol::token::Verifier;
     use tokio::time::timeout;
     use uuid::Uuid;
@@ -217,6 +216,31 @@ mod tests {
             memory_events: None,
         };
         Pod::blank(options, Verifier::new(&[]).unwrap()).0
+    }
+
+    #[test]
+    fn one_that_ends_says_why_to_a_turn_and_not_that_it_falls_asleep() {
+        let pod = pod();
+        pod.open();
+        pod.drain();
+        let order = || TurnOrder {
+            turn_id: carrel_core::TurnId(Uuid::nil()),
+            attempt: 1,
+            message: Message {
+                message_id: carrel_core::MessageId(Uuid::nil()),
+                text: "hello".to_owned(),
+                attachments: Vec::new(),
+                sent_time: crate::clock::now(),
+            },
+            attachments: Vec::new(),
+            context: Vec::new(),
+        };
+        let refused = pod.take_turn(order()).expect_err("asleep soon");
+        assert_eq!(refused.code, Code::Draining);
+        pod.fail("the agent ended");
+        let refused = pod.take_turn(order()).expect_err("over");
+        assert_eq!(refused.code, Code::AgentUnavailable);
+        assert_eq!(refused.detail, "the agent ended");
     }
 
     #[tokio::test(start_paused = true)]

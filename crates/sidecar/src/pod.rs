@@ -196,6 +196,13 @@ impl Pod {
         self.intake().is_open = false;
     }
 
+    /// Takes no more of either and ends, which is no sleep.
+    pub(crate) fn fail(&self, why: impl Into<String>) {
+        let mut intake = self.intake();
+        intake.is_open = false;
+        self.enter(Phase::Ending, why);
+    }
+
     /// Shall sleep after its running turn, and takes nothing more.
     pub(crate) fn drain(&self) {
         self.close();
@@ -274,15 +281,18 @@ impl Pod {
         if intake.is_open {
             return Ok(());
         }
-        match self.hello.borrow().phase {
+        let hello = self.hello.borrow();
+        match hello.phase {
             Phase::Blank => Err(Problem::new(Code::Misdirected, "the pod is blank")),
             Phase::Restoring => Err(Problem::new(
                 Code::Unavailable,
                 "the workspace is being restored",
             )),
-            Phase::Ready | Phase::Busy | Phase::Draining | Phase::Snapshotting | Phase::Ending => {
+            Phase::Ready | Phase::Busy | Phase::Draining | Phase::Snapshotting => {
                 Err(Problem::new(Code::Draining, "wake the learner again"))
             }
+            // No sleep but a failure: whoever comes for a turn counts it as a death.
+            Phase::Ending => Err(Problem::new(Code::AgentUnavailable, &hello.detail)),
         }
     }
 

@@ -131,7 +131,7 @@ fn unexplained(status: StatusCode) -> Problem {
     let code = match status {
         StatusCode::UNAUTHORIZED => Code::Unauthenticated,
         StatusCode::MISDIRECTED_REQUEST => Code::Misdirected,
-        StatusCode::CONFLICT => Code::Draining,
+        StatusCode::CONFLICT => Code::Conflict,
         StatusCode::NOT_FOUND => Code::NotFound,
         status if status.is_client_error() => Code::InvalidRequest,
         _ => Code::Unavailable,

@@ -135,6 +135,19 @@ async fn a_turn_that_sidecars_refuse_because_they_fall_asleep_is_no_death() {
 }
 
 #[tokio::test]
+async fn a_turn_that_incarnations_refuse_without_falling_asleep_is_parked_in_the_end() {
+    let world = World::new().await;
+    let ada = world.learner("ada").await;
+    world.fleet.script("ada", vec![Act::Refuse; 20]);
+    let seen = streamed(&ada, "ada", "k", "x").await.outcome().await;
+    let error = &seen[seen.len() - 1];
+    let code = &error.data["code"];
+    assert_eq!((error.name.as_str(), code), ("error", &"parked".into()));
+    let made = world.fleet.made.load(std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(made, 20);
+}
+
+#[tokio::test]
 async fn an_agent_that_cannot_start_fails_its_turn_with_a_reason() {
     let world = World::new().await;
     let ada = world.learner("ada").await;
@@ -184,6 +197,9 @@ async fn a_learner_whose_pod_can_never_be_made_fails_its_turn_and_its_document_s
         reasons.all(|event| event["operator_reason"] == WHY),
         "{log}"
     );
+    let metrics = world.nobody().get("/metrics").await.text;
+    let given_up = r#"carrel_wakes_total{start_kind="cold",result="given_up"} 2"#;
+    assert!(metrics.contains(given_up), "{metrics}");
     *world.fleet.impossible.lock().expect("whole") = None;
     let next = streamed(&ada, "ada", "k3", "y").await.outcome().await;
     assert_eq!(text_of(&next), "You said: y");

@@ -36,8 +36,12 @@ struct LearnerLabels {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub(crate) enum WakeResult {
+    /// An incarnation that took the turn.
     Ready,
+    /// One that ended before it was ready.
     Died,
+    /// None: no pod could be made for one.
+    GivenUp,
 }
 
 /// What the gateway measures. Cheap to clone.

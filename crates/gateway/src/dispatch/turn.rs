@@ -199,8 +199,8 @@ impl Run<'_> {
             Ok(incarnation) => incarnation,
             Err(NotAwake::NoLearner) => return Next::Over,
             Err(NotAwake::GivenUp { reason }) => {
-                let kind = carrel_core::learner::StartKind::Cold;
-                self.shared.options.metrics.woke(kind, WakeResult::Died);
+                let metrics = &self.shared.options.metrics;
+                metrics.woke(StartKind::Cold, WakeResult::GivenUp);
                 self.cannot_start(&reason).await;
                 self.catch_up().await;
                 return Next::Over;

@@ -7,7 +7,7 @@ use super::ended;
 use super::names;
 use super::observed::{Observed, PodSeen};
 use super::outcome::{Effect, KillReason, Plan, moved};
-use super::wish::{Wish, wish};
+use super::wish::{MOST_UNASKED, Wish, wish};
 use crate::id::{Epoch, PodUid};
 use crate::learner::{Desired, DesiredState, LearnerState, PodRef, StartKind, Status};
 
@@ -69,6 +69,12 @@ pub fn next_epoch(observed: &Observed) -> Epoch {
 pub fn gave_up(status: &Status) -> bool {
     let assigned = status.condition(names::ASSIGNED);
     status.pod.is_none() && assigned.is_some_and(|condition| condition.reason == names::GIVEN_UP)
+}
+
+/// Whether no pod was made so often that the next failure is the last: it may have been seen already, so what is asked for
+/// now may be given up without a try of its own.
+pub fn is_last_try(status: &Status) -> bool {
+    status.pod.is_none() && status.young_deaths.saturating_add(1) >= MOST_UNASKED
 }
 
 /// The status as people are shown it: one that rests says nothing of why it stays asleep, which its document may want.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use carrel_core::learner::{LearnerState, PodRef, StartKind, Status};
-use carrel_core::lifecycle::{gave_up, names};
+use carrel_core::lifecycle::{gave_up, is_last_try, names};
 use carrel_core::{Epoch, LearnerId};
 use carrel_protocol::fleet;
 use carrel_protocol::gateway::TurnStep;
@@ -93,6 +93,8 @@ pub(crate) struct Waker {
     /// Incarnations up to this take no turn.
     beyond: Option<Epoch>,
     asked: Option<Epoch>,
+    /// What was asked for last may be given up without a try of its own: that is no answer, and it is asked for once more.
+    untried: bool,
     tried: Option<Epoch>,
     /// How many sidecars said that they could not start.
     could_not_start: u32,
@@ -109,6 +111,7 @@ impl Waker {
             was_awake: false,
             beyond: None,
             asked: None,
+            untried: false,
             tried: None,
             could_not_start: 0,
             told: None,
@@ -182,7 +185,7 @@ impl Waker {
             Look::Ask(after) => {
                 let detail = waits_for(status, gateway.now());
                 self.tell(TurnStep::Waking, detail, say);
-                self.ask(gateway, after).await?;
+                self.ask(gateway, after, status).await?;
                 Ok(Step::LookAgain(LOOK_AGAIN))
             }
             Look::Try(pod) => {
@@ -230,7 +233,8 @@ impl Waker {
         {
             return Look::Ended(tried);
         }
-        if self.asked.is_some_and(|after| status.epoch > after) && gave_up(status) {
+        let heard = self.asked.is_some_and(|after| status.epoch > after);
+        if heard && gave_up(status) && !self.untried {
             return Look::GivenUp;
         }
         match pod {
@@ -239,18 +243,29 @@ impl Waker {
         }
     }
 
-    async fn ask(&mut self, gateway: &Gateway, after: Epoch) -> Result<(), NotAwake> {
+    async fn ask(
+        &mut self,
+        gateway: &Gateway,
+        after: Epoch,
+        seen: &Status,
+    ) -> Result<(), NotAwake> {
         if self.asked == Some(after) {
             return Ok(());
         }
         match gateway.options.fleet.wake(&self.learner, after).await {
-            Ok(()) => self.asked = Some(after),
+            Ok(()) => self.has_asked(after, seen),
             Err(fleet::Error::NoLearner(_)) => return Err(NotAwake::NoLearner),
             Err(error) => {
                 tracing::warn!(learner.id = %self.learner, %error, "the fleet cannot be asked");
             }
         }
         Ok(())
+    }
+
+    /// `seen` was read before: when one failure more is the last, that one may be of a try that is older than the wish.
+    fn has_asked(&mut self, after: Epoch, seen: &Status) {
+        self.asked = Some(after);
+        self.untried = !self.untried && is_last_try(seen);
     }
 
     /// Waits at a pod's sidecar. `None`: look again.

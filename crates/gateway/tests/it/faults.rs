@@ -206,6 +206,23 @@ async fn a_learner_whose_pod_can_never_be_made_fails_its_turn_and_its_document_s
 }
 
 #[tokio::test]
+async fn a_wish_that_is_given_up_untried_is_wished_once_more() {
+    let world = World::new().await;
+    let ada = world.learner("ada").await;
+    *world.fleet.lazy.lock().expect("whole") = true;
+    world.fleet.fails_almost_for_good("ada").await;
+    let mut events = streamed(&ada, "ada", "k", "x").await;
+    let mut wished = world.fleet.wished.subscribe();
+    let heard = wished.wait_for(Option::is_some).await.expect("a fleet");
+    assert_eq!(*heard, Some(carrel_core::Epoch(0)));
+    drop(heard);
+    *world.fleet.lazy.lock().expect("whole") = false;
+    world.fleet.gives_up("ada").await;
+    let seen = events.outcome().await;
+    assert_eq!(text_of(&seen), "You said: x");
+}
+
+#[tokio::test]
 async fn draining_refuses_new_messages_and_lets_running_turns_finish() {
     let world = World::new().await;
     let ada = world.learner("ada").await;

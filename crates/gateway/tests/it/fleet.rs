@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use carrel_core::learner::{Condition, ConditionStatus, LearnerState, PodRef, StartKind, Status};
-use carrel_core::lifecycle::names;
+use carrel_core::lifecycle::{MOST_UNASKED, names};
 use carrel_core::{Epoch, LearnerId};
 use carrel_protocol::fleet::{Error, Fleet, IsolationReport};
 use carrel_protocol::sidecar::Phase;
 use carrel_protocol::token::Verifier;
 use carrel_store::SharedStore;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::pod::{Act, Making, Pod};
@@ -36,6 +36,8 @@ pub(crate) struct Scripted {
     pub(crate) made: AtomicU64,
     /// While it is set, a wish to wake is noted and nothing comes.
     pub(crate) lazy: Mutex<bool>,
+    /// The newest wish to wake.
+    pub(crate) wished: watch::Sender<Option<Epoch>>,
     /// Why no pod can be made: while it is set, what is asked for is given up.
     pub(crate) impossible: Mutex<Option<&'static str>>,
 }
@@ -59,6 +61,7 @@ impl Scripted {
             changes: broadcast::Sender::new(1024),
             made: AtomicU64::new(0),
             lazy: Mutex::new(false),
+            wished: watch::Sender::default(),
             impossible: Mutex::new(None),
         })
     }
@@ -142,6 +145,36 @@ impl Scripted {
         (status, Some(pod))
     }
 
+    /// No pod could be made for the learner so often that the next failure is the last.
+    pub(crate) async fn fails_almost_for_good(&self, learner: &str) {
+        let learner = learner.parse().expect("a label");
+        let status = Status {
+            state: LearnerState::Failed,
+            young_deaths: MOST_UNASKED - 1,
+            ..Status::default()
+        };
+        self.turns_to(&learner, status, None).await;
+    }
+
+    /// What is wanted of the learner is given up.
+    pub(crate) async fn gives_up(&self, learner: &str) {
+        let learner = learner.parse().expect("a label");
+        let old = self.status(&learner).await.expect("there");
+        let status = given_up(old.epoch.next(), "as scripted");
+        self.turns_to(&learner, status, None).await;
+    }
+
+    async fn turns_to(&self, learner: &LearnerId, status: Status, pod: Option<Arc<Pod>>) {
+        let row = self.store.learner(learner, now()).await.expect("a store");
+        let old = row.expect("there").status;
+        let put = self.store.put_status(learner, &old, &status, now()).await;
+        assert!(put.expect("a store"), "somebody else wrote the status");
+        let mut seen = self.seen.lock().expect("whole");
+        seen.insert(learner.clone(), (status, pod));
+        drop(seen);
+        let _ = self.changes.send(learner.clone());
+    }
+
     async fn is_there(&self, learner: &LearnerId) -> bool {
         let row = self.store.learner(learner, now()).await.expect("a store");
         row.is_some_and(|row| !row.desired.deleting)
@@ -169,6 +202,7 @@ impl Fleet for Scripted {
         if !self.is_there(learner).await {
             return Err(Error::NoLearner(learner.clone()));
         }
+        self.wished.send_replace(Some(after));
         if *self.lazy.lock().expect("whole") {
             return Ok(());
         }
@@ -181,21 +215,7 @@ impl Fleet for Scripted {
             Some(reason) => (given_up(old.epoch.next(), reason), None),
             None => self.begin(learner, old.epoch.next()),
         };
-        let row = self
-            .store
-            .learner(learner, now())
-            .await
-            .expect("a store")
-            .expect("there");
-        let put = self
-            .store
-            .put_status(learner, &row.status, &status, now())
-            .await;
-        assert!(put.expect("a store"), "somebody else wrote the status");
-        let mut seen = self.seen.lock().expect("whole");
-        seen.insert(learner.clone(), (status, pod));
-        drop(seen);
-        let _ = self.changes.send(learner.clone());
+        self.turns_to(learner, status, pod).await;
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 use std::sync::Weak;
 
 use carrel_core::learner::{Condition, ConditionStatus};
+use carrel_core::lifecycle::MOST_UNASKED;
 use carrel_core::{EventVersion, PodUid};
 use uuid::Uuid;
 
@@ -74,7 +75,17 @@ fn the_end_of_the_one_that_was_waited_for_is_seen() {
 
 #[test]
 fn what_was_asked_for_and_given_up_is_the_end_and_what_was_given_up_before_is_not() {
-    let given_up = |epoch| Status {
+    let mut waker = waker();
+    assert_eq!(waker.look(&given_up(4)), Look::Ask(Epoch(4)));
+    waker.asked = Some(Epoch(4));
+    assert_eq!(waker.look(&given_up(4)), Look::Ask(Epoch(4)));
+    assert_eq!(waker.look(&given_up(5)), Look::GivenUp);
+    let slept = status(5, LearnerState::Asleep, false);
+    assert_eq!(waker.look(&slept), Look::Ask(Epoch(5)));
+}
+
+fn given_up(epoch: u64) -> Status {
+    Status {
         conditions: vec![Condition {
             name: names::ASSIGNED.to_owned(),
             status: ConditionStatus::False,
@@ -83,14 +94,24 @@ fn what_was_asked_for_and_given_up_is_the_end_and_what_was_given_up_before_is_no
             last_transition_time: Timestamp::UNIX_EPOCH,
         }],
         ..status(epoch, LearnerState::Asleep, false)
+    }
+}
+
+#[test]
+fn what_was_asked_for_during_the_last_try_is_asked_for_once_more_and_not_twice() {
+    let failed = |epoch, young_deaths| Status {
+        young_deaths,
+        ..status(epoch, LearnerState::Failed, false)
     };
-    let mut waker = waker();
-    assert_eq!(waker.look(&given_up(4)), Look::Ask(Epoch(4)));
-    waker.asked = Some(Epoch(4));
-    assert_eq!(waker.look(&given_up(4)), Look::Ask(Epoch(4)));
-    assert_eq!(waker.look(&given_up(5)), Look::GivenUp);
-    let slept = status(5, LearnerState::Asleep, false);
-    assert_eq!(waker.look(&slept), Look::Ask(Epoch(5)));
+    let mut early = waker();
+    early.has_asked(Epoch(4), &failed(4, MOST_UNASKED - 2));
+    assert_eq!(early.look(&given_up(5)), Look::GivenUp);
+    let mut late = waker();
+    late.has_asked(Epoch(4), &failed(4, MOST_UNASKED - 1));
+    assert_eq!(late.look(&given_up(5)), Look::Ask(Epoch(5)));
+    // One that is wanted `Running` fails on and on.
+    late.has_asked(Epoch(5), &failed(5, MOST_UNASKED));
+    assert_eq!(late.look(&given_up(6)), Look::GivenUp);
 }
 
 #[test]

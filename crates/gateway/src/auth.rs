@@ -144,10 +144,11 @@ impl FromRequestParts<Shared> for Own {
         }
         let pass = caller.operator.ok_or_else(Refusal::no_learner)?;
         // A learner's own token ends with it; the operator's does not.
-        let row = shared.options.store.learner(&learner, shared.now()).await?;
-        row.filter(|row| !row.desired.deleting)
-            .map(|_| Self(learner, pass))
-            .ok_or_else(Refusal::no_learner)
+        if shared.options.store.is_open(&learner).await? {
+            Ok(Self(learner, pass))
+        } else {
+            Err(Refusal::no_learner())
+        }
     }
 }
 

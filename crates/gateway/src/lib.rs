@@ -4,6 +4,7 @@ mod admin;
 mod api;
 mod auth;
 mod body;
+mod census;
 mod cookie;
 mod dispatch;
 mod envelope;

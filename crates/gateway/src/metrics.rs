@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use carrel_core::learner::StartKind;
 use carrel_core::turn::TurnState;
-use carrel_store::learners::Counted;
 use carrel_telemetry::label::{ByResult, Word};
 use carrel_telemetry::wakes::Stage;
 use carrel_telemetry::{Snapshots, Wakes};
@@ -16,6 +15,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::census::Census;
+
 const TURN_SECONDS: [f64; 11] = [
     0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 1200.0,
 ];
@@ -24,12 +25,6 @@ const TURN_SECONDS: [f64; 11] = [
 struct WakeLabels {
     start_kind: Word,
     result: Word,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct LearnerLabels {
-    state: Word,
-    class: String,
 }
 
 /// What came of a wake.
@@ -47,7 +42,7 @@ pub(crate) enum WakeResult {
 /// What the gateway measures. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    learners: Family<LearnerLabels, Gauge>,
+    pub(crate) census: Census,
     wakes: Family<WakeLabels, Counter>,
     wake_duration: Wakes,
     snapshots: Snapshots,
@@ -60,7 +55,7 @@ impl Metrics {
     /// Registers what the gateway alone measures, in a registry whose names begin with `carrel_`.
     pub fn register(registry: &mut Registry, wakes: Wakes, snapshots: Snapshots) -> Self {
         let metrics = Self {
-            learners: Family::default(),
+            census: Census::default(),
             wakes: Family::default(),
             wake_duration: wakes,
             snapshots,
@@ -68,11 +63,7 @@ impl Metrics {
             waiting: Gauge::default(),
             oldest: Gauge::default(),
         };
-        registry.register(
-            "learners",
-            "Learners, by state and class",
-            metrics.learners.clone(),
-        );
+        registry.register_collector(Box::new(metrics.census.clone()));
         registry.register(
             "wakes",
             "Incarnations that turns waited for",
@@ -110,19 +101,6 @@ impl Metrics {
 
     pub(crate) fn snapshot_failed(&self, took: Duration) {
         self.snapshots.failed(took);
-    }
-
-    /// How many learners of which class are in which state; what is not named is none.
-    pub(crate) fn census(&self, census: &[Counted]) {
-        self.learners.clear();
-        for counted in census {
-            let labels = LearnerLabels {
-                state: Word::of(counted.state),
-                class: counted.class.to_string(),
-            };
-            let count = i64::try_from(counted.learners).unwrap_or(i64::MAX);
-            self.learners.get_or_create(&labels).set(count);
-        }
     }
 
     pub(crate) fn turn_took(&self, state: TurnState, took: Duration) {

@@ -39,10 +39,7 @@ impl Pass {
             None => Ok(false),
             Some(Subject::Learner(_)) => Ok(true),
             // A learner's own pass ends with it; the operator's does not.
-            Some(Subject::Operator) => {
-                let row = store.learner(learner, gateway.now()).await?;
-                Ok(row.is_some_and(|row| !row.desired.deleting))
-            }
+            Some(Subject::Operator) => store.is_open(learner).await,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Learners, the wish for each and what is seen of each.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use carrel_core::class::ClassSpec;
 use carrel_core::event::EventBody;
@@ -22,6 +22,7 @@ use crate::write::Write;
 const NO_DAY: i64 = i64::MIN;
 
 pub(crate) const LEARNER: &str = select_learner!("WHERE l.id = ?");
+pub(crate) const OPEN: &str = "SELECT 1 FROM learner WHERE id = ? AND closing = 0";
 pub(crate) const LEARNERS_AFTER: &str = select_learner!("WHERE l.id > ? ORDER BY l.id LIMIT ?");
 pub(crate) const STIRRING: &str = select_learner!(
     "WHERE status_state <> 'Asleep' OR desired_state = 'Running' OR closing = 1 \
@@ -29,10 +30,12 @@ pub(crate) const STIRRING: &str = select_learner!(
 );
 pub(crate) const BY_ALIAS: &str = "SELECT learner FROM alias WHERE channel = ? AND external_id = ?";
 
-/// Reads every learner: for those who look now and then, not for every message.
-const CENSUS: &str = "SELECT class, CASE WHEN status_state = 'Ready' AND EXISTS \
-    (SELECT 1 FROM turn t WHERE t.learner = l.id AND t.state = 'running') \
-    THEN 'Busy' ELSE status_state END AS state, count(*) FROM learner l GROUP BY 1, 2 ORDER BY 1, 2";
+/// By class and state, with how many of them are ready and have a turn that runs. Walks an index of all learners: for those
+/// who look now and then, not for every message.
+pub(crate) const CENSUS: &str = "SELECT class, status_state, count(*), \
+    count(*) FILTER (WHERE status_state = 'Ready' AND EXISTS \
+    (SELECT 1 FROM turn t WHERE t.learner = l.id AND t.state = 'running')) \
+    FROM learner l GROUP BY class, status_state";
 
 /// What the aliases of a learner came to.
 enum Aliased {
@@ -239,6 +242,17 @@ impl Learners for SqliteStore {
         read.await.map_err(during("reading a learner"))
     }
 
+    async fn is_open(&self, id: &LearnerId) -> Result<bool> {
+        let read = async {
+            let found: Option<i64> = sqlx::query_scalar(OPEN)
+                .bind(id.as_str())
+                .fetch_optional(&self.readers)
+                .await?;
+            Ok(found.is_some())
+        };
+        read.await.map_err(during("looking for a learner"))
+    }
+
     async fn learners(
         &self,
         after: Option<&LearnerId>,
@@ -321,16 +335,23 @@ impl Learners for SqliteStore {
 
     async fn census(&self) -> Result<Vec<Counted>> {
         let read = async {
-            let rows: Vec<(String, String, i64)> =
+            let rows: Vec<(String, String, i64, i64)> =
                 sqlx::query_as(CENSUS).fetch_all(&self.readers).await?;
-            let counted = |(class, state, learners): (String, String, i64)| {
+            let mut census = BTreeMap::new();
+            for (class, state, all, busy) in &rows {
+                for (state, learners) in [(state.as_str(), all - busy), ("Busy", *busy)] {
+                    *census.entry((class, state)).or_default() += learners;
+                }
+            }
+            let counted = |((class, state), learners): ((&String, &str), i64)| {
                 Ok(Counted {
-                    class: parsed(&class)?,
-                    state: parsed(&state)?,
+                    class: parsed(class)?,
+                    state: parsed(state)?,
                     learners: count(learners),
                 })
             };
-            rows.into_iter().map(counted).collect::<Inner<Vec<_>>>()
+            let some = census.into_iter().filter(|(_, learners)| *learners > 0);
+            some.map(counted).collect::<Inner<Vec<_>>>()
         };
         read.await.map_err(during("counting learners"))
     }

@@ -91,6 +91,9 @@ pub trait Learners: Send + Sync {
     /// One learner; `None` when there is none or it was erased.
     async fn learner(&self, id: &LearnerId, now: Timestamp) -> Result<Option<Learner>>;
 
+    /// Whether there is such a learner that is not being erased; cheaper than its row.
+    async fn is_open(&self, id: &LearnerId) -> Result<bool>;
+
     /// Learners by id after `after`, at most `limit`.
     async fn learners(
         &self,
@@ -132,7 +135,7 @@ pub trait Learners: Send + Sync {
     /// deleted): what a fleet looks at after a start, without reading the sleeping ones. Their `cost_today` is not read (0).
     async fn stirring(&self) -> Result<Vec<Learner>>;
 
-    /// How many learners there are, by class and state.
+    /// How many learners there are, by class and state; reads a narrow entry of each.
     async fn census(&self) -> Result<Vec<Counted>>;
 
     /// First step of erasing: closes the learner (no message, no contact), raises its fence above every epoch given

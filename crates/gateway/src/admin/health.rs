@@ -32,10 +32,9 @@ async fn measure(State(shared): State<Shared>, request: Request, next: Next) -> 
                 .options
                 .metrics
                 .backlog(waiting, age.unwrap_or_default());
-            if path == "/metrics"
-                && let Ok(census) = shared.options.store.census().await
-            {
-                shared.options.metrics.census(&census);
+            if path == "/metrics" {
+                let count = shared.options.store.census();
+                shared.options.metrics.census.refresh(count).await;
             }
             next.run(request).await
         }

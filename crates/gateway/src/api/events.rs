@@ -31,8 +31,7 @@ pub(super) async fn events(
         }
     };
     let store = &shared.options.store;
-    let row = store.learner(&learner, shared.now()).await?;
-    if row.is_none_or(|row| row.desired.deleting) {
+    if !store.is_open(&learner).await? {
         return Err(Refusal::no_learner());
     }
     let hub = shared.hubs.open(&learner, store).await?;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use carrel_store::Access as _;
+use carrel_core::LearnerId;
+use carrel_store::{Access as _, Learners as _};
 use futures::{SinkExt as _, StreamExt as _};
 use http::Method;
 use http_body_util::BodyExt as _;
@@ -14,7 +15,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 use crate::client::{PATIENCE, text_of};
-use crate::world::{World, accepted};
+use crate::world::{World, accepted, now};
 
 const EVENTS: &str = "/v1/learners/ada/events";
 
@@ -137,21 +138,29 @@ async fn a_session_that_is_left_is_worthless_and_so_is_what_it_opened() {
 }
 
 #[tokio::test]
-async fn what_another_process_revokes_is_seen_within_a_heartbeat() {
+async fn what_another_process_revokes_or_erases_is_seen_within_a_heartbeat() {
     let world = World::new().await;
-    let ada = world.learner("ada").await;
-    let mut events = ada.events(EVENTS, None).await;
-    let learner = "ada".parse().expect("a label");
-    world
-        .elsewhere()
-        .await
-        .revoke_all(&learner)
-        .await
-        .expect("revoked");
-    let unheard = timeout(Duration::ZERO, events.next()).await;
-    assert!(unheard.is_err(), "nobody told this gateway: {unheard:?}");
+    let (ada, bob) = (world.learner("ada").await, world.learner("bob").await);
+    let mut revoked = ada.events(EVENTS, None).await;
+    let mut own = bob.events("/v1/learners/bob/events", None).await;
+    let mut operators = world
+        .operator()
+        .events("/v1/learners/bob/events", None)
+        .await;
+    let elsewhere = world.elsewhere().await;
+    let learner = |id: &str| id.parse::<LearnerId>().expect("a label");
+    let done = elsewhere.revoke_all(&learner("ada")).await;
+    done.expect("revoked");
+    let closed = elsewhere.close_learner(&learner("bob"), now()).await;
+    assert!(closed.expect("closed"));
+    for events in [&mut revoked, &mut operators] {
+        let unheard = timeout(Duration::ZERO, events.next()).await;
+        assert!(unheard.is_err(), "nobody told this gateway: {unheard:?}");
+    }
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(15)).await;
     tokio::time::resume();
-    assert!(events.ends().await, "the stream goes on");
+    for events in [&mut revoked, &mut own, &mut operators] {
+        assert!(events.ends().await, "the stream goes on");
+    }
 }

@@ -81,6 +81,19 @@ async fn full(store: &SharedStore, name: &str) -> LearnerId {
     id
 }
 
+pub async fn a_learner_is_open_until_it_is_closed(store: SharedStore) {
+    learner(&store, "bob").await;
+    let ada = full(&store, "ada").await;
+    let is_open = async || store.is_open(&ada).await.expect("read");
+    assert!(is_open().await);
+    store.close_learner(&ada, at(50)).await.expect("closed");
+    assert!(!is_open().await);
+    store.erase_learner(&ada, at(60)).await.expect("erased");
+    assert!(!is_open().await);
+    let bob = "bob".parse().expect("a label");
+    assert!(store.is_open(&bob).await.expect("read"));
+}
+
 pub async fn a_closed_learner_takes_nothing_more(store: SharedStore) {
     let ada = full(&store, "ada").await;
     assert!(store.close_learner(&ada, at(40)).await.expect("closed"));

@@ -109,7 +109,8 @@ macro_rules! store_suite {
                 revoking_takes_every_secret_of_one_learner
                 revoking_one_secret_leaves_the_others
                 expired_secrets_are_swept;
-            erase: a_closed_learner_takes_nothing_more
+            erase: a_learner_is_open_until_it_is_closed
+                a_closed_learner_takes_nothing_more
                 closing_fails_the_open_turns
                 an_erased_learner_leaves_nothing_behind
                 a_learner_made_anew_starts_empty_above_the_fence

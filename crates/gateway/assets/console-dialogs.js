@@ -73,12 +73,15 @@ export async function openLearner(learner) {
     ["Pod", learner.pod ?? "none"],
   ];
   if (learner.limits_missing.length) facts.push(["Limits missing", learner.limits_missing.join(", ")]);
-  const shown = facts.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, String(value))));
-  byId("learner-facts").replaceChildren(...shown);
+  byId("learner-facts").replaceChildren(...facts.map(fact));
   byId("snapshots").replaceChildren();
   byId("snapshots-note").textContent = "Looking…";
   dialog.showModal();
   try {
+    const { last_failure: failed } = await call("GET", `/admin/v1/learners/${learner.id}`);
+    if (byId("learner-title").textContent !== learner.id) return;
+    if (failed) facts.push(["Last turn", `failed (${failed.code}): ${failed.reason}`]);
+    byId("learner-facts").replaceChildren(...facts.map(fact));
     const { snapshots } = await call("GET", `/admin/v1/learners/${learner.id}/snapshots`);
     byId("snapshots-note").textContent = snapshots.length
       ? "A snapshot is taken after every turn; older ones are thinned out."
@@ -90,6 +93,10 @@ export async function openLearner(learner) {
     byId("snapshots-note").textContent = "";
     fail(error);
   }
+}
+
+function fact([name, value]) {
+  return element("div", {}, element("dt", {}, name), element("dd", {}, String(value)));
 }
 
 function line(snapshot, newest, onrestore) {

@@ -338,6 +338,20 @@ pub struct Learner {
     pub pod: Option<String>,
     /// What holds of it, `Ready` first.
     pub conditions: Vec<Condition>,
+    /// Why its last turn failed; absent when that did not, and in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<LastFailure>,
+}
+
+/// A turn that failed, as operators see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastFailure {
+    /// The turn.
+    pub turn_id: TurnId,
+    /// The code, as its learner was told.
+    pub code: String,
+    /// What the operator should know; the learner is never told.
+    pub reason: String,
 }
 
 /// The answer of `GET /admin/v1/learners`.

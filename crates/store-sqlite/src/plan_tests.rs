@@ -91,6 +91,7 @@ async fn no_hot_statement_reads_a_whole_table() {
         outcome::END,
         turn_row::TURN,
         turns::HISTORY,
+        turns::LAST_ENDED,
         turns::PLACE,
         turns::REPLY_FILE,
         usage::CURSOR,

@@ -17,6 +17,9 @@ use crate::turn_row::{TURN, TurnRow, select_turn};
 
 pub(crate) const HISTORY: &str =
     select_turn!("WHERE t.learner = ? AND t.place < ? ORDER BY t.place DESC LIMIT ?");
+pub(crate) const LAST_ENDED: &str = select_turn!(
+    "WHERE t.learner = ? AND t.state NOT IN ('queued', 'running') ORDER BY t.place DESC LIMIT 1"
+);
 pub(crate) const PLACE: &str = "SELECT place FROM message WHERE message_id = ? AND learner = ?";
 pub(crate) const REPLY_FILE: &str = "SELECT f.name, f.media_type, f.data FROM turn t \
     JOIN file f ON f.place = t.place AND f.side = 'reply' \
@@ -100,6 +103,18 @@ impl Turns for SqliteStore {
         self.read_history(learner, before, limit)
             .await
             .map_err(during("reading a learner's history"))
+    }
+
+    async fn last_ended(&self, learner: &LearnerId) -> Result<Option<Turn>> {
+        let read = async {
+            let row: Option<TurnRow> = sqlx::query_as(LAST_ENDED)
+                .bind(learner.as_str())
+                .fetch_optional(&self.readers)
+                .await?;
+            row.map(TurnRow::turn).transpose()
+        };
+        read.await
+            .map_err(during("reading a learner's last outcome"))
     }
 
     async fn reply_file(

@@ -214,6 +214,9 @@ pub trait Turns: Send + Sync {
         limit: u32,
     ) -> Result<Vec<Turn>>;
 
+    /// The learner's newest turn that has ended.
+    async fn last_ended(&self, learner: &LearnerId) -> Result<Option<Turn>>;
+
     /// Content of a file of a reply, by place.
     async fn reply_file(
         &self,

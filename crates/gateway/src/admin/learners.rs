@@ -11,7 +11,7 @@ use carrel_core::lifecycle;
 use carrel_core::{ClassName, LearnerId};
 use carrel_protocol::Code;
 use carrel_protocol::gateway::{
-    AliasBody, CreateLearner, Learner, LearnerList, PatchLearner, SnapshotSummary,
+    AliasBody, CreateLearner, LastFailure, Learner, LearnerList, PatchLearner, SnapshotSummary,
 };
 use carrel_store::learners::{self, Alias, Created, NewLearner};
 use http::{HeaderMap, StatusCode};
@@ -183,7 +183,19 @@ pub(super) async fn find(gateway: &Gateway, learner: &LearnerId) -> Result<Learn
     if let Ok(status) = gateway.options.fleet.status(learner).await {
         row.status = status;
     }
-    Ok(view(gateway, row))
+    let last = gateway.options.store.last_ended(learner).await?;
+    let last_failure = last.and_then(|turn| {
+        let failure = turn.failure?;
+        Some(LastFailure {
+            turn_id: turn.turn_id,
+            code: failure.code.to_string(),
+            reason: failure.operator_reason,
+        })
+    });
+    Ok(Learner {
+        last_failure,
+        ..view(gateway, row)
+    })
 }
 
 fn view(gateway: &Gateway, row: learners::Learner) -> Learner {
@@ -221,5 +233,6 @@ fn view(gateway: &Gateway, row: learners::Learner) -> Learner {
         isolation: isolation.isolation,
         limits_missing: isolation.limits_missing,
         pod: status.pod.map(|pod| pod.name),
+        last_failure: None,
     }
 }

@@ -366,6 +366,9 @@ async fn the_document_describes_what_is_answered() {
         .is(200)
         .json();
     let history = ada.get("/v1/learners/ada/messages").await.is(200).json();
+    world.fleet.script("ada", [crate::pod::Act::Fail("half")]);
+    streamed(&ada, "ada", "k2", "fail").await.outcome().await;
+    let failed = operator.get("/admin/v1/learners/ada").await.is(200).json();
     let list = operator.get("/admin/v1/learners").await.is(200).json();
     let snapshots = operator
         .get("/admin/v1/learners/ada/snapshots")
@@ -384,6 +387,7 @@ async fn the_document_describes_what_is_answered() {
         ("HistoryEntry", &history["messages"][0]),
         ("LearnerList", &list),
         ("Learner", &list["learners"][0]),
+        ("LastFailure", &failed["last_failure"]),
         ("Condition", &list["learners"][0]["conditions"][0]),
         ("SnapshotSummary", &snapshots["snapshots"][0]),
         ("Problem", &world.nobody().get("/none").await.json()),

@@ -114,8 +114,14 @@ async fn a_failed_turn_says_why_and_the_next_runs_in_a_new_incarnation() {
         !document.to_string().contains("exit code 3"),
         "that is the operator's"
     );
+    let (operator, path) = (world.operator(), "/admin/v1/learners/ada");
+    let learner = operator.get(path).await.is(200).json();
+    let why = json!({"turn_id": turn, "code": "agent_failed", "reason": "exit code 3"});
+    assert_eq!(learner["last_failure"], why);
     let next = streamed(&ada, "ada", "k2", "again").await.outcome().await;
     assert_eq!(text_of(&next), "You said: again");
+    let learner = operator.get(path).await.is(200).json();
+    assert_eq!(learner.get("last_failure"), None, "{learner}");
     assert_eq!(world.fleet.pod("ada").epoch.0, 2);
 }
 

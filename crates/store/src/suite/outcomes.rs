@@ -16,6 +16,8 @@ pub async fn a_failed_turn_keeps_its_failure_and_lets_the_next_one_run(store: Sh
     let ada = learner(&store, "ada").await;
     let (turn, lease) = running(&store, &ada, "k1", 3).await;
     let next = accept(&store, &ada, "k2", 13).await;
+    let last = async || store.last_ended(&ada).await.expect("read");
+    assert_eq!(last().await, None);
     let verdict = failure(FailureCode::AgentFailed);
     let timing = Timing {
         agent: 77,
@@ -35,6 +37,7 @@ pub async fn a_failed_turn_keeps_its_failure_and_lets_the_next_one_run(store: Sh
     };
     assert_eq!((turn_id, code), (turn, FailureCode::AgentFailed));
     assert_eq!(claim(&store, &ada, owner(), 15).await.turn.turn_id, next);
+    assert_eq!(last().await.expect("a turn").turn_id, turn);
 }
 
 pub async fn a_turn_that_waits_is_stopped_at_once(store: SharedStore) {

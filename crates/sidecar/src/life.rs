@@ -159,7 +159,7 @@ async fn fall_asleep(awake: &mut Awake) -> Exit {
 }
 
 async fn save(awake: &mut Awake) -> Result<(), Uncommitted> {
-    awake.link.freeze().await?;
+    turn::freeze(awake).await?;
     let tree = turn::take_fingerprint(awake).await;
     if tree.is_same(&awake.committed_tree) {
         return Ok(());

@@ -230,10 +230,11 @@ impl Link {
         self.ask(Order::Terminate).await.map(drop)
     }
 
-    /// Bytes on the disk that the agent's processes hold of files without a name, in the workspace as they see it.
-    pub(crate) async fn held(&self, folder: PathBuf) -> Result<u64, Error> {
+    /// Bytes on the disk that the agent's processes hold of files without a name, in the workspace as they see it; and
+    /// whether everything was seen.
+    pub(crate) async fn held(&self, folder: PathBuf) -> Result<(u64, bool), Error> {
         match self.ask(Order::Held { folder }).await? {
-            (Report::Held { bytes }, _) => Ok(bytes),
+            (Report::Held { bytes, whole }, _) => Ok((bytes, whole)),
             (other, _) => Err(unexpected(&other)),
         }
     }

@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crate::awake::Awake;
@@ -19,56 +20,113 @@ pub(crate) struct Pace {
     look_every: Duration,
     /// How often the workspace is measured although the file system hardly filled: others may have freed as much.
     measure_every: Duration,
+    /// How long it is not measured again, however the file system fills: others fill it, too.
+    rest: Duration,
 }
 
 /// While it has something to do.
 pub(crate) const AT_WORK: Pace = Pace {
     look_every: Duration::from_millis(250),
     measure_every: Duration::from_secs(5),
+    rest: Duration::ZERO,
 };
 /// While nobody asked it anything.
 pub(crate) const AT_REST: Pace = Pace {
     look_every: Duration::from_secs(1),
     measure_every: Duration::from_mins(1),
+    rest: Duration::from_secs(10),
 };
 
 /// What each file or folder counts beside its blocks: file systems have room for so many only, and empty ones are many soon.
 const ENTRY_BYTES: u64 = 512;
+/// How many files there may be for each that a snapshot may have: what is left out of snapshots is not endless either.
+const FILES_FOR_EACH: u64 = 10;
+/// After so many looks in a row that did not see everything, whoever it was that could not be seen, somebody hides.
+const PARTIAL_LOOKS: u32 = 8;
+/// How often an agent is stopped anew because something was on its way when it was.
+const FREEZES: usize = 5;
+/// How long it may go on between two of these.
+const GO_ON: Duration = Duration::from_millis(50);
+
+/// What was measured last.
+struct Measured {
+    /// When that was done.
+    at: Instant,
+    took: Duration,
+    /// The file system's fill before.
+    used: u64,
+    size: u64,
+    /// How many looks in a row have not seen everything.
+    partial: u32,
+}
+
+impl Measured {
+    /// Whether it is time to measure again. A large workspace takes long: a tenth of the time is spent on it, and half of
+    /// it while the file system fills by more than what was left.
+    fn is_over(&self, used: u64, limit: u64, pace: Pace) -> bool {
+        let (age, left) = (self.at.elapsed(), limit.saturating_sub(self.size));
+        let grown = used.saturating_sub(self.used);
+        // A second look tells who hides from who was passing something on.
+        if self.partial == 1 {
+            return true;
+        }
+        if age < self.took.max(pace.rest) {
+            return false;
+        }
+        let calm = age >= self.took * 9;
+        grown > left || calm && (grown > left / 8 || age > pace.measure_every)
+    }
+}
 
 /// Returns, with the reason, when the workspace has outgrown its class, and never otherwise.
 pub(crate) async fn outgrown(awake: &Awake, pace: Pace) -> String {
     let limit = limit(awake);
     let workspace = &awake.pod.options.workspace;
-    let (mut measured, mut size) = (None::<(Instant, u64)>, 0);
+    let mut last = None::<Measured>;
     loop {
         tokio::time::sleep(pace.look_every).await;
         let used = used_bytes(workspace);
-        let due = measured.is_none_or(|(time, then)| {
-            used.saturating_sub(then) > limit.saturating_sub(size) / 8
-                || time.elapsed() > pace.measure_every
-        });
-        if !due {
+        if last.as_ref().is_some_and(|m| !m.is_over(used, limit, pace)) {
             continue;
         }
         let began = Instant::now();
-        let Ok(now) = measure(awake).await else {
+        let Ok((size, whole)) = measure(awake).await else {
             // That the shim is gone is heard by whoever waits for it.
             return std::future::pending().await;
         };
-        size = now;
-        measured = Some((Instant::now(), used));
-        if size > limit {
+        let partial = last.map_or(0, |m| m.partial) + 1;
+        let partial = if whole { 0 } else { partial };
+        if size > limit || partial >= PARTIAL_LOOKS {
             return reason(limit);
         }
-        // A large workspace takes long to measure: spend a tenth of the time on it at most.
-        tokio::time::sleep(began.elapsed() * 9).await;
+        last = Some(Measured {
+            at: Instant::now(),
+            took: began.elapsed(),
+            used,
+            size,
+            partial,
+        });
     }
 }
 
-/// Looks once more at what a stopped agent holds, which no snapshot would see; the reason if that is too much.
-pub(crate) async fn check_held(awake: &Awake) -> Result<Option<String>, Error> {
+/// Stops the agent and looks once more at what it holds, which no snapshot would see; the reason if that is too much.
+pub(crate) async fn freeze(awake: &Awake) -> Result<Option<String>, Error> {
     let limit = limit(awake);
-    Ok((held(awake).await? > limit).then(|| reason(limit)))
+    for time in 0..FREEZES {
+        if time > 0 {
+            awake.link.thaw().await?;
+            tokio::time::sleep(GO_ON).await;
+        }
+        awake.link.freeze().await?;
+        let (bytes, whole) = held(awake).await?;
+        if bytes > limit {
+            break;
+        }
+        if whole {
+            return Ok(None);
+        }
+    }
+    Ok(Some(reason(limit)))
 }
 
 fn limit(awake: &Awake) -> u64 {
@@ -79,21 +137,27 @@ fn reason(limit: u64) -> String {
     format!("the workspace holds more than {limit} bytes, or hides what it holds")
 }
 
-async fn measure(awake: &Awake) -> Result<u64, Error> {
+/// Bytes that the agent keeps, and whether everything was seen.
+async fn measure(awake: &Awake) -> Result<(u64, bool), Error> {
     let (folder, limit) = (awake.pod.options.workspace.clone(), limit(awake));
-    let named = tokio::task::spawn_blocking(move || named_bytes(&folder, limit))
-        .await
-        .unwrap_or(0);
+    let max_files = FILES_FOR_EACH * awake.assignment.class.snapshot.max_files;
+    // Dropped with us: a walk that nobody waits for ends.
+    let waiter = Arc::new(());
+    let waits = Arc::downgrade(&waiter);
+    let walk = move || named_bytes(&folder, limit, max_files, &waits);
+    let named = tokio::task::spawn_blocking(walk).await.unwrap_or(0);
+    drop(waiter);
     if named > limit {
-        return Ok(named);
+        return Ok((named, true));
     }
-    Ok(named.saturating_add(held(awake).await?))
+    let (bytes, whole) = held(awake).await?;
+    Ok((named.saturating_add(bytes), whole))
 }
 
-async fn held(awake: &Awake) -> Result<u64, Error> {
+async fn held(awake: &Awake) -> Result<(u64, bool), Error> {
     match awake.link.held(awake.folder().clone()).await {
         // A shim that cannot look sees nothing.
-        Err(Error::Refused(_)) => Ok(u64::MAX),
+        Err(Error::Refused(_)) => Ok((u64::MAX, false)),
         answer => answer,
     }
 }
@@ -107,10 +171,11 @@ fn used_bytes(workspace: &Path) -> u64 {
     })
 }
 
-/// Bytes that a folder takes on its disk, hardly more than `limit` of them counted. A folder that cannot be read, for its
-/// mode or its depth, hides what it holds and could not be saved either: it counts as more than any limit.
-fn named_bytes(folder: &Path, limit: u64) -> u64 {
-    let mut size = 0;
+/// Bytes that a folder takes on its disk, hardly more than `limit` of them counted; 0 when `waits` has gone. A folder that
+/// cannot be read, for its mode or its depth, hides what it holds and could not be saved either: it counts as more than any
+/// limit, as do more than `max_files` files and folders.
+fn named_bytes(folder: &Path, limit: u64, max_files: u64, waits: &Weak<()>) -> u64 {
+    let (mut size, mut files) = (0, 0);
     let mut folders: Vec<PathBuf> = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         let entries = match fs::read_dir(folder) {
@@ -120,16 +185,23 @@ fn named_bytes(folder: &Path, limit: u64) -> u64 {
             Err(_) => return u64::MAX,
         };
         for entry in entries.flatten() {
+            files += 1;
+            if files > max_files {
+                return u64::MAX;
+            }
+            if waits.strong_count() == 0 {
+                return 0;
+            }
             let Ok(metadata) = entry.metadata() else {
                 continue;
             };
             size += metadata.blocks() * 512 + ENTRY_BYTES;
+            if size > limit {
+                return size;
+            }
             if metadata.is_dir() {
                 folders.push(entry.path());
             }
-        }
-        if size > limit {
-            break;
         }
     }
     size
@@ -145,4 +217,49 @@ pub(crate) fn memory_kills(awake: &Awake) -> u64 {
         .find_map(|line| line.strip_prefix("oom_kill "))
         .and_then(|count| count.trim().parse().ok())
         .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_walk_ends_at_its_files_and_with_its_waiter() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in 0..5 {
+            fs::write(folder.path().join(name.to_string()), "").unwrap();
+        }
+        let waiter = Arc::new(());
+        let waits = Arc::downgrade(&waiter);
+        let bytes = |max_files| named_bytes(folder.path(), u64::MAX, max_files, &waits);
+        assert_eq!(bytes(5), 5 * ENTRY_BYTES);
+        assert_eq!(bytes(4), u64::MAX);
+        drop(waiter);
+        assert_eq!(bytes(5), 0);
+    }
+
+    #[test]
+    fn a_slow_walk_is_repeated_early_only_when_the_room_may_be_used_up() {
+        let measured = |age, took, partial| Measured {
+            at: Instant::now()
+                .checked_sub(Duration::from_secs(age))
+                .unwrap(),
+            took: Duration::from_secs(took),
+            used: 1000,
+            size: 20,
+            partial,
+        };
+        let (limit, all) = (100, 1081);
+        let slow = measured(30, 10, 0);
+        assert!(slow.is_over(all, limit, AT_WORK), "may be over its room");
+        assert!(!slow.is_over(all - 1, limit, AT_WORK), "nine tenths rest");
+        assert!(!measured(9, 10, 0).is_over(all, limit, AT_WORK), "half");
+        assert!(measured(91, 10, 0).is_over(1011, limit, AT_WORK));
+        let quick = measured(9, 0, 0);
+        assert!(quick.is_over(1011, limit, AT_WORK));
+        assert!(!quick.is_over(all, limit, AT_REST), "others write, too");
+        assert!(measured(10, 0, 0).is_over(1011, limit, AT_REST));
+        assert!(measured(0, 1, 1).is_over(1000, limit, AT_REST), "in doubt");
+        assert!(!measured(0, 1, 2).is_over(1000, limit, AT_REST));
+    }
 }

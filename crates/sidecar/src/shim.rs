@@ -11,6 +11,7 @@ pub(crate) mod protocol;
 mod seccomp;
 mod sockets;
 
+use std::collections::HashSet;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -71,6 +72,7 @@ fn serve(options: ShimOptions) -> io::Result<()> {
         processes,
         command: options.command,
         agent: None,
+        unseen: HashSet::new(),
     };
     let ended = shim.answer(connection.as_fd(), &mut children);
     shim.processes.kill_all().and(ended)
@@ -80,6 +82,8 @@ struct Shim {
     processes: Processes,
     command: Vec<String>,
     agent: Option<Pid>,
+    /// Processes that the last look at what is held could not see into.
+    unseen: HashSet<Pid>,
 }
 
 impl Shim {
@@ -134,8 +138,9 @@ impl Shim {
                 Ok(done(()))
             }
             Order::Held { folder } => {
-                let bytes = held::measure(|| self.processes.list(), &folder)?;
-                Ok((Report::Held { bytes }, Vec::new()))
+                let list = || self.processes.list();
+                let held::Look { bytes, whole } = held::measure(list, &folder, &mut self.unseen)?;
+                Ok((Report::Held { bytes, whole }, Vec::new()))
             }
             Order::Terminate => {
                 if let Some(agent) = self.agent {

@@ -161,7 +161,20 @@ async fn talk(awake: &mut Awake, attempt: &Attempt) -> Outcome {
     }
 }
 
-/// Freezes, looks at what is held, reads the reply's files, snapshots, commits, thaws.
+/// Stops everything; refuses a workspace of which too much is held without a name.
+pub(crate) async fn freeze(awake: &Awake) -> Result<(), Uncommitted> {
+    match room::freeze(awake).await? {
+        None => Ok(()),
+        Some(reason) => Err(Uncommitted::Refused {
+            code: FailureCode::WorkspaceLimit,
+            detail: FULL.to_owned(),
+            retryable: false,
+            reason,
+        }),
+    }
+}
+
+/// Freezes, reads the reply's files, snapshots, commits, thaws.
 async fn conclude(
     awake: &mut Awake,
     attempt: &Attempt,
@@ -169,15 +182,7 @@ async fn conclude(
     paths: &[ReplyPath],
     timing: PodTiming,
 ) -> Result<(carrel_protocol::vault::CommitAnswer, Reply), Uncommitted> {
-    awake.link.freeze().await?;
-    if let Some(reason) = room::check_held(awake).await? {
-        return Err(Uncommitted::Refused {
-            code: FailureCode::WorkspaceLimit,
-            detail: FULL.to_owned(),
-            retryable: false,
-            reason,
-        });
-    }
+    freeze(awake).await?;
     let (files, data) = reply::read(&awake.pod.options, paths)?;
     let reply = Reply {
         text: attempt.text(),

@@ -2,58 +2,84 @@
 //! last descriptor or mapping of it is gone, and no walk through the workspace finds it.
 //!
 //! Called for [`super::protocol::Order::Held`]. The shim looks because it alone may: it is of the agent's user and in the
-//! agent's user namespace, with and without root. Looks into `/proc` and changes nothing. What cannot be seen into counts
-//! as more than any limit, like a folder that cannot be read.
+//! agent's user namespace, with and without root. Looks into `/proc` and changes nothing. A process hides what it holds if
+//! it cannot be seen into, if a descriptor is on its way to it through a socket, or if it maps a nameless file that nobody
+//! has a descriptor of, whose length the kernel tells no ordinary user. An honest one may do so for a moment: who is
+//! found so in two looks one after the other counts as more than any limit.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
 use super::processes::after_name;
 
+/// How long a look takes at most: the shim has one thread, which has to obey, too.
+const WITHIN: Duration = Duration::from_secs(1);
 /// How often it is asked for processes that were born during the look.
 const ROUNDS: usize = 4;
 /// The most descriptors and mappings that are looked at; who has more hides what they are.
 const MOST: usize = 1 << 18;
-/// How often a process that cannot be seen into is looked at before that counts. One that ends looks so for a moment.
-const LOOKS: usize = 50;
-/// Between two of these looks.
+/// How often a process that hides something is looked at before that counts. One that ends looks so for a moment.
+const TRIES: usize = 50;
+/// Between two of these.
 const PAUSE: Duration = Duration::from_millis(10);
 /// How the kernel marks the path of a mapped file that has no name any more (`proc_pid_maps(5)`).
 const NAMELESS: &[u8] = b" (deleted)";
 
-/// Bytes that nameless files take on the disk while processes hold them; `u64::MAX` if that cannot be known. `folder` is
-/// the workspace, as the processes see it.
+/// What was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Look {
+    /// Bytes that nameless files take on the disk while processes hold them; `u64::MAX` if somebody hides what it holds.
+    pub(super) bytes: u64,
+    /// Whether everything was seen this time.
+    pub(super) whole: bool,
+}
+
+/// Looks. `folder` is the workspace, as the processes see it. `unseen` are those that the last look could not see into;
+/// they come first in this one, so that each gets its turn where there are more than a look has time for.
 pub(super) fn measure(
     list: impl Fn() -> io::Result<HashSet<Pid>>,
     folder: &Path,
-) -> io::Result<u64> {
+    unseen: &mut HashSet<Pid>,
+) -> io::Result<Look> {
     let mut held = Held {
         folder: format!("{}/", folder.display()),
         device: fs::metadata(folder)?.dev(),
         files: HashMap::new(),
         mapped: HashMap::new(),
         looked_at: 0,
+        until: Instant::now() + WITHIN,
     };
-    let mut seen = HashSet::new();
-    for _ in 0..ROUNDS {
-        let all = list()?;
-        let mut born = all.difference(&seen).peekable();
-        if born.peek().is_none() {
+    let (mut all, mut left) = (HashSet::new(), Vec::new());
+    for time in 0..TRIES {
+        if time > 0 && !left.is_empty() {
+            thread::sleep(PAUSE);
+        }
+        if time < ROUNDS {
+            left.extend(list()?.into_iter().filter(|pid| all.insert(*pid)));
+            left.sort_by_key(|pid| !unseen.contains(pid));
+        }
+        left.retain(|pid| !held.see(*pid));
+        // Who maps what nobody has open is not known before all have been looked into.
+        if left.is_empty() && (time >= ROUNDS || list()?.is_subset(&all)) || held.is_spent() {
             break;
         }
-        if !born.all(|pid| held.see(*pid)) {
-            return Ok(u64::MAX);
-        }
-        seen = all;
     }
-    Ok(held.bytes())
+    let unseen_now: HashSet<Pid> = left.into_iter().chain(held.mapping_alone()).collect();
+    let bytes = if unseen_now.is_disjoint(unseen) {
+        held.bytes()
+    } else {
+        u64::MAX
+    };
+    let whole = unseen_now.is_empty();
+    *unseen = unseen_now;
+    Ok(Look { bytes, whole })
 }
 
 struct Held {
@@ -61,65 +87,69 @@ struct Held {
     device: u64,
     /// Bytes on the disk of those with a descriptor, by device and inode.
     files: HashMap<(u64, u64), u64>,
-    /// How long those that are mapped are at least, by inode.
-    mapped: HashMap<u64, u64>,
+    /// Who maps one, by inode.
+    mapped: HashMap<u64, Pid>,
     looked_at: usize,
+    until: Instant,
 }
 
 impl Held {
     fn bytes(&self) -> u64 {
-        let known: HashSet<u64> = self.files.keys().map(|(_, inode)| *inode).collect();
-        let alone = self
-            .mapped
-            .iter()
-            .filter(|(inode, _)| !known.contains(inode));
         self.files
             .values()
-            .chain(alone.map(|(_, length)| length))
             .fold(0, |sum, bytes| sum.saturating_add(*bytes))
     }
 
-    /// Notes what a process holds; whether it let itself be seen into, or has ended.
-    fn see(&mut self, pid: Pid) -> bool {
-        let threads = PathBuf::from(format!("/proc/{}/task", pid.as_raw_nonzero()));
-        for look in 0..LOOKS {
-            if look > 0 {
-                thread::sleep(PAUSE);
-            }
-            let Ok(before) = names(&threads) else {
-                return true;
-            };
-            // All threads have the same descriptors and mappings, for which the filter of system calls sees; the first
-            // may have ended before the others.
-            if before.iter().any(|thread| self.look_into(thread).is_ok()) {
-                return true;
-            }
-            // One that ends has no memory and is nobody's to look into, but may have handed over to a thread just born.
-            let ended = !before.iter().any(|thread| has_memory(thread));
-            if ended && names(&threads).is_ok_and(|after| after == before) {
-                return true;
-            }
-        }
-        false
+    /// Those that map a file that nobody has a descriptor of.
+    fn mapping_alone(&self) -> impl Iterator<Item = Pid> {
+        let open: HashSet<u64> = self.files.keys().map(|(_, inode)| *inode).collect();
+        let alone = move |(inode, pid): (&u64, &Pid)| (!open.contains(inode)).then_some(*pid);
+        self.mapped.iter().filter_map(alone)
     }
 
-    fn look_into(&mut self, thread: &Path) -> io::Result<()> {
+    /// Notes what a process holds; whether it let itself be seen into and hid nothing, or has ended.
+    fn see(&mut self, pid: Pid) -> bool {
+        let threads = PathBuf::from(format!("/proc/{}/task", pid.as_raw_nonzero()));
+        let Ok(before) = names(&threads) else {
+            return true;
+        };
+        // All threads have the same descriptors and mappings, for which the filter of system calls sees; the first may
+        // have ended before the others.
+        for thread in &before {
+            if self.is_spent() {
+                return false;
+            }
+            if let Ok(whole) = self.look_into(pid, thread) {
+                return whole;
+            }
+        }
+        // One that ends has no memory and is nobody's to look into, but may have handed over to a thread just born.
+        let ended = !before.iter().any(|thread| has_memory(thread));
+        ended && names(&threads).is_ok_and(|after| after == before)
+    }
+
+    /// Whether that was all.
+    fn look_into(&mut self, pid: Pid, thread: &Path) -> io::Result<bool> {
+        let mut whole = true;
         for entry in fs::read_dir(thread.join("fd"))? {
-            self.note_file(&entry?.path())?;
+            let entry = entry?;
+            let is_socket = self.note_file(&entry.path())?;
+            whole &= !is_socket || !has_mail(&thread.join("fdinfo").join(entry.file_name()));
         }
         self.note_file(&thread.join("exe"))?;
         let maps = BufReader::new(File::open(thread.join("maps"))?);
         for line in maps.split(b'\n') {
-            self.note_mapping(&line?)?;
+            self.note_mapping(pid, &line?)?;
         }
-        Ok(())
+        Ok(whole)
     }
 
-    fn note_file(&mut self, link: &Path) -> io::Result<()> {
+    /// Whether it is a socket.
+    fn note_file(&mut self, link: &Path) -> io::Result<bool> {
         self.look()?;
         let file = match fs::metadata(link) {
             // Closed meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             file => file?,
         };
         // A file system need not give all its files one device number: what is on any disk counts. What nobody can write
@@ -129,27 +159,38 @@ impl Held {
             let bytes = file.blocks().saturating_mul(512);
             self.files.insert((file.dev(), file.ino()), bytes);
         }
-        Ok(())
+        Ok(file.file_type().is_socket())
     }
 
-    fn note_mapping(&mut self, line: &[u8]) -> io::Result<()> {
+    fn note_mapping(&mut self, pid: Pid, line: &[u8]) -> io::Result<()> {
         self.look()?;
         if line.ends_with(NAMELESS)
-            && let Some((inode, length)) = mapping(&String::from_utf8_lossy(line), &self.folder)
+            && let Some(inode) = mapping(&String::from_utf8_lossy(line), &self.folder)
         {
-            let longest = self.mapped.entry(inode).or_default();
-            *longest = length.max(*longest);
+            self.mapped.insert(inode, pid);
         }
         Ok(())
     }
 
     fn look(&mut self) -> io::Result<()> {
         self.looked_at += 1;
-        if self.looked_at > MOST {
+        if self.is_spent() {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
         Ok(())
     }
+
+    fn is_spent(&self) -> bool {
+        self.looked_at > MOST || Instant::now() > self.until
+    }
+}
+
+/// Whether descriptors wait in a socket, by what `/proc/…/fdinfo` says of it (Linux 5.6 and newer). Those in sockets that
+/// wait there themselves need no search: the socket in which those wait has one.
+fn has_mail(info: &Path) -> bool {
+    let text = fs::read_to_string(info).unwrap_or_default();
+    let waiting = text.lines().find_map(|line| line.strip_prefix("scm_fds:"));
+    waiting.is_some_and(|count| count.trim() != "0")
 }
 
 /// The paths in a folder, sorted.
@@ -179,19 +220,14 @@ fn is_in_memory(path: &Path) -> bool {
     rustix::fs::statfs(path).is_ok_and(|system| memory.contains(&system.f_type))
 }
 
-/// Inode, and least length of the file, of a mapped file in a folder.
-fn mapping(line: &str, folder: &str) -> Option<(u64, u64)> {
+/// The inode of a mapped file in a folder.
+fn mapping(line: &str, folder: &str) -> Option<u64> {
     let path = line.find('/')?;
     if !line[path..].starts_with(folder) {
         return None;
     }
-    let mut fields = line[..path].split_whitespace();
-    let (from, to) = fields.next()?.split_once('-')?;
-    let offset = fields.nth(1)?;
-    let inode = fields.nth(1)?.parse().ok()?;
-    let number = |text| u64::from_str_radix(text, 16).ok();
-    let length = number(to)?.checked_sub(number(from)?)?;
-    Some((inode, number(offset)?.saturating_add(length)))
+    // Addresses, rights, offset, device, inode (`proc_pid_maps(5)`).
+    line[..path].split_whitespace().nth(4)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -199,9 +235,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mapping_tells_inode_and_least_length_of_a_file_in_the_workspace() {
+    fn a_mapping_tells_the_inode_of_a_file_in_the_workspace() {
         let line = "7f01a000-7f01c000 rw-s 00005000 fe:00 262   /workspace/a b (deleted)";
-        assert_eq!(mapping(line, "/workspace/"), Some((262, 0x7000)));
+        assert_eq!(mapping(line, "/workspace/"), Some(262));
         for other in [
             "7f01a000-7f01c000 rw-s 00000000 00:01 7  /memfd:x (deleted)",
             "7f01a000-7f01c000 rw-s 00000000 00:01 7  /workspaces/x (deleted)",
@@ -217,7 +253,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         let own = HashSet::from([rustix::process::getpid()]);
-        let held = || measure(|| Ok(own.clone()), folder.path()).unwrap();
+        let held = || {
+            let list = || Ok(own.clone());
+            measure(list, folder.path(), &mut HashSet::new())
+                .unwrap()
+                .bytes
+        };
         // Other tests of this process hold files, too.
         let bytes = 64 << 20;
         fs::write(&path, vec![7; bytes]).unwrap();

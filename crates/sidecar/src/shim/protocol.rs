@@ -103,8 +103,10 @@ pub(crate) enum Report {
     },
     /// So many bytes are held on the disk.
     Held {
-        /// All bits set: more than can be seen.
+        /// All bits set: somebody hid what it holds, in this look and the one before.
         bytes: u64,
+        /// Whether everything was seen this time.
+        whole: bool,
     },
     /// The agent ended.
     Exited {

@@ -1,7 +1,7 @@
 //! What an agent can use up: its own share, while its neighbour is answered.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use carrel_tests::machine::{pods, run_dir};
@@ -17,6 +17,113 @@ const TEST: &str = "what_an_agent_uses_up_is_its_own";
 /// A file that has neither name nor descriptor, and is held by being mapped (`mmap` is called by its number).
 const MAPPED: &str = "perl -e 'open F, q(+>big); print F q(x) x (1 << 20) for 1 .. 300; unlink q(big); \
     my $mmap = qx(uname -m) =~ /x86_64/ ? 9 : 222; syscall($mmap, 0, 300 << 20, 1, 2, fileno F, 0); close F; sleep 60'";
+
+/// Nameless files of 30 MB, ten one after the other, so that none alone is over the room while it can be seen; what is done
+/// with each is `HIDE`, what follows `END`.
+const PIECES: &str = r#"perl -e 'use Socket;
+    my ($mmap, $send) = qx(uname -m) =~ /x86_64/ ? (9, 46) : (222, 211);
+    socketpair(my $to, my $from, AF_UNIX, SOCK_STREAM, 0) or die;
+    sub hide { my $fd = shift; HIDE }
+    for (1 .. 10) {
+        open(my $f, q(+>), q(big)) or die;
+        unlink q(big);
+        print $f q(x) x (30 << 20);
+        $f->flush;
+        hide(fileno $f);
+        close $f;
+    }
+    END'"#;
+
+/// Sends a descriptor into a socket from which nobody reads (`sendmsg` with `SCM_RIGHTS`, called by its number).
+const PARK: &str = "my $rights = pack(q(QiiiI), 20, SOL_SOCKET, 1, $fd, 0); my $byte = q(x); \
+    my $io = pack(q(PQ), $byte, 1); my $message = pack(q(QQPQPQQ), 0, 0, $io, 1, $rights, 24, 0); \
+    syscall($send, fileno $to, $message, 0) == 1 or die";
+
+/// Maps the first page alone.
+const MAP_A_PAGE: &str = "syscall($mmap, 0, 4096, 1, 2, $fd, 0) > 0 or die";
+
+/// Stays until it is ended.
+const STAY: &str = "sleep 60";
+/// Goes on in the background when the turn is over.
+const LEAVE: &str = "exit if fork; close STDIN; close STDOUT; close STDERR; sleep 60";
+
+#[tokio::test]
+async fn what_is_hidden_in_sockets_and_behind_one_page_counts() -> anyhow::Result<()> {
+    let ways = [
+        ("parked", PARK, STAY),
+        ("parked-on", PARK, LEAVE),
+        ("page", MAP_A_PAGE, STAY),
+        ("page-on", MAP_A_PAGE, LEAVE),
+    ];
+    let learners = ways.map(|(name, ..)| name);
+    let Some(up) = shell::up("hidden_in_sockets", &learners).await? else {
+        return Ok(());
+    };
+    for (name, hide, end) in ways {
+        let script = PIECES.replace("HIDE", hide).replace("END", end);
+        let error = up.api.failure(name, &script).await?;
+        ensure!(error.text("code") == "workspace_limit", "{name}: {error:?}");
+    }
+    Ok(())
+}
+
+/// Hands a descriptor from one process to the other without pause, while the disk fills and is looked at.
+const PASSING: &str = r#"perl -e 'use Socket;
+    my ($send, $receive) = qx(uname -m) =~ /x86_64/ ? (46, 47) : (211, 212);
+    socketpair(my $to, my $from, AF_UNIX, SOCK_STREAM, 0) or die;
+    my $fd = fileno STDERR;
+    my $parent = $$;
+    if (!fork) {
+        while (getppid == $parent) {
+            my ($byte, $rights) = (q(x), q(x) x 24);
+            my $io = pack(q(PQ), $byte, 1);
+            my $message = pack(q(QQPQPQQ), 0, 0, $io, 1, $rights, 24, 0);
+            exit if syscall($receive, fileno $from, $message, 0x40) != 1 && !$!{EAGAIN};
+            my $got = unpack(q(x16 i), $rights);
+            require POSIX; POSIX::close($got) if $got > 2 && $got != fileno $from && $got != fileno $to;
+        }
+        exit;
+    }
+    open(my $f, q(>), q(big)) or die;
+    for (1 .. 3000) { PARK; select undef, undef, undef, 0.001; print $f q(x) x 16000 }
+    print qq(done\n)'"#;
+
+#[tokio::test]
+async fn an_agent_that_hands_descriptors_on_is_not_taken_for_one_that_hides() -> anyhow::Result<()>
+{
+    let Some(up) = shell::up("hands_descriptors_on", &["nan"]).await? else {
+        return Ok(());
+    };
+    let said = up.api.reply("nan", &PASSING.replace("PARK", PARK)).await?;
+    ensure!(said == "done\n", "{said}");
+    Ok(())
+}
+
+/// Processes that can be seen into for a moment, again and again; the program that cannot be read looks like a shell.
+const FLICKERING: &str = r#"cp /bin/sh s; chmod 111 s
+    echo 'sleep 0.01; exec ./s -c "sleep 0.35; exec /bin/sh flicker"' > flicker
+    i=0; while [ $i -lt 250 ]; do i=$((i + 1)); /bin/sh flicker & done; wait"#;
+
+#[tokio::test]
+async fn who_cannot_be_seen_into_keeps_no_shim_from_obeying() -> anyhow::Result<()> {
+    let resources =
+        json!({"cpu": "1", "memory": "512Mi", "ephemeralStorage": "64Mi", "pids": 1000});
+    let many = json!({"turn": {"timeoutSeconds": 8}, "resources": resources});
+    let setup = Setup {
+        documents: vec![shell::class("many", &many), agent::learner("eve", "many")],
+        ..Setup::default()
+    };
+    let Some(up) = Up::start("who_cannot_be_seen_into", setup).await? else {
+        return Ok(());
+    };
+    let began = Instant::now();
+    let error = up.api.failure("eve", FLICKERING).await?;
+    let codes = ["timeout", "workspace_limit"];
+    ensure!(codes.contains(&error.text("code")), "{error:?}");
+    let took = began.elapsed();
+    ensure!(took < Duration::from_secs(20), "ended after {took:?}");
+    Ok(())
+}
 
 /// Learner, what its agent does, and the code with which its turn fails.
 const HARM: [(&str, &str, &str); 14] = [
@@ -215,5 +322,28 @@ async fn an_agent_whose_processes_come_and_go_is_not_taken_for_one_that_hides() 
         return Ok(());
     };
     ensure!(up.api.reply("nan", RESTLESS).await? == "done\n");
+    Ok(())
+}
+
+/// More that have work than processors, each starting short-lived ones, like a build that starts all it can.
+const BUILD: &str = "i=0; while [ $i -lt 40 ]; do i=$((i + 1)); \
+    (while [ ! -e end ]; do perl -e '$x += $_ for 1 .. 100000'; done) & done; \
+    for i in 1 2 3 4 5 6 7 8 9 10; do head -c 5000000 /dev/zero >> big; sleep 0.5; done; \
+    rm big; touch end; wait; echo done";
+
+#[tokio::test]
+async fn a_build_that_starts_all_it_can_is_not_taken_for_one_that_hides() -> anyhow::Result<()> {
+    let resources = json!({"cpu": "1", "memory": "512Mi", "ephemeralStorage": "64Mi", "pids": 256});
+    let setup = Setup {
+        documents: vec![
+            shell::class("build", &json!({"resources": resources})),
+            agent::learner("nan", "build"),
+        ],
+        ..Setup::default()
+    };
+    let Some(up) = Up::start("a_build", setup).await? else {
+        return Ok(());
+    };
+    ensure!(up.api.reply("nan", BUILD).await? == "done\n");
     Ok(())
 }

@@ -95,6 +95,28 @@ async fn room_that_has_no_name_any_more_counts_while_it_is_held() {
 }
 
 #[tokio::test]
+async fn what_is_hidden_when_a_turn_ends_fails_it() {
+    let socket = "socketpair($to, $from, AF_UNIX, SOCK_STREAM, 0); \
+        $rights = pack(q(QiiiI), 20, SOL_SOCKET, 1, fileno F, 0); $byte = q(x); \
+        $io = pack(q(PQ), $byte, 1); $message = pack(q(QQPQPQQ), 0, 0, $io, 1, $rights, 24, 0);";
+    let parked = format!(
+        "{socket} syscall({}, fileno $to, $message, 0);",
+        libc::SYS_sendmsg
+    );
+    let page = format!("syscall({}, 0, 4096, 1, 2, fileno F, 0);", libc::SYS_mmap);
+    for hide in [parked, page] {
+        let mut pod = Pod::ready(talkative()).await;
+        // Small, and over before anybody has looked.
+        let hidden = format!(
+            "perl -e 'use Socket; use IO::Handle; open F, q(+>small); print F q(x) x 5000; F->flush; unlink q(small); \
+                {hide} close F; exit if fork; close STDOUT; close STDERR; sleep 600'"
+        );
+        let code = failure(&mut pod, &format!("sh {hidden}")).await;
+        assert_eq!(code, FailureCode::WorkspaceLimit, "{hide}");
+    }
+}
+
+#[tokio::test]
 async fn an_agent_that_fills_its_workspace_while_nobody_asks_is_ended() {
     let mut class = talkative();
     class.resources.ephemeral_storage.0 = 4 << 20;

@@ -20,7 +20,7 @@ const MAPPED: &str = "perl -e 'open F, q(+>big); print F q(x) x (1 << 20) for 1 
 
 /// Nameless files of 30 MB, ten one after the other, so that none alone is over the room while it can be seen; what is done
 /// with each is `HIDE`.
-const PIECES: &str = r#"perl -e 'use Socket;
+const PIECES: &str = r"perl -e 'use Socket;
     my ($mmap, $send) = qx(uname -m) =~ /x86_64/ ? (9, 46) : (222, 211);
     socketpair(my $to, my $from, AF_UNIX, SOCK_STREAM, 0) or die;
     sub hide { my $fd = shift; HIDE }
@@ -32,7 +32,7 @@ const PIECES: &str = r#"perl -e 'use Socket;
         hide(fileno $f);
         close $f;
     }
-    sleep 60'"#;
+    sleep 60'";
 
 /// Sends a descriptor into a socket from which nobody reads (`sendmsg` with `SCM_RIGHTS`, called by its number).
 const PARK: &str = "my $rights = pack(q(QiiiI), 20, SOL_SOCKET, 1, $fd, 0); my $byte = q(x); \
@@ -58,7 +58,7 @@ async fn what_is_hidden_in_sockets_and_behind_one_page_counts() -> anyhow::Resul
 }
 
 /// Hands a descriptor from one process to the other without pause, while the disk fills and is looked at.
-const PASSING: &str = r#"perl -e 'use Socket;
+const PASSING: &str = r"perl -e 'use Socket;
     my ($send, $receive) = qx(uname -m) =~ /x86_64/ ? (46, 47) : (211, 212);
     socketpair(my $to, my $from, AF_UNIX, SOCK_STREAM, 0) or die;
     my $fd = fileno STDERR;
@@ -76,7 +76,7 @@ const PASSING: &str = r#"perl -e 'use Socket;
     }
     open(my $f, q(>), q(big)) or die;
     for (1 .. 3000) { PARK; select undef, undef, undef, 0.001; print $f q(x) x 16000 }
-    print qq(done\n)'"#;
+    print qq(done\n)'";
 
 #[tokio::test]
 async fn an_agent_that_hands_descriptors_on_is_not_taken_for_one_that_hides() -> anyhow::Result<()>

@@ -2,7 +2,7 @@
 
 mod backend;
 mod damage;
-mod durable;
+pub mod durable;
 mod error;
 mod heads;
 mod http;

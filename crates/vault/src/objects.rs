@@ -56,7 +56,7 @@ impl Objects {
     /// When the folder cannot be made or opened.
     pub fn local(folder: impl Into<PathBuf>) -> Result<Self, Error> {
         let folder = folder.into();
-        let opened = durable::make_folder(&folder)
+        let opened = durable::make_folder(&folder, 0o777)
             .and_then(|()| fs::canonicalize(&folder))
             .map_err(|source| Error::File {
                 doing: format!("opening the folder of snapshots {}", folder.display()),

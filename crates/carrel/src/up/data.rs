@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use carrel_vault::durable;
 use rustix::fs::FlockOperation;
 
 use crate::exit::{Failure, Kind};
@@ -25,10 +26,7 @@ pub(super) struct Data {
 /// # Errors
 /// [`Kind::Conflict`] with the other's pid when a server runs on it.
 pub(super) fn open(dir: &Path) -> anyhow::Result<Data> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
+    durable::make_folder(dir, 0o700)
         .with_context(|| format!("making the data folder {}", dir.display()))?;
     let lock = lock(dir)?;
     let config = dir.join("carrel.yaml");
@@ -102,7 +100,64 @@ fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
             .mode(0o600)
             .open(path)?;
         file.write_all(text.as_bytes())?;
-        file.sync_all()
+        file.sync_all()?;
+        durable::sync_name(path)
     };
     write().with_context(|| format!("writing {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// The folder to be made, for this program when it runs under `strace`.
+    const RECORDED: &str = "CARREL_TEST_RECORDED";
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test that starts itself again")]
+    fn a_power_cut_leaves_the_data_folder_with_its_name_and_its_files() {
+        if let Some(folder) = std::env::var_os(RECORDED) {
+            let data = open(Path::new(&folder)).unwrap();
+            return drop(read_or_make(&data.dir.join("key"), || Ok("k".to_owned())).unwrap());
+        }
+        let place = tempfile::tempdir().unwrap();
+        let (above, record) = (place.path().join("above"), place.path().join("record"));
+        let folder = above.join("data");
+        let calls = "trace=?mkdir,mkdirat,openat,fsync";
+        let name = "a_power_cut_leaves_the_data_folder_with_its_name_and_its_files";
+        let ran = Command::new("strace")
+            .args(["-f", "-y", "-qq", "-e", "signal=none", "-e", calls, "-o"])
+            .arg(&record)
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", &format!("up::data::tests::{name}")])
+            .env(RECORDED, &folder)
+            .status();
+        let record = std::fs::read_to_string(&record).unwrap_or_default();
+        if ran.is_err() || record.is_empty() {
+            let required = std::env::var("CARREL_REQUIRE").unwrap_or_default();
+            assert!(!required.split(',').any(|word| word == "strace"), "{ran:?}");
+            println!("SKIP {name}: strace is not installed or may not trace here");
+            return;
+        }
+        for made in [
+            &above,
+            &folder,
+            &folder.join("carrel.yaml"),
+            &folder.join("key"),
+        ] {
+            let quoted = format!("\"{}\"", made.display());
+            let makes = |line: &str| {
+                line.contains(&quoted) && (line.contains("mkdir") || line.contains("O_CREAT"))
+            };
+            let after = record.lines().skip_while(|line| !makes(line)).skip(1);
+            let names = format!("<{}>)", made.parent().unwrap().display());
+            let mut syncs = after.filter(|line| line.contains("fsync("));
+            assert!(
+                syncs.any(|line| line.contains(&names)),
+                "{quoted}: {record}"
+            );
+        }
+    }
 }

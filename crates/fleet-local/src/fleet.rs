@@ -1,5 +1,6 @@
 //! The fleet of this machine: one keeper for every learner that stirs, none for those that sleep.
 
+mod hearing;
 mod isolation;
 mod kept;
 mod room;
@@ -101,6 +102,8 @@ pub enum StartError {
     RunDir(#[source] std::io::Error),
 }
 
+type Keepers = Mutex<HashMap<LearnerId, Arc<Handle>>>;
+
 /// What every keeper shares.
 pub(crate) struct Shared {
     pub(crate) store: SharedStore,
@@ -114,7 +117,7 @@ pub(crate) struct Shared {
     pub(crate) time_zone: String,
     pub(crate) locale: String,
     pub(crate) metrics: Metrics,
-    keepers: Mutex<HashMap<LearnerId, Arc<Handle>>>,
+    keepers: Keepers,
     /// Held while one is chosen to make room, so that no two who want room choose the same.
     choosing: tokio::sync::Mutex<()>,
     report: IsolationReport,
@@ -179,11 +182,13 @@ impl LocalFleet {
             ground,
         });
         let fleet = Self { shared };
-        fleet
-            .shared
-            .ground
-            .tracker
-            .spawn(fleet.clone().look_after_all());
+        let tracker = &fleet.shared.ground.tracker;
+        tracker.spawn(fleet.clone().look_after_all());
+        let (shared, changes) = (Arc::clone(&fleet.shared), fleet.shared.store.changes());
+        tracker.spawn(async move {
+            let hear = hearing::hear(&shared.keepers, changes);
+            shared.closing.run_until_cancelled(hear).await;
+        });
         Ok(fleet)
     }
 

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use carrel_core::LearnerId;
 use carrel_core::class::ClassSpec;
-use carrel_core::learner::{LearnerState, PodRef, Status};
+use carrel_core::learner::{DesiredState, LearnerState, PodRef, Status};
 use carrel_core::lifecycle::{self, Effect, Observed, Plan, PodSeen, Policy, Write};
+use carrel_core::{ClassName, LearnerId};
 use carrel_protocol::Code;
 use carrel_protocol::token::Caller;
 use carrel_store::learners::Learner;
@@ -33,6 +33,13 @@ pub(crate) use handle::Handle;
 /// How long an assigned sidecar may take to say what it is doing.
 const FIRST_WORD: Duration = Duration::from_secs(5);
 
+type Tried = (DesiredState, ClassName, Option<ClassSpec>);
+
+fn tried_with(learner: &Learner, class: Option<&ClassSpec>) -> Tried {
+    let (wish, name) = (learner.desired.state, learner.class.clone());
+    (wish, name, class.cloned())
+}
+
 /// Looks after one learner while it stirs. Dropping it ends the learner's pod.
 pub(crate) struct Keeper {
     pub(crate) shared: Arc<Shared>,
@@ -41,6 +48,8 @@ pub(crate) struct Keeper {
     pod: Option<Pod>,
     making: Option<Making>,
     unborn: Option<(Timestamp, String)>,
+    /// What its document and its class were when a pod was last tried.
+    tried: Option<Tried>,
     place: Option<Place>,
     asking: Option<Asking>,
     refused: bool,
@@ -55,6 +64,7 @@ impl Keeper {
             pod: None,
             making: None,
             unborn: None,
+            tried: None,
             place: None,
             asking: None,
             refused: false,
@@ -107,13 +117,13 @@ impl Keeper {
         let mut desired = learner.desired;
         if self.handle.sleep_now.load(Ordering::Acquire) {
             if learner.status.pod.is_some() {
-                desired.state = carrel_core::learner::DesiredState::Asleep;
+                desired.state = DesiredState::Asleep;
             } else {
                 // Nothing sleeps that is not awake; kept, the wish would end the next incarnation.
                 self.handle.sleep_now.store(false, Ordering::Release);
             }
         }
-        let observed = self.observe(learner);
+        let observed = self.observe(learner, class);
         let plan = lifecycle::plan(&desired, &observed, &policy, now);
         self.keep_place(&plan);
         if !self.write(learner, &plan, now).await {
@@ -139,7 +149,7 @@ impl Keeper {
         false
     }
 
-    fn observe(&mut self, learner: &Learner) -> Observed {
+    fn observe(&mut self, learner: &Learner, class: Option<&ClassSpec>) -> Observed {
         let named = learner.status.pod.as_ref().map(|pod| pod.uid);
         let pod = match (&mut self.pod, &self.making, &self.unborn) {
             (Some(pod), _, _) if self.refused => PodSeen::Refused {
@@ -163,6 +173,7 @@ impl Keeper {
             pod,
             admitted: self.place.is_some(),
             make_room: self.handle.make_room.load(Ordering::Acquire),
+            renewed: self.tried.as_ref() != Some(&tried_with(learner, class)),
         }
     }
 
@@ -281,6 +292,7 @@ impl Keeper {
         if self.pod.is_some() || self.making.is_some() {
             return false;
         }
+        self.tried = Some(tried_with(learner, class));
         let Some(class) = class else {
             self.made(Err(format!("its class '{}' does not exist", learner.class)));
             return true;

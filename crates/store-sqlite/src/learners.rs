@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use carrel_core::class::ClassSpec;
 use carrel_core::event::EventBody;
-use carrel_core::learner::{DesiredState, Status};
+use carrel_core::learner::{DesiredState, LearnerState, Status};
 use carrel_core::{ClassName, Epoch, LearnerId, RepositoryId};
 use carrel_store::learners::{Alias, Counted, Created, Learner, NewLearner};
 use carrel_store::{Learners, Result};
@@ -391,6 +391,15 @@ impl Learners for SqliteStore {
             .bind(to_json(spec)?)
             .execute(write.connection())
             .await?;
+            let waiting: Vec<String> =
+                sqlx::query_scalar("SELECT id FROM learner WHERE class = ? AND status_state = ?")
+                    .bind(name.as_str())
+                    .bind(<&str>::from(LearnerState::Failed))
+                    .fetch_all(write.connection())
+                    .await?;
+            for learner in waiting {
+                write.hint(&parsed::<LearnerId>(&learner)?);
+            }
             write.commit().await
         };
         write.await.map_err(during("writing a class"))

@@ -153,7 +153,7 @@ pub trait Learners: Send + Sync {
     /// The objects of an erased learner were removed for the last time.
     async fn swept_repository(&self, repository: RepositoryId) -> Result<()>;
 
-    /// Writes a class document, by name.
+    /// Writes a class document, by name. A hint is given for each of its learners that is `Failed`: it may be why.
     async fn put_class(&self, name: &ClassName, spec: &ClassSpec) -> Result<()>;
 
     /// A class document.

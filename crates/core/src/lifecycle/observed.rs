@@ -18,6 +18,8 @@ pub struct Observed {
     pub admitted: bool,
     /// The live cap wants this learner asleep if it is quiet.
     pub make_room: bool,
+    /// Its document or its class is not what it was when a pod was last tried for it, as far as is known.
+    pub renewed: bool,
 }
 
 /// What is seen of a pod.

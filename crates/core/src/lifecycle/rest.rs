@@ -7,7 +7,8 @@ use super::ended;
 use super::names;
 use super::observed::{Observed, PodSeen};
 use super::outcome::{Effect, KillReason, Plan, moved};
-use super::wish::{MOST_UNASKED, Wish, wish};
+use super::wish::{MOST_UNASKED, Wish, is_asked, is_kept_awake_in_vain, wish};
+use crate::backoff;
 use crate::id::{Epoch, PodUid};
 use crate::learner::{Desired, DesiredState, LearnerState, PodRef, StartKind, Status};
 
@@ -28,7 +29,7 @@ pub(super) fn plan(
         (PodSeen::None | PodSeen::Unborn { pod: None, .. }, Wish::Erased) => {
             remove(Effect::FinishErase)
         }
-        (PodSeen::None, Wish::Awake) => ask_for_pod(observed, policy, now),
+        (PodSeen::None, Wish::Awake) => ask_for_pod(desired, observed, policy, now),
         (PodSeen::Starting { pod, since }, Wish::Awake) => {
             let deadline = after(*since, policy.start);
             if now < deadline {
@@ -41,8 +42,10 @@ pub(super) fn plan(
         (PodSeen::Unborn { pod, time, reason }, Wish::Awake) => {
             unborn(desired, observed, *pod, *time, reason, policy, now)
         }
-        (PodSeen::Blank { pod, start_kind }, Wish::Awake) => must_wait(observed, policy, now)
-            .unwrap_or_else(|| raise(observed, pod, *start_kind, policy, now)),
+        (PodSeen::Blank { pod, start_kind }, Wish::Awake) => {
+            must_wait(desired, observed, policy, now)
+                .unwrap_or_else(|| raise(observed, pod, *start_kind, policy, now))
+        }
         (
             PodSeen::Starting { pod, .. }
             | PodSeen::Unborn { pod: Some(pod), .. }
@@ -116,9 +119,22 @@ fn waking(stored: &Status, detail: &str, now: Timestamp) -> Plan {
     Plan::to(stored, moved(stored, state, detail, now))
 }
 
-fn must_wait(observed: &Observed, policy: &Policy, now: Timestamp) -> Option<Plan> {
+fn must_wait(
+    desired: &Desired,
+    observed: &Observed,
+    policy: &Policy,
+    now: Timestamp,
+) -> Option<Plan> {
     let stored = &observed.status;
     match stored.retry_time {
+        Some(_) if is_tried_anew(desired, observed, now) => {
+            let anew = Status {
+                young_deaths: 0,
+                retry_time: None,
+                ..waking(stored, "is tried anew", now).status
+            };
+            Some(Plan::to(stored, anew).again_at(now))
+        }
         Some(retry) if now < retry => {
             let detail = if stored.state == LearnerState::Failed {
                 &stored.detail
@@ -135,8 +151,18 @@ fn must_wait(observed: &Observed, policy: &Policy, now: Timestamp) -> Option<Pla
     }
 }
 
-fn ask_for_pod(observed: &Observed, policy: &Policy, now: Timestamp) -> Plan {
-    must_wait(observed, policy, now).unwrap_or_else(|| {
+/// Whether a long wait ends with a row of tries like the first, and at once: somebody asks, or what it was tried with has
+/// changed. The short ones are over in seconds, and keep who asks again and again from starting what dies at once.
+fn is_tried_anew(desired: &Desired, observed: &Observed, now: Timestamp) -> bool {
+    let stored = &observed.status;
+    // It may have been kept awake when it began to wait.
+    let waits_long = is_kept_awake_in_vain(desired, stored.young_deaths)
+        || stored.retry_time > Some(after(now, backoff::MAX_DELAY));
+    waits_long && (observed.renewed || is_asked(desired, stored))
+}
+
+fn ask_for_pod(desired: &Desired, observed: &Observed, policy: &Policy, now: Timestamp) -> Plan {
+    must_wait(desired, observed, policy, now).unwrap_or_else(|| {
         waking(&observed.status, "gets a container", now)
             .again_at(after(now, policy.retry))
             .with(Effect::CreatePod {
@@ -188,7 +214,7 @@ fn unborn(
     let plan = match (counted, pod) {
         (false, _) => ended::unborn(desired, observed, reason, now),
         (true, Some(_)) => stay(stored, Wish::Awake, now),
-        (true, None) => ask_for_pod(observed, policy, now),
+        (true, None) => ask_for_pod(desired, observed, policy, now),
     };
     match pod {
         Some(pod) => plan

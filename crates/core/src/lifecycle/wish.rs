@@ -29,15 +29,23 @@ pub fn wish(desired: &Desired, status: &Status) -> Wish {
         DesiredState::Asleep => Wish::Asleep,
         DesiredState::Running => Wish::Awake,
         DesiredState::Auto => {
-            let asked = desired
-                .wake_after_epoch
-                .is_some_and(|after| after >= status.epoch);
             let again = status.state == LearnerState::Failed && status.young_deaths < MOST_UNASKED;
-            if asked || again {
+            if is_asked(desired, status) || again {
                 Wish::Awake
             } else {
                 Wish::Asleep
             }
         }
     }
+}
+
+/// Whether somebody has asked for an incarnation after the newest.
+pub(super) fn is_asked(desired: &Desired, status: &Status) -> bool {
+    let after = desired.wake_after_epoch;
+    after.is_some_and(|after| after >= status.epoch)
+}
+
+/// Whether only its document wants it awake, whose wish does not end, and it has failed as often as anybody may expect.
+pub(super) fn is_kept_awake_in_vain(desired: &Desired, young_deaths: u32) -> bool {
+    desired.state == DesiredState::Running && young_deaths >= MOST_UNASKED
 }

@@ -139,7 +139,8 @@ prop_compose! {
         pod in seen(),
         admitted in any::<bool>(),
         make_room in any::<bool>(),
+        renewed in any::<bool>(),
     ) -> Observed {
-        Observed { status, fence: Epoch(fence), pod, admitted, make_room }
+        Observed { status, fence: Epoch(fence), pod, admitted, make_room, renewed }
     }
 }

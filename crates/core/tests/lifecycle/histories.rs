@@ -28,6 +28,7 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         1 => any::<bool>().prop_map(Step::Admit),
         1 => any::<bool>().prop_map(Step::MakeRoom),
         1 => Just(Step::Erase),
+        1 => Just(Step::Renew),
     ]
 }
 
@@ -151,6 +152,59 @@ proptest! {
             prop_assert!(world.status.epoch > epoch && gave_up(&world.status));
         }
         prop_assert_eq!(world.broken_rule(), None);
+    }
+}
+
+/// Plans so often, with such a pause, while every pod that is made dies before it is anything; how many were made.
+fn pods_made_in_vain_within(world: &mut World, times: usize, seconds: i64) -> usize {
+    let before = world.pods_made();
+    for _ in 0..times {
+        for step in [
+            Step::Plan,
+            Step::Plan,
+            Step::PodDies,
+            Step::Plan,
+            Step::Pass { seconds },
+        ] {
+            world.take(step);
+        }
+    }
+    world.pods_made() - before
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 50, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn one_that_is_kept_awake_and_can_have_no_pod_is_tried_ever_more_seldom_and_at_once_when_there_is_a_reason(
+        fence in 0u64..3,
+        steps in prop::collection::vec(step(), 1..60),
+        awaited in 0usize..600,
+    ) {
+        let mut world = play(plan, fence, &steps, strictly).unwrap();
+        world.desired.deleting = false;
+        for step in [Step::Wish(DesiredState::Running), Step::MakeRoom(false), Step::Admit(true)] {
+            world.take(step);
+        }
+        // What was asked for before is given up, and what went on is ended.
+        pods_made_in_vain_within(&mut world, 20, 10);
+        let epoch = world.status.epoch;
+        let made = pods_made_in_vain_within(&mut world, 24 * 60, 60);
+        // A write for each pod, at most: no more often than every ten minutes in the end.
+        prop_assert!((135..=155).contains(&made), "{made} pods in a day");
+        prop_assert_eq!(world.status.epoch, epoch, "nobody waits for the end of any");
+        prop_assert_eq!(world.status.state, LearnerState::Failed);
+
+        for step in [Step::Wake, Step::Renew] {
+            pods_made_in_vain_within(&mut world, awaited, 1);
+            let epoch = world.status.epoch;
+            world.take(step);
+            prop_assert_eq!(pods_made_in_vain_within(&mut world, 1, 1), 1, "{:?} is no reason", step);
+            prop_assert_eq!(pods_made_in_vain_within(&mut world, 10, 1), MOST_UNASKED as usize - 1);
+            let is_given_up = world.status.epoch > epoch && gave_up(&world.status);
+            prop_assert_eq!(is_given_up, matches!(step, Step::Wake), "who asked sees the end: {:?}", world);
+        }
+        prop_assert_eq!(strictly(&world), None);
     }
 }
 

@@ -129,6 +129,7 @@ fn row(state: LearnerState, has_pod: bool, when: &'static str, seen: Seen) -> Ro
         pod: seen.pod,
         admitted: seen.admitted,
         make_room: seen.make_room,
+        renewed: false,
     };
     let policy = Policy::of(&ClassSpec::default());
     let now = any::second(any::NOW);

@@ -27,6 +27,8 @@ pub(crate) enum Step {
     /// The gateway has a message.
     Wake,
     Erase,
+    /// Its document or its class changes.
+    Renew,
     Admit(bool),
     MakeRoom(bool),
     /// The pod does the next thing that a healthy one does.
@@ -71,6 +73,7 @@ pub(crate) struct World {
     pods: Vec<Pod>,
     pub(crate) admitted: bool,
     make_room: bool,
+    renewed: bool,
     now: Timestamp,
     stale: Option<(Status, Plan)>,
     pub(crate) facts: Facts,
@@ -89,6 +92,7 @@ impl World {
             pods: Vec::new(),
             admitted: true,
             make_room: false,
+            renewed: false,
             now: any::second(any::NOW),
             stale: None,
             facts: Facts::default(),
@@ -119,6 +123,7 @@ impl World {
             Step::Wish(state) => self.desired.state = state,
             Step::Wake => self.desired.wake_after_epoch = Some(self.status.epoch),
             Step::Erase => self.desired.deleting = true,
+            Step::Renew => self.renewed = true,
             Step::Admit(admitted) => self.admitted = admitted,
             Step::MakeRoom(make_room) => self.make_room = make_room,
             Step::PodGoesOn => self.with_current(Self::go_on),
@@ -165,6 +170,7 @@ impl World {
                 .map_or(PodSeen::None, |place| self.pods[place].seen.clone()),
             admitted: self.admitted,
             make_room: self.make_room,
+            renewed: self.renewed,
         }
     }
 
@@ -311,6 +317,7 @@ impl World {
                 if self.pods.iter().any(made) {
                     return;
                 }
+                self.renewed = false;
                 let pod = any::pod(self.pods.len() as u64 + 1);
                 self.pods.push(Pod {
                     seen: PodSeen::Starting {

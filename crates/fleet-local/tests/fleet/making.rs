@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use carrel_core::Epoch;
 use carrel_core::class::ClassSpec;
-use carrel_core::learner::LearnerState;
-use carrel_core::lifecycle::gave_up;
+use carrel_core::learner::{DesiredState, LearnerState, Status};
+use carrel_core::lifecycle::{MOST_UNASKED, gave_up};
 use carrel_fleet_local::{Budget, WantedIsolation};
 use carrel_protocol::fleet::Fleet as _;
 use jiff::Timestamp;
@@ -17,6 +17,7 @@ use crate::bed::{Bed, PLENTY, is};
 
 crate::tests![
     a_learner_whose_class_is_missing_is_given_up_and_tried_anew_when_asked,
+    one_that_is_kept_awake_spends_no_epoch_in_vain_and_is_tried_at_once_when_its_class_comes,
     a_pull_that_does_not_end_holds_up_neither_erasing_nor_a_stop_nor_another_start,
 ];
 
@@ -34,6 +35,25 @@ async fn a_learner_whose_class_is_missing_is_given_up_and_tried_anew_when_asked(
     bed.wake(&ada, 1).await;
     let awake = bed.until(&ada, is(LearnerState::Ready)).await;
     assert_eq!(awake.epoch, Epoch(2));
+    Outcome::Passed
+}
+
+async fn one_that_is_kept_awake_spends_no_epoch_in_vain_and_is_tried_at_once_when_its_class_comes()
+-> Outcome {
+    let bed = Bed::plain(PLENTY).await;
+    let ada = bed.learner("ada", "missing").await;
+    let set = bed.store.set_desired_state(&ada, DesiredState::Running);
+    assert!(set.await.unwrap());
+    let waits = |status: &Status| status.young_deaths == MOST_UNASKED;
+    let waiting = bed.until(&ada, waits).await;
+    assert_eq!(
+        (waiting.epoch, waiting.state),
+        (Epoch(0), LearnerState::Failed)
+    );
+    bed.class("missing", &ClassSpec::default()).await;
+    let awake = bed.until(&ada, is(LearnerState::Ready)).await;
+    assert_eq!(awake.epoch, Epoch(1));
+    assert!(awake.since < waiting.retry_time, "{awake:?} {waiting:?}");
     Outcome::Passed
 }
 

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use carrel_core::class::ClassSpec;
 use carrel_core::event::{Cursor, Event};
+use carrel_core::learner::{LearnerState, Status};
 use carrel_core::{EventVersion, LearnerId, NanoUsd, ReservationId};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::fixture::{accept, at, at_once, claim, events, learner, message, owner, turn_of};
+use super::fixture::{
+    accept, at, at_once, claim, events, learner, message, new_learner, owner, turn_of,
+};
 use crate::SharedStore;
 use crate::ledger::{NewReservation, Settlement};
 
@@ -131,4 +135,27 @@ pub async fn a_hint_follows_an_append(store: SharedStore) {
     );
     accept(&store, &ada, "k2", 1).await;
     assert_eq!(changes.recv().await.expect("a hint"), ada);
+}
+
+pub async fn a_class_that_is_written_is_a_hint_for_those_of_it_who_failed(store: SharedStore) {
+    let (ada, bob) = (learner(&store, "ada").await, learner(&store, "bob").await);
+    let mut other = new_learner("cy");
+    other.class = "other".parse().expect("a class's name");
+    store.create_learner(&other, at(0)).await.expect("made");
+    let asleep = Status::default();
+    let failed = Status {
+        state: LearnerState::Failed,
+        ..asleep.clone()
+    };
+    for id in [&ada, &other.id] {
+        let put = store.put_status(id, &asleep, &failed, at(1));
+        assert!(put.await.expect("written"));
+    }
+    let mut changes = store.changes();
+    let class = new_learner("ada").class;
+    let spec = ClassSpec::default();
+    store.put_class(&class, &spec).await.expect("written");
+    accept(&store, &bob, "k1", 2).await;
+    assert_eq!(changes.recv().await.expect("a hint"), ada);
+    assert_eq!(changes.recv().await.expect("a hint"), bob, "no other");
 }

@@ -118,7 +118,8 @@ macro_rules! store_suite {
                 erasing_disturbs_no_neighbour_and_no_reader;
             feed: events_of_a_learner_are_numbered_without_holes
                 a_reader_beside_many_writers_sees_every_event_once
-                a_hint_follows_an_append;
+                a_hint_follows_an_append
+                a_class_that_is_written_is_a_hint_for_those_of_it_who_failed;
         }
     };
     ($open:path; $($module:ident: $($name:ident)+;)+) => {

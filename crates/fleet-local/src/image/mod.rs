@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared, WeakShared};
 use oci_client::client::{ClientConfig, ClientProtocol};
 use oci_client::errors::OciDistributionError;
 use oci_client::manifest::{OciDescriptor, OciImageManifest};
@@ -25,6 +27,7 @@ use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
 
 use crate::container::RootKind;
 
@@ -107,11 +110,11 @@ pub struct Images {
     root: PathBuf,
     client: Client,
     limits: unpack::Limits,
-    /// Who pulls an image holds its name's lock; who wants it too waits there.
-    pulls: Arc<Mutex<HashMap<String, Pull>>>,
+    /// The pulls under way, by name: each lives as long as somebody waits for it.
+    pulls: Arc<Mutex<HashMap<String, WeakShared<Pull>>>>,
 }
 
-type Pull = Arc<tokio::sync::Mutex<()>>;
+type Pull = BoxFuture<'static, Result<Image, Arc<Error>>>;
 
 impl Images {
     /// Images in the folder `root`, cleared of what an earlier run left half done; registries in
@@ -148,23 +151,37 @@ impl Images {
         }
     }
 
-    /// The image of this name: the one that was pulled before, else pulled now, once for all who want it at a time.
+    /// The image of this name: the one that was pulled before, else pulled now, once for all who want it at a time; they
+    /// share what comes of it, the error too.
     ///
     /// # Cancel safety
-    /// Safe: what is half there is removed, and the next who wants it pulls it.
-    pub async fn get(&self, name: &str) -> Result<Image, Error> {
-        if let Some(image) = self.present(name)? {
-            return Ok(image);
-        }
-        let pull = {
-            let mut pulls = self.pulls.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(pulls.entry(name.to_owned()).or_default())
-        };
-        let _alone = pull.lock().await;
+    /// Safe: with the last who waits, the pull ends; what is half there is removed, and the next who wants it pulls it.
+    pub async fn get(&self, name: &str) -> Result<Image, Arc<Error>> {
         match self.present(name)? {
             Some(image) => Ok(image),
-            None => self.pull(name).await,
+            None => self.pulling(name).await,
         }
+    }
+
+    /// The pull of this name that is under way, else a new one.
+    fn pulling(&self, name: &str) -> Shared<Pull> {
+        let mut pulls = self.pulls.lock().unwrap_or_else(PoisonError::into_inner);
+        // What came of those that have ended is not for who comes later.
+        pulls.retain(|_, pull| pull.upgrade().is_some_and(|pull| pull.peek().is_none()));
+        if let Some(pull) = pulls.get(name).and_then(WeakShared::upgrade) {
+            return pull;
+        }
+        let (images, wanted) = (self.clone(), name.to_owned());
+        let pull = async move {
+            // One that was under way may have ended since we looked.
+            match images.present(&wanted)? {
+                Some(image) => Ok(image),
+                None => Ok(images.pull(&wanted).await?),
+            }
+        };
+        let pull = pull.boxed().shared();
+        pulls.extend(pull.downgrade().map(|pull| (name.to_owned(), pull)));
+        pull
     }
 
     /// The image of this name if it was pulled before; touches no network.
@@ -212,7 +229,7 @@ impl Images {
     ) -> Result<Image, Error> {
         fs::create_dir_all(&self.root)
             .map_err(|source| disk("making the folder of images", &self.root, source))?;
-        let aside = tempfile::Builder::new()
+        let mut aside = tempfile::Builder::new()
             .prefix(ASIDE)
             .tempdir_in(&self.root)
             .map_err(|source| disk("making a folder in", &self.root, source))?;
@@ -232,11 +249,15 @@ impl Images {
         let config = config.config.unwrap_or_default();
         let rootfs = aside.path().join("rootfs");
         let mut left = self.limits;
+        let stop = CancellationToken::new();
+        let _stops_when_dropped = stop.clone().drop_guard();
         for layer in &manifest.layers {
             let file = self.download(name, reference, layer, aside.path()).await?;
-            let rootfs = rootfs.clone();
-            let unpack = move || unpack::unpack_layer(&file, &rootfs, left);
-            left = tokio::task::spawn_blocking(unpack)
+            let (rootfs, stop) = (rootfs.clone(), stop.clone());
+            // The folder is the unpacking's meanwhile: who stops waiting does not remove it under its hands.
+            let unpack =
+                move || unpack::unpack_layer(&file, &rootfs, left, &stop).map(|left| (left, aside));
+            (left, aside) = tokio::task::spawn_blocking(unpack)
                 .await
                 .map_err(|_| Error::Layer("interrupted".into()))??;
         }

@@ -1,14 +1,16 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use tar::{Builder, EntryType, Header};
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
-use super::Error;
 use super::unpack::{Limits, add_mount_points, unpack_layer};
+use super::{Error, Images};
 
 const ENOUGH: Limits = Limits {
     bytes: 1 << 20,
@@ -63,7 +65,12 @@ impl Root {
     }
 
     fn apply(&self, lines: &[Line<'_>]) -> Result<Limits, Error> {
-        unpack_layer(&file_of(&tar_of(lines)), &self.at(""), ENOUGH)
+        unpack_layer(
+            &file_of(&tar_of(lines)),
+            &self.at(""),
+            ENOUGH,
+            &CancellationToken::new(),
+        )
     }
 
     fn at(&self, path: &str) -> std::path::PathBuf {
@@ -185,7 +192,7 @@ fn a_layer_over_the_limits_is_refused() {
     let root = Root::new();
     let layer = file_of(&tar_of(&[("a", EntryType::Regular, "12345", 0o644)]));
     let refused = |limits| {
-        unpack_layer(&layer, &root.at(""), limits)
+        unpack_layer(&layer, &root.at(""), limits, &CancellationToken::new())
             .unwrap_err()
             .to_string()
     };
@@ -197,7 +204,7 @@ fn a_layer_over_the_limits_is_refused() {
         })
         .contains("larger")
     );
-    let left = unpack_layer(&layer, &root.at(""), ENOUGH).unwrap();
+    let left = unpack_layer(&layer, &root.at(""), ENOUGH, &CancellationToken::new()).unwrap();
     assert_eq!(
         (left.bytes, left.entries),
         (ENOUGH.bytes - 5, ENOUGH.entries - 1)
@@ -212,7 +219,13 @@ fn compressed_layers_are_known_by_their_first_bytes() {
     let zstd = zstd::encode_all(plain.as_slice(), 1).unwrap();
     for layer in [plain, gzip.finish().unwrap(), zstd] {
         let root = Root::new();
-        unpack_layer(&file_of(&layer), &root.at(""), ENOUGH).unwrap();
+        unpack_layer(
+            &file_of(&layer),
+            &root.at(""),
+            ENOUGH,
+            &CancellationToken::new(),
+        )
+        .unwrap();
         assert_eq!(fs::read_to_string(root.at("a")).unwrap(), "same");
     }
 }
@@ -244,4 +257,46 @@ fn mount_points_are_real_whatever_the_image_has_there() {
     }
     assert!(fs::symlink_metadata(root.at("carrel")).unwrap().is_file());
     assert!(root.untouched());
+}
+
+#[test]
+fn an_unpacking_that_nobody_waits_for_stops() {
+    let root = Root::new();
+    root.apply(&[("a", EntryType::Regular, "1", 0o644)])
+        .unwrap();
+    let layer = file_of(&tar_of(&[
+        (".wh.a", EntryType::Regular, "", 0o644),
+        ("b", EntryType::Regular, "2", 0o644),
+    ]));
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let stopped = unpack_layer(&layer, &root.at(""), ENOUGH, &stop);
+    assert!(stopped.is_err());
+    assert!(root.at("a").exists() && !root.at("b").exists());
+}
+
+#[tokio::test]
+async fn all_who_wait_for_a_pull_share_its_failure_and_its_name_is_forgotten() {
+    let registry = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = registry.local_addr().unwrap().to_string();
+    let folder = TempDir::new().unwrap();
+    let images = Images::new(folder.path().join("images"), vec![address.clone()]);
+    let name = |tag: &str| format!("{address}/school:{tag}");
+    let one = name("one");
+    let (first, second, third, ()) = tokio::join!(
+        images.get(&one),
+        images.get(&one),
+        images.get(&one),
+        // Whoever asks a second time is refused at once.
+        async move { drop(registry.accept().await.unwrap().0) },
+    );
+    let first = first.unwrap_err();
+    for other in [second, third] {
+        assert!(Arc::ptr_eq(&other.unwrap_err(), &first));
+    }
+    // Who comes later tries anew.
+    assert!(!Arc::ptr_eq(&images.get(&one).await.unwrap_err(), &first));
+    images.get(&name("two")).await.unwrap_err();
+    let pulls = images.pulls.lock().unwrap();
+    assert_eq!(pulls.keys().collect::<Vec<_>>(), [&name("two")]);
 }

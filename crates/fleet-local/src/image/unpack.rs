@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use flate2::read::MultiGzDecoder;
 use tar::{Archive, Entry, EntryType};
+use tokio_util::sync::CancellationToken;
 
 use super::Error;
 use super::confined::{Confined, Place};
@@ -27,18 +28,33 @@ pub(super) struct Limits {
     pub(super) entries: u64,
 }
 
-/// Unpacks one layer onto the folder, which is made if it is missing; answers what is left of the limits.
-pub(super) fn unpack_layer(layer: &File, rootfs: &Path, limits: Limits) -> Result<Limits, Error> {
+/// Unpacks one layer onto the folder, which is made if it is missing; answers what is left of the limits. Stops between two
+/// entries when it is told to.
+pub(super) fn unpack_layer(
+    layer: &File,
+    rootfs: &Path,
+    limits: Limits,
+    stop: &CancellationToken,
+) -> Result<Limits, Error> {
     let failed = |source| Error::Disk {
         doing: "unpacking a layer".into(),
         source,
     };
     fs::create_dir_all(rootfs).map_err(failed)?;
     let root = Confined::to(rootfs).map_err(failed)?;
-    remove_lower(layer, &root).map_err(failed)?;
+    let goes_on = || {
+        let stopped = || Err(io::Error::other("nobody waits for it any more"));
+        if stop.is_cancelled() {
+            stopped()
+        } else {
+            Ok(())
+        }
+    };
+    remove_lower(layer, &root, goes_on).map_err(failed)?;
     let mut left = limits;
     let mut archive = open(layer).map_err(failed)?;
     for entry in archive.entries().map_err(failed)? {
+        goes_on().map_err(failed)?;
         let mut entry = entry.map_err(failed)?;
         left.entries = left.entries.checked_sub(1).ok_or_else(too_much)?;
         left.bytes = left.bytes.checked_sub(entry.size()).ok_or_else(too_much)?;
@@ -101,8 +117,13 @@ fn open(mut layer: &File) -> io::Result<Archive<Box<dyn Read + '_>>> {
     }))
 }
 
-fn remove_lower(layer: &File, root: &Confined) -> io::Result<()> {
+fn remove_lower(
+    layer: &File,
+    root: &Confined,
+    goes_on: impl Fn() -> io::Result<()>,
+) -> io::Result<()> {
     for entry in open(layer)?.entries()? {
+        goes_on()?;
         let path = entry?.path()?.into_owned();
         let Some(hidden) = path.file_name().and_then(whiteout) else {
             continue;

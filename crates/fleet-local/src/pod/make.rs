@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::{DirBuilderExt as _, chown};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use carrel_core::PodUid;
@@ -30,7 +31,7 @@ pub(crate) enum PodError {
     #[error("its sidecar could not be started")]
     Sidecar(#[source] std::io::Error),
     #[error("its image could not be had")]
-    Image(#[source] crate::image::Error),
+    Image(#[source] Arc<crate::image::Error>),
     #[error("its name cannot be used")]
     Name(#[source] crate::container::InvalidContainerId),
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, State};
@@ -15,6 +16,7 @@ use crate::fixture::{Bed, Outcome, ended, value};
 crate::tests![
     an_image_without_any_library_is_pulled_and_run,
     a_registry_that_lies_about_a_layer_is_refused,
+    a_pull_that_nobody_waits_for_stops_unpacking_and_leaves_nothing,
 ];
 
 /// What the registry has, by digest and by tag; each kept with its media type.
@@ -36,15 +38,17 @@ impl Registry {
         (digest, size)
     }
 
-    /// An image of one file, under the tag `one`; its layer's digest.
-    fn add_image(&mut self) -> String {
+    /// An image of these files, under the tag `one`; its layer's digest.
+    fn add_image(&mut self, files: impl Iterator<Item = String>) -> String {
         let mut layer = tar::Builder::new(Vec::new());
-        let mut header = tar::Header::new_gnu();
-        header.set_size(6);
-        header.set_mode(0o644);
-        layer
-            .append_data(&mut header, "lesson.txt", &b"square"[..])
-            .unwrap();
+        for file in files {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(6);
+            header.set_mode(0o644);
+            layer
+                .append_data(&mut header, file, &b"square"[..])
+                .unwrap();
+        }
         let (layer, layer_size) = self.add(LAYER, layer.into_inner().unwrap());
         let config = r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]},
             "config":{"Entrypoint":["/tutor"],"Cmd":["--quiet"],"Env":["LESSON=3"]}}"#;
@@ -88,9 +92,13 @@ async fn serve(registry: Shared) -> String {
     address
 }
 
+fn lesson() -> std::iter::Once<String> {
+    std::iter::once("lesson.txt".to_owned())
+}
+
 async fn an_image_without_any_library_is_pulled_and_run(bed: Bed) -> Outcome {
     let registry = Shared::default();
-    let layer = registry.lock().unwrap().add_image();
+    let layer = registry.lock().unwrap().add_image(lesson());
     let address = serve(Arc::clone(&registry)).await;
     let name = format!("{address}/school:one");
     let images = Images::new(bed.folder.path().join("images"), vec![address]);
@@ -159,7 +167,7 @@ async fn an_image_without_any_library_is_pulled_and_run(bed: Bed) -> Outcome {
 
 async fn a_registry_that_lies_about_a_layer_is_refused(bed: Bed) -> Outcome {
     let registry = Shared::default();
-    let layer = registry.lock().unwrap().add_image();
+    let layer = registry.lock().unwrap().add_image(lesson());
     registry
         .lock()
         .unwrap()
@@ -180,5 +188,39 @@ async fn a_registry_that_lies_about_a_layer_is_refused(bed: Bed) -> Outcome {
         "a manifest that is not of its digest"
     );
     assert!(images.present(&by_digest).unwrap().is_none());
+    Outcome::Passed
+}
+
+async fn a_pull_that_nobody_waits_for_stops_unpacking_and_leaves_nothing(bed: Bed) -> Outcome {
+    const FILES: usize = 50_000;
+    let registry = Shared::default();
+    let files = (0..FILES).map(|number| format!("lesson-{number}"));
+    registry.lock().unwrap().add_image(files);
+    let address = serve(registry).await;
+    let folder = bed.folder.path().join("images");
+    let images = Images::new(folder.clone(), vec![address.clone()]);
+    let asides = || std::fs::read_dir(&folder).into_iter().flatten().flatten();
+    let unpacked = || {
+        let roots = asides().map(|aside| aside.path().join("rootfs"));
+        roots.flat_map(std::fs::read_dir).flatten().count()
+    };
+    let name = format!("{address}/school:one");
+    let has_begun = async {
+        while unpacked() == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        pulled = images.get(&name) => unreachable!("it was not stopped: {pulled:?}"),
+        () = has_begun => {}
+    }
+    let is_cleared = async {
+        while asides().next().is_some() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), is_cleared)
+        .await
+        .unwrap();
     Outcome::Passed
 }

@@ -7,6 +7,7 @@ use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Doing, Error};
+use super::process::{Stranger, open_process};
 
 const FILE: &str = "container.json";
 
@@ -36,11 +37,11 @@ impl Record {
         serde_json::from_slice(&fs::read(state_dir.join(FILE)).ok()?).ok()
     }
 
-    /// The process, if it still is the one that was recorded.
-    pub(super) fn living(&self) -> Option<Pid> {
-        (start_ticks(self.pid) == Some(self.start_ticks))
-            .then(|| Pid::from_raw(self.pid))
-            .flatten()
+    /// The process, if it still is the one that was recorded. It is opened before it is looked at: its number may be
+    /// another's afterwards.
+    pub(super) fn living(&self) -> Option<Stranger> {
+        let process = open_process(Pid::from_raw(self.pid)?).ok()?;
+        (start_ticks(self.pid) == Some(self.start_ticks)).then_some(process)
     }
 }
 
@@ -59,8 +60,8 @@ fn start_ticks(pid: i32) -> Option<u64> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_process_number_that_was_used_again_is_not_the_recorded_process() {
+    #[tokio::test]
+    async fn a_process_number_that_was_used_again_is_not_the_recorded_process() {
         let pid = i32::try_from(std::process::id()).unwrap();
         let now = Record {
             pid,

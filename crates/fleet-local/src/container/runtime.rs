@@ -1,7 +1,7 @@
 //! Starts containers, tells what isolation this machine allows, and clears what an earlier run left.
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,19 +11,24 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::unix::pipe;
 
 use super::cgroup::Cgroups;
 use super::error::{Doing, Error};
 use super::handle::{Container, remove_traces};
 use super::host::privileged;
 use super::maker::{Answer, CREATE, PROBE, Request};
-use super::process::{Exit, Stranger, open_process};
+use super::process::{Exit, Process, Stranger};
 use super::record::Record;
 use super::spec::{ContainerId, ContainerSpec, EXECUTABLE, HostIds, Limit, Limits, RootKind};
 
 /// First host user of the containers when we are root: the start of the range that systemd's list of
 /// user ids leaves to nobody, above those of other container managers.
 const FIRST_HOST_ID: u32 = 0x7000_0000;
+
+/// What is killed and not gone by then, the kernel holds.
+const KILLED_WITHIN: Duration = Duration::from_secs(5);
 
 /// How a runtime is set up.
 #[derive(Clone, Debug)]
@@ -34,6 +39,8 @@ pub struct Options {
     pub subcommand: Vec<String>,
     /// Folder of the runtime's own state; belongs to no other runtime.
     pub state_root: PathBuf,
+    /// A container that is not made by then is given up; it takes milliseconds.
+    pub made_within: Duration,
 }
 
 /// What isolation is possible here.
@@ -139,13 +146,22 @@ impl Runtime {
     /// If dropped, a container that was on its way is killed; [`Runtime::sweep`] clears its traces.
     pub async fn start(&self, spec: ContainerSpec) -> Result<Container, Error> {
         let id = spec.id.clone();
-        let state_dir = self.state_dir(&id);
-        let started = self.start_in(spec, &state_dir).await;
+        let started = self.start_in(spec, &self.state_dir(&id)).await;
         if started.is_err() {
-            self.inner.cgroups.kill(&id);
-            remove_traces(&self.inner.cgroups, &id, &state_dir).await?;
+            self.clear(&id).await?;
         }
         started
+    }
+
+    /// Ends what there is of a container, and removes its traces.
+    async fn clear(&self, id: &ContainerId) -> Result<(), Error> {
+        let state_dir = self.state_dir(id);
+        if let Some(first) = Record::read(&state_dir).and_then(|record| record.living()) {
+            let ended = end_process(first).await;
+            ended.doing(|| format!("ending container {id}"))?;
+        }
+        self.inner.cgroups.kill(id);
+        remove_traces(&self.inner.cgroups, id, &state_dir).await
     }
 
     async fn start_in(&self, spec: ContainerSpec, state_dir: &Path) -> Result<Container, Error> {
@@ -166,18 +182,22 @@ impl Runtime {
         };
         let cgroups = Arc::clone(&self.inner.cgroups);
         let state_dir = state_dir.to_path_buf();
-        let runtime = tokio::runtime::Handle::current();
-        let converse = move || match converse(maker, &request)? {
-            Answer::Started {
-                pid,
-                limits_missing,
-            } => {
-                let _entered = runtime.enter();
-                let pid = Pid::from_raw(pid).ok_or_else(|| Error::NoAnswer("pid 0".into()))?;
-                Container::new(id, pid, limits_missing, cgroups, state_dir, output)
+        let within = self.inner.options.made_within;
+        let made = async move {
+            match converse(maker, &request, within).await? {
+                Answer::Started {
+                    pid,
+                    limits_missing,
+                } => {
+                    let pid = Pid::from_raw(pid).ok_or_else(|| Error::NoAnswer("pid 0".into()))?;
+                    Container::new(id, pid, limits_missing, cgroups, state_dir, output)
+                }
+                Answer::Refused { reason } => Err(Error::Refused(reason)),
             }
-            Answer::Refused { reason } => Err(Error::Refused(reason)),
         };
+        // Heard to its end also when nobody waits for it any more: then the container that comes of it is dropped.
+        let runtime = tokio::runtime::Handle::current();
+        let converse = move || runtime.block_on(made);
         tokio::task::spawn_blocking(converse)
             .await
             .map_err(|_| Error::Closed)?
@@ -271,12 +291,12 @@ impl Runtime {
         left.sort();
         left.dedup();
         for id in &left {
-            let state_dir = self.state_dir(id);
-            if let Some(pid) = Record::read(&state_dir).and_then(|record| record.living()) {
-                end(pid).await.doing(|| format!("ending container {id}"))?;
+            if let Err(error) = self.clear(id).await {
+                // Its first process was killed and executes nothing more, whenever the kernel lets it go; the next sweep
+                // finds it again, and no container has its name meanwhile.
+                let error = super::error::chain(&error);
+                tracing::warn!(container = %id, error, "a container of an earlier run could not be cleared");
             }
-            self.inner.cgroups.kill(id);
-            remove_traces(&self.inner.cgroups, id, &state_dir).await?;
         }
         Ok(left)
     }
@@ -286,39 +306,44 @@ impl Runtime {
     }
 }
 
-/// Hands the request over and reads the answer; blocks for as long as a container takes to start.
-fn converse(mut maker: Child, request: &Request) -> Result<Answer, Error> {
+/// Hands the request over and reads the answer. A maker that takes too long is killed.
+async fn converse(mut maker: Child, request: &Request, within: Duration) -> Result<Answer, Error> {
     let text = serde_json::to_vec(request).map_err(|error| Error::NoAnswer(error.to_string()))?;
+    let (stdin, stdout) = (maker.stdin.take(), maker.stdout.take());
+    let process = Process::watch(Pid::from_child(&maker))?;
     let mut answer = Vec::new();
-    let mut talk = || -> io::Result<()> {
-        if let Some(mut stdin) = maker.stdin.take() {
-            stdin.write_all(&text)?;
+    let talk = async {
+        if let Some(stdin) = stdin {
+            pipe::Sender::from_owned_fd(stdin.into())?
+                .write_all(&text)
+                .await?;
         }
-        if let Some(mut stdout) = maker.stdout.take() {
-            stdout.read_to_end(&mut answer)?;
+        if let Some(stdout) = stdout {
+            let mut stdout = pipe::Receiver::from_owned_fd(stdout.into())?;
+            stdout.read_to_end(&mut answer).await?;
         }
-        Ok(())
+        Ok::<_, io::Error>(())
     };
-    let talked = talk();
-    let status = maker
-        .wait()
-        .doing(|| "waiting for the container maker".into())?;
-    talked.doing(|| "talking to the container maker".into())?;
-    serde_json::from_slice(&answer).map_err(|_| Error::NoAnswer(status.to_string()))
-}
-
-/// Kills a process and waits until it is gone; one that is gone already is well.
-async fn end(pid: Pid) -> io::Result<()> {
-    match open_process(pid) {
-        Ok(process) => end_process(process).await,
-        Err(_) => Ok(()),
-    }
+    let talked = async {
+        let talked = talk.await;
+        let exit = process.wait().await?;
+        talked.doing(|| "talking to the container maker".into())?;
+        Ok(exit)
+    };
+    let Ok(exit) = tokio::time::timeout(within, talked).await else {
+        process.kill()?;
+        // One that the kernel does not let go is not waited for: it executes nothing more.
+        let _ = tokio::time::timeout(KILLED_WITHIN, process.wait()).await;
+        return Err(Error::NoAnswer(format!("none within {within:?}")));
+    };
+    let exit = exit?;
+    serde_json::from_slice(&answer).map_err(|_| Error::NoAnswer(format!("{exit:?}")))
 }
 
 /// Kills a process and waits until it is gone.
 pub(crate) async fn end_process(process: Stranger) -> io::Result<()> {
     if rustix::process::pidfd_send_signal(process.get_ref(), Signal::KILL).is_ok() {
-        let gone = tokio::time::timeout(Duration::from_secs(5), process.readable()).await;
+        let gone = tokio::time::timeout(KILLED_WITHIN, process.readable()).await;
         gone.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??
             .retain_ready();
     }

@@ -1,9 +1,14 @@
 //! What keeps agents apart on this machine.
 
+use std::time::Duration;
+
 use carrel_protocol::fleet::IsolationReport;
 
 use super::{Options, StartError, WantedIsolation};
 use crate::container::{self, Isolation, Runtime};
+
+/// Longer than a container takes on the slowest disk, and shorter than anybody's patience.
+const MADE_WITHIN: Duration = Duration::from_secs(30);
 
 /// The runtime of containers, if they work here and are wanted, and what is said of it.
 pub(super) async fn isolation(
@@ -26,6 +31,7 @@ pub(super) async fn isolation(
         executable: options.executable.clone(),
         subcommand: vec!["container".to_owned()],
         state_root: options.run_dir.join("c"),
+        made_within: MADE_WITHIN,
     })
     .map_err(StartError::Runtime)?;
     runtime.sweep().await.map_err(StartError::Runtime)?;

@@ -88,6 +88,7 @@ pub(crate) fn options(state_root: PathBuf) -> Options {
         executable: std::env::current_exe().unwrap(),
         subcommand: vec!["container".to_owned()],
         state_root,
+        made_within: Duration::from_secs(30),
     }
 }
 

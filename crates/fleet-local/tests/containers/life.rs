@@ -6,13 +6,14 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use carrel_fleet_local::container::{ContainerSpec, Exit, Runtime};
+use carrel_fleet_local::container::{ContainerSpec, Exit, Options, Runtime};
 
 use crate::fixture::{Bed, Outcome, ended, options, value};
 
 crate::tests![
     a_container_that_ended_leaves_nothing_on_the_host,
     a_container_that_cannot_start_says_why_and_leaves_nothing,
+    a_maker_that_stands_still_is_killed_and_leaves_nothing,
     a_killed_container_ends_with_all_its_processes,
     a_container_dies_with_the_process_that_started_it,
     what_an_earlier_run_left_is_ended_and_cleared,
@@ -98,6 +99,27 @@ async fn a_container_that_cannot_start_says_why_and_leaves_nothing(bed: Bed) -> 
     };
     let refused = bed.runtime.start(spec).await.unwrap_err().to_string();
     assert!(refused.contains("opening /absent"), "{refused}");
+    Outcome::Passed
+}
+
+async fn a_maker_that_stands_still_is_killed_and_leaves_nothing(bed: Bed) -> Outcome {
+    let marker = format!("{}.7", 7_000_000 + std::process::id());
+    let script = bed.folder.path().join("stands-still");
+    std::fs::write(&script, format!("#!/bin/sh\nexec sleep {marker}\n")).unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let runtime = Runtime::open(Options {
+        executable: script,
+        made_within: Duration::from_secs(1),
+        ..options(bed.folder.path().join("slow"))
+    });
+    let runtime = runtime.unwrap();
+    let spec = bed.spec(1, &["wait"]);
+    let given_up = tokio::time::timeout(Duration::from_secs(20), runtime.start(spec));
+    let given_up = given_up.await.unwrap().unwrap_err().to_string();
+    assert!(given_up.contains("none within 1s"), "{given_up}");
+    assert_eq!(processes_named(&marker), 0);
+    let left = std::fs::read_dir(bed.folder.path().join("slow")).unwrap();
+    assert_eq!(left.count(), 0);
     Outcome::Passed
 }
 

@@ -2,11 +2,11 @@
 
 use carrel_core::event::EventBody;
 use carrel_core::{MessageId, TurnId};
+use carrel_store::adapter::column::{int, nanos, uuid};
 use carrel_store::turns::{Accepted, Attachment, NewMessage};
 use jiff::Timestamp;
 
 use crate::SqliteStore;
-use crate::column::{int, nanos, uuid};
 use crate::fault::Inner;
 use crate::write::Write;
 

@@ -2,11 +2,11 @@
 
 use carrel_core::LearnerId;
 use carrel_store::access::{SecretHash, SecretKind, Subject};
+use carrel_store::adapter::column::{nanos, parsed};
 use carrel_store::{Access, Result};
 use jiff::Timestamp;
 
 use crate::SqliteStore;
-use crate::column::{nanos, parsed};
 use crate::fault::{Inner, during};
 
 pub(crate) const SUBJECT: &str =

@@ -2,16 +2,16 @@
 
 use carrel_core::event::{EventBody, Reply};
 use carrel_core::learner::StartKind;
-use carrel_core::turn::{AfterDeath, Death, Deaths, FailureCode, TurnState};
+use carrel_core::turn::{AfterDeath, Deaths, TurnState};
 use carrel_core::{Epoch, EventVersion, TurnId};
-use carrel_store::turns::{Begun, Failure, Lease, OwnerWrite, ToolUse};
+use carrel_store::adapter::column::{count, from_json, int, nanos, to_json};
+use carrel_store::adapter::outcome::{Died, Outcome};
+use carrel_store::adapter::standing::{Standing, milliseconds};
+use carrel_store::turns::{Begun, Lease, OwnerWrite, ToolUse};
 use jiff::Timestamp;
 
 use crate::SqliteStore;
-use crate::column::{count, from_json, int, nanos, to_json};
 use crate::fault::Inner;
-use crate::outcome::Outcome;
-use crate::turn_row::{Standing, milliseconds};
 use crate::write::Write;
 
 pub(crate) const BEGIN: &str = "UPDATE turn SET state = 'running', epoch = ?, attempts = ?, \
@@ -20,14 +20,6 @@ pub(crate) const BEGIN: &str = "UPDATE turn SET state = 'running', epoch = ?, at
 
 pub(crate) const LOST: &str = "UPDATE lost_turn SET told_place = ? \
     WHERE learner = ? AND told_generation IS NULL RETURNING place";
-
-/// A death under a turn, as its owner saw it.
-pub(crate) struct Died<'a> {
-    pub(crate) epoch: Epoch,
-    pub(crate) death: Death,
-    pub(crate) reason: &'a str,
-    pub(crate) partial_text: &'a str,
-}
 
 impl SqliteStore {
     pub(crate) async fn begin(
@@ -64,8 +56,10 @@ impl SqliteStore {
             write.commit().await?;
             return Ok(OwnerWrite::Written(same));
         }
-        if runs_in.is_some() {
-            replace(&mut write, &mut standing, now).await?;
+        if let Some(older) = runs_in {
+            let died = Died::replaced(older);
+            restart(&mut write, &standing, &died, now).await?;
+            standing.turn.deaths = standing.turn.deaths.with(died.death);
         }
         let attempt = standing.turn.attempts + 1;
         let context = tell_lost_turns(&mut write, &standing).await?;
@@ -146,14 +140,14 @@ impl SqliteStore {
         let deaths = standing.turn.deaths.with(died.death);
         if deaths.verdict() == AfterDeath::Park {
             put_back(&mut write, &standing, deaths, now).await?;
-            let failure = parked(&died);
+            let failure = died.parked();
             let timing = standing.turn.timing;
             let outcome = Outcome::Failed(&failure);
             let version = write.end_turn(&standing, outcome, timing, now).await?;
             write.commit().await?;
             return Ok(OwnerWrite::Written((version, AfterDeath::Park)));
         }
-        let version = restart(&mut write, &standing, died.death, died.reason, now).await?;
+        let version = restart(&mut write, &standing, &died, now).await?;
         put_back(&mut write, &standing, deaths, now).await?;
         write.put_version(standing.place, version).await?;
         if standing.turn.stop_requested {
@@ -202,33 +196,13 @@ async fn fence(write: &mut Write, standing: &Standing) -> Inner<Epoch> {
     Ok(Epoch(count(fence)))
 }
 
-/// A turn begins in a newer incarnation and nobody said that the older one died: that is said now.
-async fn replace(write: &mut Write, standing: &mut Standing, now: Timestamp) -> Inner<()> {
-    let death = Death::Infrastructure;
-    restart(
-        write,
-        standing,
-        death,
-        "a newer incarnation took its place",
-        now,
-    )
-    .await?;
-    standing.turn.deaths = standing.turn.deaths.with(death);
-    Ok(())
-}
-
 async fn restart(
     write: &mut Write,
     standing: &Standing,
-    death: Death,
-    reason: &str,
+    died: &Died<'_>,
     now: Timestamp,
 ) -> Inner<EventVersion> {
-    let restarted = EventBody::Restarted {
-        turn_id: standing.turn.turn_id,
-        death,
-        reason: reason.to_owned(),
-    };
+    let restarted = died.restarted(standing);
     write.append(standing.learner(), &restarted, now).await
 }
 
@@ -249,28 +223,6 @@ async fn put_back(
     .execute(write.connection())
     .await?;
     Ok(())
-}
-
-fn parked(died: &Died<'_>) -> Failure {
-    let (code, detail, retryable) = match died.death {
-        Death::Agent => (
-            FailureCode::AgentDied,
-            "Sorry, your tutor broke down on this message several times. Please put it differently.",
-            false,
-        ),
-        Death::Infrastructure => (
-            FailureCode::Parked,
-            "Sorry, this message could not be answered. Please send it again later.",
-            true,
-        ),
-    };
-    Failure {
-        code,
-        detail: detail.to_owned(),
-        retryable,
-        partial_text: died.partial_text.to_owned(),
-        operator_reason: died.reason.to_owned(),
-    }
 }
 
 /// The message and reply of each lost turn that the agent was not told of, noted as told with the turn that begins.

@@ -1,13 +1,14 @@
 //! Who owns a turn: what waits for an owner, and leases.
 
 use carrel_core::{LearnerId, LeaseGeneration, OwnerId, TurnId};
+use carrel_store::adapter::column::{count, int, nanos, parsed, time, to_json};
+use carrel_store::adapter::standing::milliseconds;
 use carrel_store::turns::{Attachment, Claimed, Lease, Timing};
 use jiff::Timestamp;
 
 use crate::SqliteStore;
-use crate::column::{count, int, nanos, parsed, time, to_json};
 use crate::fault::Inner;
-use crate::turn_row::{TurnRow, milliseconds, select_turn};
+use crate::turn_row::{TurnRow, select_turn};
 use crate::write::Write;
 
 pub(crate) const WAITING: &str = "SELECT t.learner FROM turn t \
@@ -113,7 +114,7 @@ impl SqliteStore {
             .bind(limit)
             .fetch_all(&self.readers)
             .await?;
-        rows.iter().map(|id| parsed(id)).collect()
+        rows.iter().map(|id| Ok(parsed(id)?)).collect()
     }
 
     pub(crate) async fn open_turns(&self) -> Inner<(u64, Option<Timestamp>)> {

@@ -3,16 +3,16 @@
 use carrel_core::event::{EventBody, Usage};
 use carrel_core::turn::TurnState;
 use carrel_core::{EventVersion, Generation, NanoUsd, SnapshotId};
+use carrel_store::adapter::column::{count, int, nanos};
+use carrel_store::adapter::digest::digest;
+use carrel_store::adapter::outcome::Outcome;
+use carrel_store::adapter::standing::Standing;
 use carrel_store::heads::{Commit, Committed, Head};
 use jiff::Timestamp;
-use sha2::{Digest, Sha256};
 use sqlx::FromRow;
 
 use crate::SqliteStore;
-use crate::column::{count, int, nanos, to_json};
 use crate::fault::Inner;
-use crate::outcome::Outcome;
-use crate::turn_row::Standing;
 use crate::write::{AtFence, Write};
 
 pub(crate) const BEFORE: &str = "SELECT g.digest, g.version, coalesce(t.input_tokens, 0) AS input_tokens, \
@@ -205,24 +205,4 @@ impl Write {
             .await?;
         Ok(())
     }
-}
-
-/// SHA-256 of all that makes two commits equal; where the time went does not.
-fn digest(commit: &Commit) -> Inner<Vec<u8>> {
-    let mut hash = Sha256::new();
-    let turn = commit.turn.as_ref();
-    let result = turn.map(|turn| (turn.turn_id, turn.stopped, &turn.reply));
-    let fixed = (
-        commit.epoch,
-        commit.generation,
-        &commit.parent,
-        &commit.snapshot,
-        result,
-    );
-    hash.update(to_json(&fixed)?);
-    for file in turn.map_or(&[][..], |turn| &turn.files) {
-        hash.update(to_json(&(&file.name, &file.media_type, file.data.len()))?);
-        hash.update(&file.data);
-    }
-    Ok(hash.finalize().to_vec())
 }

@@ -1,15 +1,13 @@
 //! Erasing a learner, in steps that can each be repeated: closed, rows gone, repository swept.
 
-use carrel_core::turn::FailureCode;
 use carrel_core::{LearnerId, RepositoryId, TurnId};
-use carrel_store::turns::Failure;
+use carrel_store::adapter::column::{nanos, uuid};
+use carrel_store::adapter::outcome::{Outcome, learner_closed};
 use jiff::Timestamp;
 
 use crate::SqliteStore;
 use crate::access::REVOKE;
-use crate::column::{nanos, uuid};
 use crate::fault::Inner;
-use crate::outcome::Outcome;
 use crate::write::Write;
 
 pub(crate) const OPEN: &str =
@@ -127,7 +125,7 @@ async fn close(write: &mut Write, id: &LearnerId, now: Timestamp) -> Inner<bool>
         };
         let timing = standing.turn.timing;
         write
-            .end_turn(&standing, Outcome::Failed(&closed_failure()), timing, now)
+            .end_turn(&standing, Outcome::Failed(&learner_closed()), timing, now)
             .await?;
     }
     for statement in [REVOKE, "DELETE FROM outbox WHERE learner = ?"] {
@@ -138,14 +136,4 @@ async fn close(write: &mut Write, id: &LearnerId, now: Timestamp) -> Inner<bool>
     }
     write.hint(id);
     Ok(true)
-}
-
-fn closed_failure() -> Failure {
-    Failure {
-        code: FailureCode::LearnerClosed,
-        detail: "This learner is being erased.".to_owned(),
-        retryable: false,
-        partial_text: String::new(),
-        operator_reason: "the learner is being erased".to_owned(),
-    }
 }

@@ -2,12 +2,12 @@
 
 use carrel_core::event::{Cursor, Event, FeedEvent};
 use carrel_core::{EventVersion, LearnerId};
+use carrel_store::adapter::column::{count, from_json, int, parsed, time};
 use carrel_store::{Events, Result};
 use sqlx::FromRow;
 use tokio::sync::broadcast;
 
 use crate::SqliteStore;
-use crate::column::{count, from_json, int, parsed, time};
 use crate::fault::{Inner, during};
 
 pub(crate) const EVENTS: &str = "SELECT sequence, learner, version, time, body FROM event \

@@ -1,18 +1,16 @@
 //! Older states taken anew: a fall-back from a damaged head, and an operator's restore.
 
-use std::collections::BTreeMap;
-
 use carrel_core::event::EventBody;
 use carrel_core::{Generation, LearnerId, TurnId};
+use carrel_store::adapter::column::{int, uuid};
+use carrel_store::adapter::lineage::{History, Link};
 use carrel_store::heads::Head;
 use jiff::Timestamp;
 use sqlx::FromRow;
 
 use crate::SqliteStore;
-use crate::column::{int, parsed_option, uuid};
 use crate::commit::NewHead;
 use crate::fault::{Fault, Inner};
-use crate::lineage::{Link, lineage, turns_in};
 use crate::write::{AtFence, Write};
 
 pub(crate) const HISTORY: &str = "SELECT generation, snapshot, parent, copy_of, turn, \
@@ -22,6 +20,10 @@ pub(crate) const HISTORY: &str = "SELECT generation, snapshot, parent, copy_of, 
 const LOSE: &str = "INSERT INTO lost_turn (learner, place) VALUES (?, ?) \
     ON CONFLICT (learner, place) DO UPDATE SET told_place = NULL, told_generation = NULL";
 
+const REGAIN: &str = "DELETE FROM lost_turn WHERE learner = ? AND place = ?";
+const TELL_AGAIN: &str = "UPDATE lost_turn SET told_place = NULL, told_generation = NULL \
+    WHERE learner = ? AND place = ?";
+
 #[derive(FromRow)]
 struct Row {
     generation: i64,
@@ -30,13 +32,6 @@ struct Row {
     copy_of: Option<i64>,
     turn: Option<i64>,
     gone: bool,
-}
-
-/// A learner's generations, as a choice among them needs it.
-struct History {
-    links: BTreeMap<i64, Link>,
-    /// Those that can be taken, with their snapshots.
-    intact: BTreeMap<i64, Option<String>>,
 }
 
 impl SqliteStore {
@@ -102,38 +97,21 @@ impl SqliteStore {
     }
 }
 
-impl History {
-    /// The head after `from` with the state of `to`; generation 0 is the empty workspace. `None`: `to` cannot be taken.
-    fn head(&self, from: Generation, to: Generation) -> Inner<Option<Head>> {
-        let generation = from.next();
-        let snapshot = match self.intact.get(&int(to.0)) {
-            Some(snapshot) => parsed_option(snapshot.as_deref())?,
-            None if to == Generation(0) => None,
-            None => return Ok(None),
-        };
-        Ok(Some(Head {
-            generation,
-            snapshot,
-        }))
-    }
-}
-
 async fn read_history(write: &mut Write, learner: &LearnerId) -> Inner<History> {
     let rows: Vec<Row> = sqlx::query_as(HISTORY)
         .bind(learner.as_str())
         .fetch_all(write.connection())
         .await?;
-    let link = |row: &Row| Link {
-        parent: row.parent,
-        copy_of: row.copy_of,
-        turn: row.turn,
-    };
-    let links = rows.iter().map(|row| (row.generation, link(row))).collect();
-    let intact = rows.into_iter().filter(|row| !row.gone);
-    Ok(History {
-        links,
-        intact: intact.map(|row| (row.generation, row.snapshot)).collect(),
-    })
+    let mut history = History::default();
+    for row in rows {
+        let link = Link {
+            parent: row.parent,
+            copy_of: row.copy_of,
+            turn: row.turn,
+        };
+        history.add(row.generation, link, row.snapshot, row.gone);
+    }
+    Ok(history)
 }
 
 /// Makes a head with the state of `to`.
@@ -159,8 +137,8 @@ async fn take(
     write.move_head(learner.as_str(), &new, now).await
 }
 
-/// Notes the turns that are in `from` and not in `to`: the agent is told of them with its next turn, and so it is again of
-/// earlier lost ones if the turn with which it was told is lost too. The newly lost ones, in order.
+/// Notes the turns that are in `from` and not in `to`: the agent is told of them with its next turn. The newly lost ones, in
+/// order.
 async fn lose_turns(
     write: &mut Write,
     learner: &LearnerId,
@@ -168,36 +146,27 @@ async fn lose_turns(
     from: Generation,
     to: Generation,
 ) -> Inner<Vec<TurnId>> {
-    let kept = turns_in(&history.links, int(to.0));
-    let kept_generations = lineage(&history.links, int(to.0));
-    let lost = turns_in(&history.links, int(from.0));
-    let told: Vec<(i64, Option<i64>)> =
+    let before: Vec<(i64, Option<i64>)> =
         sqlx::query_as("SELECT place, told_generation FROM lost_turn WHERE learner = ?")
             .bind(learner.as_str())
             .fetch_all(write.connection())
             .await?;
-    for (place, told_generation) in told {
-        let statement = if kept.contains(&place) {
-            "DELETE FROM lost_turn WHERE learner = ? AND place = ?"
-        } else if told_generation.is_some_and(|told| !kept_generations.contains(&told)) {
-            "UPDATE lost_turn SET told_place = NULL, told_generation = NULL \
-             WHERE learner = ? AND place = ?"
-        } else {
-            continue;
-        };
-        sqlx::query(statement)
-            .bind(learner.as_str())
-            .bind(place)
-            .execute(write.connection())
-            .await?;
+    let loss = history.loss(from, to, &before);
+    for (statement, places) in [
+        (REGAIN, &loss.regained),
+        (TELL_AGAIN, &loss.told_in_vain),
+        (LOSE, &loss.lost),
+    ] {
+        for place in places {
+            sqlx::query(statement)
+                .bind(learner.as_str())
+                .bind(place)
+                .execute(write.connection())
+                .await?;
+        }
     }
-    let mut lost_turns = Vec::new();
-    for place in lost.difference(&kept) {
-        sqlx::query(LOSE)
-            .bind(learner.as_str())
-            .bind(place)
-            .execute(write.connection())
-            .await?;
+    let mut lost_turns = Vec::with_capacity(loss.lost.len());
+    for place in loss.lost {
         let turn: Vec<u8> = sqlx::query_scalar("SELECT turn_id FROM turn WHERE place = ?")
             .bind(place)
             .fetch_one(write.connection())

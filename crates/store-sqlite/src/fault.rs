@@ -1,6 +1,7 @@
 //! What goes wrong inside, before the trait's method says what was being done.
 
 use carrel_store::Error;
+use carrel_store::adapter::column::Impossible;
 
 /// What goes wrong inside.
 #[derive(Debug)]
@@ -17,6 +18,12 @@ pub(crate) type Inner<T> = Result<T, Fault>;
 impl From<sqlx::Error> for Fault {
     fn from(error: sqlx::Error) -> Self {
         Self::Database(error)
+    }
+}
+
+impl From<Impossible> for Fault {
+    fn from(Impossible(what): Impossible) -> Self {
+        Self::Impossible(what)
     }
 }
 

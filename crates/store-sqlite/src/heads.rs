@@ -1,13 +1,13 @@
 //! The epoch fence and the heads: the port's methods, and the plain reads.
 
 use carrel_core::{Epoch, Generation, LearnerId, RepositoryId, TurnId};
+use carrel_store::adapter::column::{count, int, parsed_option, time, uuid};
 use carrel_store::heads::{Commit, Committed, Contact, GenerationRow, Head, WrappedKey};
 use carrel_store::{Heads, Result};
 use jiff::Timestamp;
 use sqlx::FromRow;
 
 use crate::SqliteStore;
-use crate::column::{count, int, parsed_option, time, uuid};
 use crate::fault::{Inner, during};
 use crate::write::AtFence;
 

@@ -2,10 +2,10 @@
 
 use carrel_core::learner::{Desired, Status};
 use carrel_core::{Epoch, NanoUsd, RepositoryId};
+use carrel_store::adapter::column::{count, from_json, parsed, parsed_option, small, time, uuid};
 use carrel_store::learners::{Alias, Learner};
 use sqlx::FromRow;
 
-use crate::column::{count, from_json, parsed, parsed_option, small, time, uuid};
 use crate::fault::Inner;
 
 /// Reads learners; the first argument is the day whose cost is `cost_today`.
@@ -57,7 +57,7 @@ impl LearnerRow {
     }
 
     pub(crate) fn aliases(&self) -> Inner<Vec<Alias>> {
-        from_json(&self.aliases)
+        Ok(from_json(&self.aliases)?)
     }
 
     pub(crate) fn class(&self) -> &str {

@@ -1,21 +1,22 @@
 //! Learners, the wish for each and what is seen of each.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use carrel_core::class::ClassSpec;
 use carrel_core::event::EventBody;
 use carrel_core::learner::{DesiredState, LearnerState, Status};
 use carrel_core::{ClassName, Epoch, LearnerId, RepositoryId};
+use carrel_store::adapter::census;
+use carrel_store::adapter::column::{from_json, int, nanos, parsed, parsed_option, to_json};
+use carrel_store::adapter::period;
 use carrel_store::learners::{Alias, Counted, Created, Learner, NewLearner};
 use carrel_store::{Learners, Result};
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::SqliteStore;
-use crate::column::{count, from_json, int, nanos, parsed, parsed_option, to_json};
 use crate::fault::{Inner, during};
 use crate::learner_row::{LearnerRow, select_learner};
-use crate::period;
 use crate::write::Write;
 
 /// A day before all days: nothing was charged on it.
@@ -278,7 +279,7 @@ impl Learners for SqliteStore {
                 .bind(&alias.external_id)
                 .fetch_optional(&self.readers)
                 .await?;
-            parsed_option(id.as_deref())
+            Inner::Ok(parsed_option(id.as_deref())?)
         };
         read.await.map_err(during("finding a learner by an alias"))
     }
@@ -335,23 +336,8 @@ impl Learners for SqliteStore {
 
     async fn census(&self) -> Result<Vec<Counted>> {
         let read = async {
-            let rows: Vec<(String, String, i64, i64)> =
-                sqlx::query_as(CENSUS).fetch_all(&self.readers).await?;
-            let mut census = BTreeMap::new();
-            for (class, state, all, busy) in &rows {
-                for (state, learners) in [(state.as_str(), all - busy), ("Busy", *busy)] {
-                    *census.entry((class, state)).or_default() += learners;
-                }
-            }
-            let counted = |((class, state), learners): ((&String, &str), i64)| {
-                Ok(Counted {
-                    class: parsed(class)?,
-                    state: parsed(state)?,
-                    learners: count(learners),
-                })
-            };
-            let some = census.into_iter().filter(|(_, learners)| *learners > 0);
-            some.map(counted).collect::<Inner<Vec<_>>>()
+            let rows: Vec<census::Row> = sqlx::query_as(CENSUS).fetch_all(&self.readers).await?;
+            Inner::Ok(census::census(&rows)?)
         };
         read.await.map_err(during("counting learners"))
     }
@@ -411,7 +397,7 @@ impl Learners for SqliteStore {
                 .bind(name.as_str())
                 .fetch_optional(&self.readers)
                 .await?;
-            spec.as_deref().map(from_json).transpose()
+            Inner::Ok(spec.as_deref().map(from_json).transpose()?)
         };
         read.await.map_err(during("reading a class"))
     }

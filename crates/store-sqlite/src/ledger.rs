@@ -2,15 +2,16 @@
 
 use carrel_core::event::EventBody;
 use carrel_core::{ClassName, Epoch, LearnerId, NanoUsd, ReservationId, TurnId};
-use carrel_store::ledger::{Left, NewReservation, Period, Reserved, Settlement, UsageBy, UsageRow};
+use carrel_store::adapter::column::{int, nanos, parsed, parsed_option, uuid};
+use carrel_store::adapter::period;
+use carrel_store::adapter::room::{Room, Spent, tightest};
+use carrel_store::ledger::{Left, NewReservation, Reserved, Settlement, UsageBy, UsageRow};
 use carrel_store::{Ledger, Result};
 use jiff::Timestamp;
 use sqlx::FromRow;
 
 use crate::SqliteStore;
-use crate::column::{int, nanos, parsed, parsed_option, uuid};
 use crate::fault::{Inner, during};
-use crate::period;
 use crate::write::{AtFence, Write};
 
 /// Reservations settled in one transaction of a sweep.
@@ -21,6 +22,8 @@ pub(crate) const SPENT: &str = "SELECT coalesce(sum(held + settled), 0), \
     FROM account WHERE learner = ? AND day >= ? AND day < ?";
 pub(crate) const RUNNING: &str = "SELECT place, turn_id FROM turn WHERE learner = ?1 \
     AND state = 'running' AND (?2 IS NULL OR epoch = ?2)";
+pub(crate) const HELD: &str = "SELECT t.turn_id FROM reservation r \
+    LEFT JOIN turn t ON t.place = r.turn WHERE r.id = ? AND r.learner = ?";
 pub(crate) const HOLD: &str = "INSERT INTO account (learner, day, held, settled) VALUES (?, ?, ?, 0) \
     ON CONFLICT (learner, day) DO UPDATE SET held = held + excluded.held";
 pub(crate) const SETTLE: &str = "DELETE FROM reservation WHERE id = ? \
@@ -44,14 +47,6 @@ struct Held {
     amount: i64,
 }
 
-/// What one bound leaves.
-struct Room {
-    period: Period,
-    resets_time: Timestamp,
-    remaining: NanoUsd,
-    limit: NanoUsd,
-}
-
 impl SqliteStore {
     async fn refused_by(&self, learner: &LearnerId, epoch: Epoch) -> Inner<Option<Epoch>> {
         let mut write = self.write().await?;
@@ -70,18 +65,25 @@ impl SqliteStore {
             AtFence::Stale(fence) => return Ok(Reserved::StaleEpoch { fence }),
             AtFence::Current(fenced) => fenced.class,
         };
-        let room = tightest(&mut write, new, now).await?;
-        if let Some(room) = &room
+        let room = bound(&mut write, new, now).await?;
+        let before: Option<Option<Vec<u8>>> = sqlx::query_scalar(HELD)
+            .bind(new.id.0.as_bytes().as_slice())
+            .bind(new.learner.as_str())
+            .fetch_optional(write.connection())
+            .await?;
+        if let Some(turn) = before {
+            write.commit().await?;
+            return held(
+                turn.as_deref(),
+                room.map(|room| room.left_after(NanoUsd::ZERO)),
+            );
+        }
+        if let Some(room) = room
             && room.remaining < new.amount
         {
             // The fence may have risen, and that stays.
             write.commit().await?;
-            return Ok(Reserved::Exhausted {
-                period: room.period,
-                resets_time: room.resets_time,
-                remaining: room.remaining,
-                limit: room.limit,
-            });
+            return Ok(room.exhausted());
         }
         let running: Option<(i64, Vec<u8>)> = sqlx::query_as(RUNNING)
             .bind(new.learner.as_str())
@@ -91,13 +93,10 @@ impl SqliteStore {
         let (place, turn) = running.unzip();
         put_reservation(&mut write, new, &class, place, now).await?;
         write.commit().await?;
-        Ok(Reserved::Held {
-            turn: turn.as_deref().map(uuid).transpose()?.map(TurnId),
-            left: room.map(|room| Left {
-                remaining: room.remaining.minus(new.amount),
-                limit: room.limit,
-            }),
-        })
+        held(
+            turn.as_deref(),
+            room.map(|room| room.left_after(new.amount)),
+        )
     }
 
     async fn settle_one(
@@ -137,8 +136,13 @@ impl SqliteStore {
     }
 }
 
-/// The bound that leaves least; of two that leave the same, the one that lasts longer.
-async fn tightest(write: &mut Write, new: &NewReservation, now: Timestamp) -> Inner<Option<Room>> {
+fn held(turn: Option<&[u8]>, left: Option<Left>) -> Inner<Reserved> {
+    let turn = turn.map(uuid).transpose()?.map(TurnId);
+    Ok(Reserved::Held { turn, left })
+}
+
+/// The bound that leaves least.
+async fn bound(write: &mut Write, new: &NewReservation, now: Timestamp) -> Inner<Option<Room>> {
     if new.per_day.is_none() && new.per_month.is_none() {
         return Ok(None);
     }
@@ -150,22 +154,11 @@ async fn tightest(write: &mut Write, new: &NewReservation, now: Timestamp) -> In
         .bind(month.end)
         .fetch_one(write.connection())
         .await?;
-    let room = |period, limit: NanoUsd, spent, ends| Room {
-        period,
-        resets_time: period::start(ends),
-        remaining: limit.minus(NanoUsd(spent)).max(NanoUsd::ZERO),
-        limit,
+    let spent = Spent {
+        day: NanoUsd(in_day),
+        month: NanoUsd(in_month),
     };
-    let monthly = new
-        .per_month
-        .map(|limit| room(Period::Monthly, limit, in_month, month.end));
-    let daily = new
-        .per_day
-        .map(|limit| room(Period::Daily, limit, in_day, day + 1));
-    Ok(monthly
-        .into_iter()
-        .chain(daily)
-        .min_by_key(|room| room.remaining))
+    Ok(tightest(new, spent, now))
 }
 
 async fn put_reservation(
@@ -309,7 +302,7 @@ impl Ledger for SqliteStore {
                     .bind(learner.as_str())
                     .fetch_optional(&self.readers)
                     .await?;
-            parsed_option(class.as_deref())
+            Inner::Ok(parsed_option(class.as_deref())?)
         };
         read.await.map_err(during("reading a learner's class"))
     }

@@ -2,11 +2,11 @@
 
 use carrel_core::LearnerId;
 use carrel_core::event::EventBody;
+use carrel_store::adapter::column::{from_json, nanos, parsed, to_json};
 use carrel_store::turns::OutboxItem;
 use jiff::Timestamp;
 
 use crate::SqliteStore;
-use crate::column::{from_json, nanos, parsed, to_json};
 use crate::fault::Inner;
 use crate::write::Write;
 

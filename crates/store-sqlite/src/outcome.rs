@@ -1,29 +1,18 @@
 //! How a turn ends: once, by a commit, a failure or a stop, always under the writer's lock.
 
-use carrel_core::event::{EventBody, Reply};
+use carrel_core::event::Reply;
 use carrel_core::turn::TurnState;
 use carrel_core::{EventVersion, Generation, LearnerId, SnapshotId, TurnId};
+use carrel_store::adapter::column::{count, int, to_json};
+use carrel_store::adapter::outcome::Outcome;
+use carrel_store::adapter::standing::Standing;
 use carrel_store::turns::{Failure, Lease, OwnerWrite, Timing, Turn, WEB_CHANNEL};
 use jiff::Timestamp;
 
 use crate::SqliteStore;
-use crate::column::{count, int, to_json};
 use crate::fault::Inner;
-use crate::turn_row::{Standing, TURN, TurnRow};
+use crate::turn_row::{TURN, TurnRow};
 use crate::write::Write;
-
-/// What a turn came to.
-pub(crate) enum Outcome<'a> {
-    /// It committed, or was stopped before it ran.
-    Done {
-        stopped: bool,
-        reply: &'a Reply,
-        snapshot: Option<&'a SnapshotId>,
-        generation: Generation,
-    },
-    /// It commits nothing.
-    Failed(&'a Failure),
-}
 
 pub(crate) const END: &str = "UPDATE turn SET state = ?, reply = ?, failure = ?, snapshot = ?, \
     timing = ?, version = ?, lease_owner = NULL, lease_until = 0 WHERE place = ?";
@@ -94,25 +83,13 @@ impl Write {
         now: Timestamp,
     ) -> Inner<EventVersion> {
         let learner = standing.learner();
-        let (state, reply, failure, snapshot) = match &outcome {
-            Outcome::Done {
-                stopped: true,
-                reply,
-                snapshot,
-                ..
-            } => (TurnState::Stopped, Some(*reply), None, *snapshot),
-            Outcome::Done {
-                reply, snapshot, ..
-            } => (TurnState::Done, Some(*reply), None, *snapshot),
-            Outcome::Failed(failure) => (TurnState::Failed, None, Some(*failure), None),
-        };
-        let body = event(standing, &outcome);
+        let body = outcome.event(standing);
         let version = self.append(learner, &body, now).await?;
         sqlx::query(END)
-            .bind(<&str>::from(state))
-            .bind(reply.map(to_json).transpose()?)
-            .bind(failure.map(to_json).transpose()?)
-            .bind(snapshot.map(SnapshotId::as_str))
+            .bind(<&str>::from(outcome.state()))
+            .bind(outcome.reply().map(to_json).transpose()?)
+            .bind(outcome.failure().map(to_json).transpose()?)
+            .bind(outcome.snapshot().map(SnapshotId::as_str))
             .bind(to_json(&timing)?)
             .bind(int(version.0))
             .bind(standing.place)
@@ -134,41 +111,10 @@ impl Write {
             .bind(standing.place)
             .execute(self.connection())
             .await?;
-        let stopped = Outcome::Done {
-            stopped: true,
-            reply: &Reply::default(),
-            snapshot: None,
-            generation: Generation(count(head)),
-        };
+        let reply = Reply::default();
+        let stopped = Outcome::stopped_waiting(&reply, Generation(count(head)));
         self.end_turn(standing, stopped, standing.turn.timing, now)
             .await?;
         Ok(())
-    }
-}
-
-fn event(standing: &Standing, outcome: &Outcome<'_>) -> EventBody {
-    let turn_id = standing.turn.turn_id;
-    match outcome {
-        Outcome::Done {
-            stopped,
-            reply,
-            snapshot,
-            generation,
-        } => EventBody::Done {
-            turn_id,
-            stopped: *stopped,
-            reply: (*reply).clone(),
-            usage: standing.turn.usage,
-            snapshot_id: snapshot.cloned(),
-            generation: *generation,
-        },
-        Outcome::Failed(failure) => EventBody::Failed {
-            turn_id,
-            code: failure.code,
-            detail: failure.detail.clone(),
-            retryable: failure.retryable,
-            partial_text: failure.partial_text.clone(),
-            operator_reason: failure.operator_reason.clone(),
-        },
     }
 }

@@ -82,6 +82,7 @@ async fn no_hot_statement_reads_a_whole_table() {
         learners::OPEN,
         ledger::SPENT,
         ledger::RUNNING,
+        ledger::HELD,
         ledger::HOLD,
         ledger::SETTLE,
         ledger::CHARGE,

@@ -2,14 +2,14 @@
 
 use carrel_core::event::Usage;
 use carrel_core::turn::{Deaths, TurnState};
-use carrel_core::{
-    Epoch, EventVersion, LearnerId, LeaseGeneration, MessageId, NanoUsd, OwnerId, TurnId,
+use carrel_core::{Epoch, EventVersion, LeaseGeneration, MessageId, NanoUsd, OwnerId, TurnId};
+use carrel_store::adapter::column::{
+    count, from_json, int, parsed, parsed_option, small, time, uuid,
 };
-use carrel_store::turns::{Lease, Message, OwnerWrite, Timing, Turn};
-use jiff::Timestamp;
+use carrel_store::adapter::standing::Standing;
+use carrel_store::turns::{Lease, Message, Turn};
 use sqlx::FromRow;
 
-use crate::column::{count, from_json, int, parsed, parsed_option, small, time, uuid};
 use crate::fault::Inner;
 use crate::write::Write;
 
@@ -57,17 +57,6 @@ pub(crate) struct TurnRow {
     pub(crate) channel: String,
     sent_time: i64,
     files: String,
-}
-
-/// A turn whose row is locked by a writing transaction.
-pub(crate) struct Standing {
-    pub(crate) place: i64,
-    pub(crate) channel: String,
-    pub(crate) claimed_time: Option<Timestamp>,
-    pub(crate) started_version: EventVersion,
-    lease: Option<Lease>,
-    /// The turn as it stands.
-    pub(crate) turn: Turn,
 }
 
 pub(crate) const TURN: &str = select_turn!("WHERE t.turn_id = ?");
@@ -134,38 +123,6 @@ impl TurnRow {
     }
 }
 
-impl Standing {
-    /// The learner.
-    pub(crate) fn learner(&self) -> &LearnerId {
-        &self.turn.learner
-    }
-
-    /// Why an owner with this lease may not write; `None` when it may.
-    pub(crate) fn refusal<T>(&self, lease: Lease) -> Option<OwnerWrite<T>> {
-        if self.turn.state.is_ended() {
-            Some(OwnerWrite::Ended)
-        } else if self.lease != Some(lease) {
-            Some(OwnerWrite::NotOwner)
-        } else {
-            None
-        }
-    }
-
-    /// Whether the turn runs in this incarnation.
-    pub(crate) fn runs_in(&self, epoch: Epoch) -> bool {
-        self.turn.state == TurnState::Running && self.turn.epoch == Some(epoch)
-    }
-
-    /// The timing of the caller with the parts that are the store's.
-    pub(crate) fn timing(&self, given: Timing) -> Timing {
-        Timing {
-            queue: self.turn.timing.queue,
-            wake: self.turn.timing.wake,
-            ..given
-        }
-    }
-}
-
 impl Write {
     /// A turn's standing, for a decision in this transaction.
     pub(crate) async fn standing(&mut self, turn: TurnId) -> Inner<Option<Standing>> {
@@ -185,9 +142,4 @@ impl Write {
             .await?;
         Ok(())
     }
-}
-
-/// Whole milliseconds from one time to a later one.
-pub(crate) fn milliseconds(from: Timestamp, to: Timestamp) -> u64 {
-    u64::try_from(to.as_millisecond().saturating_sub(from.as_millisecond())).unwrap_or_default()
 }

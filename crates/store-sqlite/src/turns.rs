@@ -3,6 +3,7 @@
 use carrel_core::learner::StartKind;
 use carrel_core::turn::{AfterDeath, Death};
 use carrel_core::{Epoch, EventVersion, LearnerId, MessageId, OwnerId, TurnId};
+use carrel_store::adapter::outcome::Died;
 use carrel_store::turns::{
     Accepted, Attachment, Begun, Claimed, Failure, Lease, NewMessage, OutboxItem, OwnerWrite,
     Timing, ToolUse, Turn,
@@ -11,7 +12,6 @@ use carrel_store::{Result, Turns};
 use jiff::Timestamp;
 
 use crate::SqliteStore;
-use crate::attempt::Died;
 use crate::fault::{Inner, during};
 use crate::turn_row::{TURN, TurnRow, select_turn};
 

@@ -3,14 +3,14 @@
 
 use carrel_core::event::EventBody;
 use carrel_core::{LearnerId, NanoUsd};
+use carrel_store::adapter::column::{count, from_json, int, time};
+use carrel_store::adapter::period;
 use carrel_store::ledger::{UsageBy, UsageRow};
 use jiff::Timestamp;
 use sqlx::FromRow;
 
 use crate::SqliteStore;
-use crate::column::{count, from_json, int, time};
 use crate::fault::{Fault, Inner};
-use crate::period;
 use crate::write::Write;
 
 /// Events folded in one transaction: a long catch-up lets messages through in between.

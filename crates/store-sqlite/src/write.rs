@@ -2,13 +2,13 @@
 
 use carrel_core::event::EventBody;
 use carrel_core::{ClassName, Epoch, EventVersion, Generation, LearnerId, RepositoryId};
+use carrel_store::adapter::column::{count, int, nanos, parsed, parsed_option, to_json, uuid};
 use carrel_store::heads::Head;
 use jiff::Timestamp;
 use sqlx::{FromRow, Sqlite, SqliteConnection, Transaction};
 use tokio::sync::broadcast;
 
 use crate::SqliteStore;
-use crate::column::{count, int, nanos, parsed, parsed_option, to_json, uuid};
 use crate::fault::Inner;
 
 /// A writing transaction. Dropped without [`Write::commit`], nothing of it happened.

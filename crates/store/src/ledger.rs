@@ -145,6 +145,7 @@ pub struct UsageRow {
 pub trait Ledger: Send + Sync {
     /// Holds the worst case if settled cost and held reservations of the day and the month leave room for it; the
     /// epoch raises the fence or is refused in the same transaction. A call counts on the day of its reservation.
+    /// The same id again, while it is held, is the same reservation and gets the answer that it fits.
     async fn reserve(&self, new: &NewReservation, now: Timestamp) -> Result<Reserved>;
 
     /// Settles a reservation, once; appends the event `charged`. `false`: it was settled before, or there is none.

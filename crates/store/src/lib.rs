@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod access;
+pub mod adapter;
 pub mod heads;
 pub mod learners;
 pub mod ledger;
@@ -65,7 +66,8 @@ pub trait Events: Send + Sync {
         limit: u32,
     ) -> Result<Vec<Event>>;
 
-    /// Everybody's events after a place, in an order that never shows a place before an earlier one is final.
+    /// Everybody's events after a place, in an order that never shows a place before an earlier one is final. What was
+    /// appended may be shown a little later for that: when whatever was being written before it has ended.
     async fn feed(&self, after: Cursor, limit: u32) -> Result<Vec<FeedEvent>>;
 
     /// A hint that something was appended, wished or seen for some learner, in this process or another. May be late, may be spurious,

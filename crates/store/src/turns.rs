@@ -232,7 +232,8 @@ pub trait Turns: Send + Sync {
     async fn backlog(&self) -> Result<(u64, Option<Timestamp>)>;
 
     /// Claims the learner's oldest open turn until `until`, unless another owner's lease is live. Claiming again by the
-    /// same owner gives a new lease generation.
+    /// same owner gives a new lease generation. `None` may also mean that the oldest ended at this moment: the hint of its end
+    /// comes, and finds the next.
     async fn claim(
         &self,
         learner: &LearnerId,
@@ -244,7 +245,8 @@ pub trait Turns: Send + Sync {
     /// Prolongs leases that are current; gives those turns for which it is not (an ended turn has no lease).
     async fn renew(&self, leases: &[(TurnId, Lease)], until: Timestamp) -> Result<Vec<TurnId>>;
 
-    /// Ends every lease of other owners: for a process that knows it is alone.
+    /// Ends every lease of other owners: for a process that knows it is alone. Where several run, nobody calls this: what a
+    /// dead one owned is claimed by the others when its lease ends.
     async fn release_leases_except(&self, owner: OwnerId) -> Result<()>;
 
     /// Begins an attempt in an epoch: `running(epoch, attempt)`, event `started`.

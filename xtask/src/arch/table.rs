@@ -34,6 +34,7 @@ const ALL: &[&str] = &[
     "carrel-router",
     "carrel-sidecar",
     "carrel-store",
+    "carrel-store-postgres",
     "carrel-store-sqlite",
     "carrel-telemetry",
     "carrel-vault",
@@ -62,6 +63,7 @@ pub(super) const TABLE: &[Row] = &[
     row("carrel-telemetry", &[]),
     row("carrel-store", &["carrel-core"]),
     row("carrel-store-sqlite", &["carrel-core", "carrel-store"]),
+    row("carrel-store-postgres", &["carrel-core", "carrel-store"]),
     Row {
         // The other end of its protocol: that the two agree is what its tests are about.
         tests_use: &["carrel-sidecar"],

@@ -2,6 +2,8 @@
 //! is possible without asking; elsewhere the command is printed and the tests that need them are skipped.
 
 use std::env;
+use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// A program, the Debian package that has it, and what for.
@@ -11,7 +13,7 @@ struct Need {
     purpose: &'static str,
 }
 
-const NEEDS: [Need; 4] = [
+const NEEDS: [Need; 5] = [
     Need {
         program: "chromium",
         package: "chromium",
@@ -31,6 +33,11 @@ const NEEDS: [Need; 4] = [
         program: "strace",
         package: "strace",
         purpose: "counts what is synced before a head moves",
+    },
+    Need {
+        program: "postgres",
+        package: "postgresql",
+        purpose: "the store on PostgreSQL is tested against a real server",
     },
 ];
 
@@ -76,7 +83,14 @@ fn missing() -> Vec<&'static str> {
 
 fn is_there(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|folder| folder.join(program).is_file())
+    let mut folders = env::split_paths(&path).chain(servers());
+    folders.any(|folder| folder.join(program).is_file())
+}
+
+/// Debian keeps PostgreSQL's servers off the path, a folder for each version.
+fn servers() -> impl Iterator<Item = PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
+    versions.flatten().map(|version| version.path().join("bin"))
 }
 
 /// Bounded in time by `timeout`, and quiet unless it fails.

@@ -7,7 +7,7 @@ use carrel_core::{ClassName, Epoch, Generation, LearnerId, NanoUsd, ReservationI
 use uuid::Uuid;
 
 use super::fixture::{
-    accept, at, begin, claim, commit, events, learner, message, new_learner, newest, owner,
+    accept, at, begin, claim, commit, events, learner, log, message, new_learner, newest, owner,
     running, turn_of,
 };
 use crate::SharedStore;
@@ -247,7 +247,8 @@ pub async fn erased_repositories_are_listed_until_they_are_swept(store: SharedSt
 pub async fn erasing_disturbs_no_neighbour_and_no_reader(store: SharedStore) {
     let (ada, bob) = (full(&store, "ada").await, full(&store, "bob").await);
     let of_bob = events(&store, &bob).await;
-    let read = store.feed(Cursor::default(), 1_000).await.expect("read");
+    let both = of_bob.len() + events(&store, &ada).await.len();
+    let read = log(&store, Cursor::default(), both).await;
     let place = read.last().expect("events").cursor;
     store.close_learner(&bob, at(39)).await.expect("closed");
     let shut = events(&store, &bob).await;
@@ -263,7 +264,7 @@ pub async fn erasing_disturbs_no_neighbour_and_no_reader(store: SharedStore) {
     assert_eq!(keys, ["bob"]);
     store.erase_learner(&bob, at(42)).await.expect("erased");
     let eve = learner(&store, "eve").await;
-    let news = store.feed(place, 1_000).await.expect("read");
+    let news = log(&store, place, 1).await;
     let of_eve: Vec<_> = news.iter().map(|fed| &fed.event.learner).collect();
     assert_eq!(of_eve, [&eve], "places are never used twice");
 }

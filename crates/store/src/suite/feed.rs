@@ -7,10 +7,11 @@ use carrel_core::event::{Cursor, Event};
 use carrel_core::learner::{LearnerState, Status};
 use carrel_core::{EventVersion, LearnerId, NanoUsd, ReservationId};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::fixture::{
-    accept, at, at_once, claim, events, learner, message, new_learner, owner, turn_of,
+    SHOWN_WITHIN, accept, at, at_once, claim, events, learner, message, new_learner, owner, turn_of,
 };
 use crate::SharedStore;
 use crate::ledger::{NewReservation, Settlement};
@@ -63,20 +64,26 @@ async fn write(store: &SharedStore, learner: &LearnerId, rounds: u32) {
     }
 }
 
-/// Reads the whole log in small pages from the beginning until all is written and read.
-async fn read(store: SharedStore, mut written: watch::Receiver<bool>) -> Vec<Event> {
+/// Reads the whole log in small pages from the beginning: until all is written, read, and so many seen; or too long after it
+/// was written.
+async fn read(
+    store: SharedStore,
+    mut written: watch::Receiver<Option<Instant>>,
+    events: usize,
+) -> Vec<Event> {
     let mut changes = store.changes();
     let (mut place, mut seen) = (Cursor::default(), Vec::new());
     loop {
         let all_written = *written.borrow_and_update();
         let page = store.feed(place, 7).await.expect("read");
         let Some(last) = page.last() else {
-            if all_written {
-                return seen;
-            }
-            tokio::select! {
-                _ = changes.recv() => {}
-                _ = written.changed() => {}
+            match all_written {
+                Some(end) if seen.len() >= events || end.elapsed() > SHOWN_WITHIN => return seen,
+                Some(_) => tokio::task::yield_now().await,
+                None => tokio::select! {
+                    _ = changes.recv() => {}
+                    _ = written.changed() => {}
+                },
             }
             continue;
         };
@@ -90,10 +97,11 @@ async fn read(store: SharedStore, mut written: watch::Receiver<bool>) -> Vec<Eve
 pub async fn a_reader_beside_many_writers_sees_every_event_once(store: SharedStore) {
     const WRITERS: u32 = 8;
     const ROUNDS: u32 = 12;
-    let (done, written) = watch::channel(false);
+    const EVENTS: u32 = WRITERS * (1 + 3 * ROUNDS);
+    let (done, written) = watch::channel(None);
     let mut readers = tokio::task::JoinSet::new();
     for _ in 0..3 {
-        readers.spawn(read(store.clone(), written.clone()));
+        readers.spawn(read(store.clone(), written.clone(), EVENTS as usize));
     }
     at_once(WRITERS, |number| {
         let store = store.clone();
@@ -103,7 +111,7 @@ pub async fn a_reader_beside_many_writers_sees_every_event_once(store: SharedSto
         }
     })
     .await;
-    done.send_replace(true);
+    done.send_replace(Some(Instant::now()));
     for seen in readers.join_all().await {
         let mut by_learner: BTreeMap<LearnerId, Vec<Event>> = BTreeMap::new();
         for event in seen {

@@ -1,8 +1,9 @@
 //! What the behaviours are told with: learners, messages, turns that run and commit, all at given times.
 
 use std::future::Future;
+use std::time::Duration;
 
-use carrel_core::event::{Event, EventBody, Reply};
+use carrel_core::event::{Cursor, Event, EventBody, FeedEvent, Reply};
 use carrel_core::learner::StartKind;
 use carrel_core::turn::FailureCode;
 use carrel_core::{
@@ -16,6 +17,9 @@ use crate::SharedStore;
 use crate::heads::{Commit, Committed, TurnResult};
 use crate::learners::{Created, NewLearner};
 use crate::turns::{Accepted, Begun, Claimed, Failure, Lease, NewMessage, OwnerWrite, Timing};
+
+/// How long the log may hold back what is committed, at most, on a machine that is busy with other tests.
+pub const SHOWN_WITHIN: Duration = Duration::from_secs(30);
 
 /// 2026-07-09T10:00:00Z and so many seconds.
 pub fn at(second: i64) -> Timestamp {
@@ -184,6 +188,22 @@ pub fn failure(code: FailureCode) -> Failure {
 pub async fn events(store: &SharedStore, learner: &LearnerId) -> Vec<Event> {
     let events = store.events(learner, EventVersion(0), 10_000).await;
     events.expect("events")
+}
+
+/// What the log of all learners has after a place, once it has so many events. Another transaction that still runs, of whatever
+/// learner or program, may hold up what was appended meanwhile; it is shown when that has ended.
+pub async fn log(store: &SharedStore, after: Cursor, count: usize) -> Vec<FeedEvent> {
+    let all = async {
+        loop {
+            let page = store.feed(after, 10_000).await.expect("read");
+            if page.len() >= count {
+                return page;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let shown = tokio::time::timeout(SHOWN_WITHIN, all).await;
+    shown.expect("the log shows what was appended")
 }
 
 /// The types of a learner's events, in order.

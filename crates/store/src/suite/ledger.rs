@@ -163,6 +163,35 @@ pub async fn fifty_reservations_at_the_edge_are_never_over(store: SharedStore) {
     assert_eq!(fitted, 13, "9 + 13 × 7 = 100");
 }
 
+pub async fn a_reservation_made_again_is_the_same_one(store: SharedStore) {
+    let ada = learner(&store, "ada").await;
+    let (turn, _) = running(&store, &ada, "k1", 3).await;
+    let mut new = reservation(&ada, 60);
+    new.epoch = Some(Epoch(3));
+    for _ in 0..3 {
+        let answer = store.reserve(&new, at(13)).await.expect("answered");
+        let same = Reserved::Held {
+            turn: Some(turn),
+            left: Some(Left {
+                remaining: NanoUsd(40),
+                limit: NanoUsd(100),
+            }),
+        };
+        assert_eq!(answer, same);
+    }
+    let row = store.turn(&ada, turn).await.expect("read").expect("a turn");
+    assert_eq!(row.usage.cost_nano_usd, NanoUsd(60), "counted once");
+    assert_eq!(held(&store, &reservation(&ada, 40), at(14)).await, 0);
+    let again = store.reserve(&new, at(15)).await.expect("answered");
+    assert!(
+        matches!(again, Reserved::Held { .. }),
+        "it is held already, whatever is left: {again:?}"
+    );
+    let exact = settlement(60);
+    let settled = store.settle(new.id, &exact, at(16)).await;
+    assert!(settled.expect("settled"));
+}
+
 pub async fn a_reservation_is_settled_once(store: SharedStore) {
     let ada = learner(&store, "ada").await;
     let new = reservation(&ada, 60);

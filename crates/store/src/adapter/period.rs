@@ -10,12 +10,12 @@ const SECONDS_PER_DAY: i64 = 86_400;
 const SECONDS_PER_HOUR: i64 = 3_600;
 
 /// The day of a time.
-pub(crate) fn day(now: Timestamp) -> i64 {
+pub fn day(now: Timestamp) -> i64 {
     now.as_second().div_euclid(SECONDS_PER_DAY)
 }
 
 /// The days of a time's calendar month.
-pub(crate) fn month(now: Timestamp) -> Range<i64> {
+pub fn month(now: Timestamp) -> Range<i64> {
     let date = now.to_zoned(TimeZone::UTC).date();
     let first = date.first_of_month();
     let days = i64::from(first.days_in_month());
@@ -24,19 +24,19 @@ pub(crate) fn month(now: Timestamp) -> Range<i64> {
 }
 
 /// When a day begins.
-pub(crate) fn start(day: i64) -> Timestamp {
+pub fn start(day: i64) -> Timestamp {
     Timestamp::from_second(day.saturating_mul(SECONDS_PER_DAY)).unwrap_or(Timestamp::MAX)
 }
 
 /// The whole hours that a span of time touches.
-pub(crate) fn hours(since: Timestamp, until: Timestamp) -> Range<i64> {
+pub fn hours(since: Timestamp, until: Timestamp) -> Range<i64> {
     // A span that ends within a second ends in that second's hour.
     let last = until.as_second() + i64::from(until.subsec_nanosecond() > 0) - 1;
     hour(since.as_second())..hour(last) + 1
 }
 
 /// The hour of a second.
-pub(crate) fn hour(second: i64) -> i64 {
+pub fn hour(second: i64) -> i64 {
     second.div_euclid(SECONDS_PER_HOUR)
 }
 

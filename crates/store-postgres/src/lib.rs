@@ -1,0 +1,53 @@
+#![doc = include_str!("../README.md")]
+
+mod accept;
+mod access;
+mod attempt;
+mod claim;
+mod commit;
+mod erase;
+mod events;
+mod fall_back;
+mod fault;
+#[cfg(test)]
+mod feed_tests;
+mod heads;
+mod hints;
+mod keys;
+mod learner_row;
+mod learners;
+mod ledger;
+mod open;
+mod outbox;
+mod outcome;
+#[cfg(test)]
+mod plan_tests;
+mod schema;
+mod tls;
+mod turn_row;
+mod turns;
+mod usage;
+mod write;
+
+pub use open::{Error, Options};
+pub use schema::migrate;
+
+use hints::Hints;
+use sqlx::PgPool;
+use tokio_util::sync::DropGuard;
+use tokio_util::task::TaskTracker;
+
+/// Carrel's durable state in PostgreSQL.
+#[derive(Debug)]
+pub struct PostgresStore {
+    /// What takes messages, and who may send them: nothing else uses its connections up.
+    admission: PgPool,
+    /// What runs turns, money and the fleet.
+    turns: PgPool,
+    /// What reads much: lists, the log, usage.
+    reports: PgPool,
+    hints: Hints,
+    /// Transactions that begin or end although nobody waits for them any more.
+    tracker: TaskTracker,
+    _cancel: DropGuard,
+}

@@ -1,0 +1,183 @@
+//! Opening the database: where it is, how its identity is checked, pools, schema.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use carrel_store::Error as StoreError;
+use sqlx::Connection as _;
+use sqlx::migrate::MigrateError;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::PostgresStore;
+use crate::hints::Hints;
+use crate::{schema, tls};
+
+/// How long a free connection is waited for.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection is replaced after this, so that a fail-over or new credentials reach all.
+const LIFETIME: Duration = Duration::from_mins(30);
+/// How long a connection may lie idle before it is checked.
+const UNCHECKED: Duration = Duration::from_secs(1);
+const STATEMENTS_KEPT: usize = 256;
+
+/// What every session is told.
+const SETTINGS: [(&str, &str); 7] = [
+    ("application_name", "carrel"),
+    // What was answered is on the disk, whatever the server's default.
+    ("synchronous_commit", "on"),
+    ("default_transaction_isolation", "read committed"),
+    // A transaction that is left open holds up the feed and its learner.
+    ("idle_in_transaction_session_timeout", "10s"),
+    ("statement_timeout", "60s"),
+    // One plan for a statement, whatever its arguments: the one that is tested, and made once.
+    ("plan_cache_mode", "force_generic_plan"),
+    ("jit", "off"),
+];
+
+/// Where the database is and how many connections are kept to it.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `postgres://role@host:port/database?…` or a socket's folder as `?host=/run/postgresql`.
+    pub url: String,
+    /// Connections for taking messages.
+    pub admission: u32,
+    /// Connections for turns, money and the fleet.
+    pub turns: u32,
+    /// Connections for lists, the log and usage.
+    pub reports: u32,
+}
+
+/// Why the database could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The URL makes no sense.
+    #[error("the store's URL cannot be read")]
+    Url(#[source] sqlx::Error),
+    /// The server is too old.
+    #[error("the store needs PostgreSQL 15 or later, and this is {found}")]
+    Server {
+        /// Its major version.
+        found: i32,
+    },
+    /// A migration failed.
+    #[error("the store's schema cannot be brought up to date")]
+    Migration(#[source] MigrateError),
+    /// It cannot be reached, or its schema is too old.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Options {
+    /// A database with a usual number of connections. What limits messages is how many commits one write to the disk makes
+    /// durable: as many as there are connections that take them.
+    pub fn new(url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            admission: 32,
+            turns: 12,
+            reports: 4,
+        }
+    }
+
+    /// How to connect. Across a network the server proves who it is, unless the URL says `sslmode=disable`.
+    pub(crate) fn connect_options(&self) -> Result<PgConnectOptions, Error> {
+        let options: PgConnectOptions = self.url.parse().map_err(Error::Url)?;
+        let is_near = options.get_socket().is_some() || is_loopback(options.get_host());
+        let is_disabled = matches!(options.get_ssl_mode(), PgSslMode::Disable);
+        let wants_proof = matches!(options.get_ssl_mode(), PgSslMode::VerifyFull);
+        let options = if (is_near && !wants_proof) || is_disabled {
+            options
+        } else {
+            tls::verified(options)
+        };
+        Ok(options
+            .statement_cache_capacity(STATEMENTS_KEPT)
+            .options(SETTINGS))
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost"
+        || host.starts_with('/')
+        || host
+            .parse()
+            .is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+impl PostgresStore {
+    /// Opens the database. Its schema must be as new as this program: see [`migrate`](crate::migrate).
+    ///
+    /// # Errors
+    /// When the URL, the server or the schema does not serve.
+    pub async fn open(options: &Options) -> Result<Self, Error> {
+        let connect = options.connect_options()?;
+        let pool = |connections| pool(connections).connect_lazy_with(connect.clone());
+        let (turns, reports) = (pool(options.turns), pool(options.reports));
+        schema::check(&turns).await?;
+        let tracker = TaskTracker::new();
+        let cancel = CancellationToken::new();
+        // One connection to tell, one to listen.
+        let hints = Hints::start(&pool(2), &tracker, &cancel);
+        Ok(Self {
+            admission: pool(options.admission),
+            turns,
+            reports,
+            hints,
+            tracker,
+            _cancel: cancel.drop_guard(),
+        })
+    }
+
+    /// Waits for what is under way and closes all connections; everything after is refused.
+    pub async fn close(&self) {
+        for pool in [&self.admission, &self.turns, &self.reports] {
+            pool.close().await;
+        }
+    }
+}
+
+/// A connection that is in use is not checked before each statement: the check would cost as much. One that has lain idle may
+/// be dead.
+fn pool(connections: u32) -> PgPoolOptions {
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .max_lifetime(LIFETIME)
+        .test_before_acquire(false)
+        .before_acquire(|connection, lay| {
+            Box::pin(async move {
+                if lay.idle_for > UNCHECKED {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(url: &str) -> PgSslMode {
+        let options = Options::new(url).connect_options().expect(url);
+        options.get_ssl_mode()
+    }
+
+    #[test]
+    fn across_a_network_the_server_proves_who_it_is() {
+        for far in [
+            "postgres://carrel@db.example/carrel",
+            "postgres://carrel@10.0.0.7/carrel?sslmode=prefer",
+            "postgres://carrel@db.example/carrel?sslmode=require",
+        ] {
+            assert!(matches!(mode(far), PgSslMode::VerifyFull), "{far}");
+        }
+        let open = mode("postgres://carrel@db.example/carrel?sslmode=disable");
+        assert!(matches!(open, PgSslMode::Disable));
+        for near in ["postgres://carrel@127.0.0.1/c", "postgres:///c?host=/run"] {
+            assert!(matches!(mode(near), PgSslMode::Prefer), "{near}");
+        }
+    }
+}

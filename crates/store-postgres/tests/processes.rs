@@ -1,0 +1,114 @@
+//! Several at once: processes that tell each other, reports beside messages, callers that go away.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use carrel_store::SharedStore;
+use carrel_store::ledger::UsageBy;
+use carrel_store::suite::fixture::{accept, at, claim, events, learner, message, owner};
+use carrel_store::turns::Accepted;
+use support::Database;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// What is bound to happen, on a busy machine.
+const SOON: Duration = Duration::from_secs(30);
+
+async fn opened() -> Option<(SharedStore, Database)> {
+    let database = Database::fresh().await?;
+    Some((Arc::new(database.store().await), database))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_process_appends_another_hears_of() {
+    let Some((here, database)) = opened().await else {
+        return;
+    };
+    let ada = learner(&here, "ada").await;
+    let elsewhere: SharedStore = Arc::new(database.store().await);
+    let mut changes = elsewhere.changes();
+    let heard = async {
+        let mut number = 0;
+        loop {
+            // It may not listen yet when the first is told.
+            number += 1;
+            accept(&here, &ada, &format!("k{number}"), 1).await;
+            if let Ok(hint) = timeout(Duration::from_millis(100), changes.recv()).await {
+                return hint.expect("a hint");
+            }
+        }
+    };
+    let hint = timeout(SOON, heard).await.expect("it hears in time");
+    assert_eq!(hint, ada);
+    assert!(
+        events(&elsewhere, &ada).await.len() > 1,
+        "it is there before the hint"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_that_hangs_stops_no_message_and_no_turn() {
+    let Some((store, database)) = opened().await else {
+        return;
+    };
+    let ada = learner(&store, "ada").await;
+    let mut holder = database.connection().await;
+    sqlx::raw_sql("BEGIN; LOCK TABLE usage IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut holder)
+        .await
+        .expect("locked");
+    let mut reports = JoinSet::new();
+    for _ in 0..40 {
+        let store = store.clone();
+        reports.spawn(async move { store.usage(UsageBy::Day, None, at(0), at(1)).await });
+    }
+    database
+        .until("SELECT count(*) >= 4 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        .await;
+    let turn = timeout(SOON, accept(&store, &ada, "k1", 1)).await;
+    let claimed = timeout(SOON, claim(&store, &ada, owner(), 2)).await;
+    assert_eq!(
+        claimed.expect("claimed").turn.turn_id,
+        turn.expect("accepted")
+    );
+    assert!(reports.try_join_next().is_none(), "they hang still");
+}
+
+/// A caller that goes away while it waits for a learner leaves no transaction open: it would hold the learner for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_goes_away_leaves_nothing_held() {
+    let Some((store, database)) = opened().await else {
+        return;
+    };
+    let ada = learner(&store, "ada").await;
+    let turn = accept(&store, &ada, "k1", 1).await;
+    let mut holder = database.connection().await;
+    sqlx::raw_sql("BEGIN; SELECT lock_learner('ada')")
+        .execute(&mut holder)
+        .await
+        .expect("locked");
+    let mut callers = JoinSet::new();
+    for number in 0..3 {
+        let (store, ada) = (store.clone(), ada.clone());
+        callers.spawn(async move { drop(store.request_stop(&ada, turn, at(number)).await) });
+    }
+    let waiting = "SELECT count(*) = 3 FROM pg_stat_activity WHERE wait_event = 'advisory'";
+    database.until(waiting).await;
+    callers.shutdown().await;
+    sqlx::raw_sql("ROLLBACK")
+        .execute(&mut holder)
+        .await
+        .expect("released");
+    let nothing_held = "SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory'";
+    database.until(nothing_held).await;
+    database
+        .until("SELECT count(*) = 0 FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'")
+        .await;
+    let accepted = store.accept(&message(&ada, "k2"), at(5)).await;
+    assert!(
+        matches!(accepted, Ok(Accepted::Stored { .. })),
+        "{accepted:?}"
+    );
+}

@@ -47,7 +47,7 @@ pub struct PostgresStore {
     /// What reads much: lists, the log, usage.
     reports: PgPool,
     hints: Hints,
-    /// Transactions that begin or end although nobody waits for them any more.
+    /// Hints, and transactions that are rolled back although nobody waits for them any more.
     tracker: TaskTracker,
     _cancel: DropGuard,
 }

@@ -204,7 +204,7 @@ fn a_scan_would_be_seen() {
     let statements = [
         "SELECT * FROM turn WHERE lease_until < $1",
         "SELECT * FROM learner WHERE class = $1 ORDER BY created_time",
-        "SELECT count(*) FROM turn WHERE state = 'running'",
+        "SELECT count(*) FROM turn WHERE state = 'done'",
         "SELECT id FROM learner ORDER BY id",
     ];
     let plans = plans(server, &statements);

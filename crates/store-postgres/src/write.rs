@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::PostgresStore;
-use crate::fault::{Fault, Inner};
+use crate::fault::Inner;
 use crate::hints::Hints;
 
 /// The condition that the learner `$1` is as the statement's snapshot shows it: whatever appends an event or reserves money
@@ -96,28 +96,21 @@ pub(crate) const APPEND: &str = "WITH l AS (UPDATE learner SET event_version = e
     SELECT id, event_version, $3, $4, $5::json FROM l RETURNING version";
 
 impl PostgresStore {
-    /// Begins a transaction under a learner's lock, in one message; waits for those before it. In a task of its own: a caller
-    /// that goes away while it waits must not leave a connection in the pool that has begun.
+    /// Begins a transaction under a learner's lock, in one message; waits for those before it. A caller that goes away while it
+    /// waits drops what has begun, and that is rolled back.
     pub(crate) async fn write(&self, learner: &LearnerId) -> Inner<Write> {
         let quoted = learner.as_str().replace('\'', "''");
+        let mut write = Write {
+            connection: Some(self.turns.acquire().await?),
+            tracker: self.tracker.clone(),
+            changed: None,
+            hints: self.hints.clone(),
+        };
         let begin = format!("BEGIN; SELECT lock_learner('{quoted}')");
-        let (pool, hints, tracker) = (self.turns.clone(), self.hints.clone(), self.tracker.clone());
-        let begun = self.tracker.spawn(async move {
-            let mut write = Write {
-                connection: Some(pool.acquire().await?),
-                tracker,
-                changed: None,
-                hints,
-            };
-            sqlx::raw_sql(AssertSqlSafe(begin))
-                .execute(write.connection())
-                .await?;
-            Inner::Ok(write)
-        });
-        match begun.await {
-            Ok(begun) => begun,
-            Err(error) => Err(Fault::Impossible(error.to_string())),
-        }
+        sqlx::raw_sql(AssertSqlSafe(begin))
+            .execute(write.connection())
+            .await?;
+        Ok(write)
     }
 }
 

@@ -130,6 +130,15 @@ fn server_tool(kind: &str, tool: &Value) -> Option<u64> {
     }
 }
 
+/// Bounds the uses of a tool whose uses are billed and which the request leaves unbounded, so that what was reserved holds.
+pub(crate) fn bound_uses(tool: &mut Value) {
+    let kind = tool["type"].as_str().unwrap_or_default();
+    let is_web = kind.starts_with(WEB_SEARCH) || kind.starts_with("web_fetch");
+    if is_web && !tool["max_uses"].is_u64() {
+        tool["max_uses"] = MOST_USES.into();
+    }
+}
+
 /// Whether the worst of a tool is known: the client runs it, or it is one whose uses are counted above.
 pub(crate) fn is_bounded(tool: &Value) -> bool {
     const OF_CLIENTS: [&str; 6] = [

@@ -1,8 +1,11 @@
-//! How many pages a PDF has at most, without a reader of PDFs (ISO 32000-1, sections 7.5.7 and 7.7.3): by what its page
-//! tree says in plain sight and in compressed streams, else by its size. The largest of the three numbers holds, so that a
-//! false `/Count` alone lowers nothing. A tree that is hidden by encryption or an unusual filter is believed by size; the
-//! provider's bill for it is charged in full, whatever was reserved.
+//! How many pages a PDF has at most, without a reader of PDFs (ISO 32000-1, sections 7.5.7 and 7.7.3): the largest number
+//! that its page tree tells in plain sight and in compressed streams. Where it tells none, its size decides; where pages could
+//! hide or come again, it counts as the longest that providers take (Anthropic, "PDF support": 600 pages): under encryption,
+//! in a stream of objects that does not unpack, behind a name that is written in escapes, in a list of children that is
+//! elsewhere or names one child twice. No reader is known that would find more, but none is proven: what a provider bills
+//! above is charged in full.
 
+use std::collections::HashSet;
 use std::io::Read as _;
 
 use flate2::bufread::ZlibDecoder;
@@ -17,6 +20,10 @@ const MOST_UNPACKED: u64 = 32 << 20;
 pub(crate) fn pages(pdf: &[u8]) -> u64 {
     let by_size = (pdf.len() as u64).div_ceil(PAGE_BYTES).max(1);
     let mut told = told_pages(pdf);
+    if hides_pages(pdf) {
+        return MOST_PAGES;
+    }
+    let mut object_streams = after(pdf, b"/ObjStm").count();
     let mut left = MOST_UNPACKED;
     let mut unpacked = Vec::new();
     for packed in streams(pdf) {
@@ -31,7 +38,21 @@ pub(crate) fn pages(pdf: &[u8]) -> u64 {
         if left == 0 {
             return MOST_PAGES;
         }
+        // A stream of objects begins with their numbers.
+        if unpacked
+            .trim_ascii_start()
+            .first()
+            .is_some_and(u8::is_ascii_digit)
+        {
+            object_streams = object_streams.saturating_sub(1);
+        }
+        if hides_pages(&unpacked) {
+            return MOST_PAGES;
+        }
         told = told.plus(told_pages(&unpacked));
+    }
+    if object_streams > 0 {
+        return MOST_PAGES;
     }
     match told.most() {
         0 => by_size,
@@ -81,6 +102,40 @@ fn told_pages(text: &[u8]) -> Told {
     told
 }
 
+/// Whether pages could be where they are not counted, or be counted once and come more often.
+fn hides_pages(text: &[u8]) -> bool {
+    let names_twice = |rest: &[u8]| {
+        let Some(list) = rest.trim_ascii_start().strip_prefix(b"[") else {
+            return true;
+        };
+        let end = list.iter().position(|byte| *byte == b']');
+        let words = list[..end.unwrap_or(list.len())].split(u8::is_ascii_whitespace);
+        let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
+        let mut seen = HashSet::new();
+        words
+            .chunks(3)
+            .any(|child| child.len() == 3 && !seen.insert(child))
+    };
+    after(text, b"/Encrypt").next().is_some()
+        || after(text, b"/Kids").any(names_twice)
+        || after(text, b"/").any(is_escaped_without_need)
+}
+
+/// Whether a name has a letter as an escape, which nobody writes who does not hide it.
+fn is_escaped_without_need(name: &[u8]) -> bool {
+    let end = name
+        .iter()
+        .position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'#');
+    let name = &name[..end.unwrap_or(name.len())];
+    after(name, b"#").any(|rest| {
+        let digits = rest
+            .get(..2)
+            .and_then(|digits| std::str::from_utf8(digits).ok());
+        let code = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        code.is_some_and(|code| code.is_ascii_alphabetic())
+    })
+}
+
 fn number(text: &[u8]) -> u64 {
     let digits = text
         .trim_ascii_start()
@@ -127,6 +182,27 @@ mod tests {
     }
 
     #[test]
+    fn what_could_hide_pages_or_bring_them_again_counts_as_the_longest() {
+        let forged = |more: &str| pages(format!("/Type /Pages /Count 1 {more}").as_bytes());
+        assert_eq!(
+            forged("/BaseFont /Times#20New#20Roman /Kids [1 0 R 11 0 R]"),
+            2
+        );
+        for more in [
+            "trailer << /Encrypt 9 0 R >>",
+            "/Kids [2 0 R 2 0 R]",
+            "/Kids 7 0 R",
+            "/Type /P#61ge",
+            "/Typ#65 /Page",
+            "<< /Type /ObjStm /Filter /LZWDecode >> stream\nxyz endstream",
+        ] {
+            assert_eq!(forged(more), MOST_PAGES, "{more}");
+        }
+        let packed = with_stream(b"1 0 << /Kids [2 0 R 2 0 R] >>");
+        assert_eq!(pages(&packed), MOST_PAGES);
+    }
+
+    #[test]
     fn the_largest_of_the_numbers_that_a_page_tree_tells_holds() {
         let plain = |tree: &str| pages(tree.as_bytes());
         assert_eq!(plain("/Type /Pages /Count 3 /Kids [1 0 R]"), 3);
@@ -141,8 +217,9 @@ mod tests {
     #[test]
     fn a_false_count_does_not_hide_the_pages_of_a_packed_stream() {
         let leaves = "<< /Type /Page /Contents 4 0 R >> ".repeat(80);
-        assert_eq!(pages(&with_stream(leaves.as_bytes())), 80);
-        let kids = format!("<< /Type /Pages /Kids [{}] >>", "7 0 R ".repeat(90));
+        assert_eq!(pages(&with_stream(format!("1 0 {leaves}").as_bytes())), 80);
+        let kids: String = (7..97).map(|child| format!("{child} 0 R ")).collect();
+        let kids = format!("1 0 << /Type /Pages /Kids [{kids}] >>");
         assert_eq!(pages(&with_stream(kids.as_bytes())), 90);
     }
 

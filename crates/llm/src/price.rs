@@ -93,6 +93,10 @@ impl Price {
             at.cache_read.times(usage.cache_read_tokens),
             at.cache_write.times(usage.cache_write_tokens),
             at.cache_write_long.times(usage.cache_write_long_tokens),
+            // Of an untold kind, at the dearest: `Usage::told` tells it where the request is known.
+            at.cache_write
+                .max(at.cache_write_long)
+                .times(usage.cache_write_untold_tokens),
             at.output.times(usage.output_tokens),
             WEB_SEARCH.times(searches),
         ]
@@ -266,6 +270,7 @@ mod tests {
             cache_read_tokens: 20,
             cache_write_tokens: 300,
             cache_write_long_tokens: 4_000,
+            cache_write_untold_tokens: 0,
             output_tokens: 50_000,
             web_searches: 2,
         };

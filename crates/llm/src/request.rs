@@ -183,10 +183,25 @@ impl Request {
     }
 
     /// Takes out what would raise the price, so that the price table holds, with tools that the provider runs and whose
-    /// worst is not known. For callers with a budget.
+    /// worst is not known; bounds the uses of the others. For callers with a budget.
     pub fn strip_surcharges(&mut self) {
         self.strip(&SURCHARGES);
         self.keep_tools(estimate::is_bounded);
+        let (tools, rest) = match self {
+            Self::Messages(request) => (&mut request.tools, &mut request.rest),
+            Self::Chat(request) => (&mut request.tools, &mut request.rest),
+        };
+        tools.iter_mut().flatten().for_each(estimate::bound_uses);
+        // Compaction is one more pass over the prompt, with output of its own that no limit bounds.
+        let management = rest.get_mut("context_management");
+        if let Some(Value::Array(edits)) = management.and_then(|it| it.get_mut("edits")) {
+            let compacts = |edit: &Value| {
+                edit["type"]
+                    .as_str()
+                    .is_some_and(|kind| kind.starts_with("compact"))
+            };
+            edits.retain(|edit| !compacts(edit));
+        }
     }
 
     /// Takes out what would make the provider use another model, with tools that do; else neither an allow-list nor a
@@ -353,6 +368,7 @@ mod tests {
     fn surcharges_are_taken_out() {
         let body = json!({"model": "m", "max_tokens": 5, "messages": [{"role": "user"}],
             "service_tier": "priority", "speed": "fast", "inference_geo": "us", "top_k": 3,
+            "context_management": {"edits": [{"type": "compact_20260112"}, {"type": "clear_thinking_20251015"}]},
             "tools": [{"name": "a", "input_schema": {}}, {"type": "custom", "name": "b"}, {"type": "bash_20250124", "name": "c"},
                 {"type": "code_execution_20250825", "name": "d"}, {"type": "mcp_toolset"},
                 {"type": "web_fetch_20250910", "name": "e"}, {"type": "tool_search_tool_regex_20251119", "name": "f"}]});
@@ -366,5 +382,11 @@ mod tests {
         let names = sent["tools"].as_array().unwrap().iter();
         let names: Vec<_> = names.map(|tool| tool["name"].as_str().unwrap()).collect();
         assert_eq!(names, ["a", "b", "c", "e", "f"]);
+        assert_eq!(sent["tools"][3]["max_uses"], 10);
+        assert_eq!(sent["tools"][0].get("max_uses"), None);
+        assert_eq!(
+            sent["context_management"]["edits"],
+            json!([{"type": "clear_thinking_20251015"}])
+        );
     }
 }

@@ -14,6 +14,8 @@ pub struct Usage {
     pub cache_write_tokens: u64,
     /// Input written to a cache for an hour or longer.
     pub cache_write_long_tokens: u64,
+    /// Input written to a cache for a time that the report does not tell.
+    pub cache_write_untold_tokens: u64,
     /// Output, thinking included.
     pub output_tokens: u64,
     /// Searches that the provider ran for the model.
@@ -27,6 +29,19 @@ impl Usage {
             .saturating_add(self.cache_read_tokens)
             .saturating_add(self.cache_write_tokens)
             .saturating_add(self.cache_write_long_tokens)
+            .saturating_add(self.cache_write_untold_tokens)
+    }
+
+    /// With a time for what was written to a cache for an untold one: the longest that the request asked for.
+    pub fn told(mut self, long_cache: bool) -> Self {
+        let untold = std::mem::take(&mut self.cache_write_untold_tokens);
+        let kind = if long_cache {
+            &mut self.cache_write_long_tokens
+        } else {
+            &mut self.cache_write_tokens
+        };
+        *kind = kind.saturating_add(untold);
+        self
     }
 
     /// From Anthropic's `usage`, whose `input_tokens` excludes what a cache held.
@@ -37,26 +52,23 @@ impl Usage {
         let sum = passes
             .map(Self::from_anthropic_fields)
             .fold(Self::default(), Self::plus);
-        plain.max(sum)
+        plain.with_kinds_of(sum).max(sum.with_kinds_of(plain))
     }
 
     fn from_anthropic_fields(usage: &Value) -> Self {
         let count = |value: &Value| value.as_u64().unwrap_or(0);
         let written = count(&usage["cache_creation_input_tokens"]);
-        // Where the kinds are not told apart, all of it may be of the dearer one.
-        let kinds = usage["cache_creation"].as_object();
-        let long = kinds.map_or(written, |kinds| {
-            count(
-                kinds
-                    .get("ephemeral_1h_input_tokens")
-                    .unwrap_or(&Value::Null),
-            )
-        });
+        let kinds = &usage["cache_creation"];
+        let (short, long) = (
+            count(&kinds["ephemeral_5m_input_tokens"]),
+            count(&kinds["ephemeral_1h_input_tokens"]),
+        );
         Self {
             input_tokens: count(&usage["input_tokens"]),
             cache_read_tokens: count(&usage["cache_read_input_tokens"]),
-            cache_write_tokens: written.saturating_sub(long),
+            cache_write_tokens: short,
             cache_write_long_tokens: long,
+            cache_write_untold_tokens: written.saturating_sub(short).saturating_sub(long),
             output_tokens: count(&usage["output_tokens"]),
             web_searches: count(&usage["server_tool_use"]["web_search_requests"]),
         }
@@ -75,8 +87,9 @@ impl Usage {
                 .saturating_sub(read)
                 .saturating_sub(written),
             cache_read_tokens: read,
-            cache_write_tokens: written,
+            cache_write_tokens: 0,
             cache_write_long_tokens: 0,
+            cache_write_untold_tokens: written,
             output_tokens: count(&usage["completion_tokens"]),
             web_searches: 0,
         }
@@ -90,6 +103,10 @@ impl Usage {
             cache_write_long_tokens: combine(
                 self.cache_write_long_tokens,
                 other.cache_write_long_tokens,
+            ),
+            cache_write_untold_tokens: combine(
+                self.cache_write_untold_tokens,
+                other.cache_write_untold_tokens,
             ),
             output_tokens: combine(self.output_tokens, other.output_tokens),
             web_searches: combine(self.web_searches, other.web_searches),
@@ -106,7 +123,41 @@ impl Usage {
 
     /// What a later report of a running count says: its numbers win where it has any.
     pub(crate) fn updated(self, later: Self) -> Self {
-        self.each(later, |before, now| if now > 0 { now } else { before })
+        let later = later.with_kinds_of(self);
+        let newest = self.each(later, |before, now| if now > 0 { now } else { before });
+        let written = if later.kinds() == (0, 0, 0) {
+            self
+        } else {
+            later
+        };
+        Self {
+            cache_write_tokens: written.cache_write_tokens,
+            cache_write_long_tokens: written.cache_write_long_tokens,
+            cache_write_untold_tokens: written.cache_write_untold_tokens,
+            ..newest
+        }
+    }
+
+    /// A report may repeat without its kinds what another told with them: those hold, and only what is above them is of
+    /// an untold kind.
+    fn with_kinds_of(self, other: Self) -> Self {
+        match (self.kinds(), other.kinds()) {
+            ((0, 0, untold), (short, long, _)) if untold > 0 => Self {
+                cache_write_tokens: short,
+                cache_write_long_tokens: long,
+                cache_write_untold_tokens: untold.saturating_sub(short).saturating_sub(long),
+                ..self
+            },
+            _ => self,
+        }
+    }
+
+    fn kinds(&self) -> (u64, u64, u64) {
+        (
+            self.cache_write_tokens,
+            self.cache_write_long_tokens,
+            self.cache_write_untold_tokens,
+        )
     }
 }
 
@@ -117,16 +168,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_written_to_a_cache_without_telling_how_is_of_the_dearer_kind() {
-        let written = |usage: &Value| {
-            let usage = Usage::from_anthropic(usage);
-            (usage.cache_write_tokens, usage.cache_write_long_tokens)
-        };
+    fn what_was_written_to_a_cache_without_telling_how_is_of_an_untold_kind() {
+        let written = |usage: &Value| Usage::from_anthropic(usage).kinds();
         let mut usage = json!({"input_tokens": 1, "cache_creation_input_tokens": 30});
-        assert_eq!(written(&usage), (0, 30));
+        assert_eq!(written(&usage), (0, 0, 30));
         usage["cache_creation"] = json!({"ephemeral_5m_input_tokens": 30});
-        assert_eq!(written(&usage), (30, 0));
+        assert_eq!(written(&usage), (30, 0, 0));
         usage["cache_creation"] = json!({"ephemeral_1h_input_tokens": 10});
-        assert_eq!(written(&usage), (20, 10));
+        assert_eq!(written(&usage), (0, 10, 20));
+        let untold = Usage::from_anthropic(&usage);
+        assert_eq!(untold.told(true).kinds(), (0, 30, 0));
+        assert_eq!(untold.told(false).kinds(), (20, 10, 0));
+        let openai =
+            json!({"prompt_tokens": 9, "prompt_tokens_details": {"cache_write_tokens": 4}});
+        assert_eq!(Usage::from_openai(&openai).kinds(), (0, 0, 4));
+    }
+
+    #[test]
+    fn what_is_told_again_without_its_kind_is_not_counted_twice() {
+        let start = json!({"input_tokens": 1, "cache_creation_input_tokens": 30,
+            "cache_creation": {"ephemeral_5m_input_tokens": 30}});
+        let later = |written: u64| json!({"cache_creation_input_tokens": written});
+        let start = Usage::from_anthropic(&start);
+        let updated = |written| {
+            start
+                .updated(Usage::from_anthropic(&later(written)))
+                .kinds()
+        };
+        assert_eq!(updated(0), (30, 0, 0));
+        assert_eq!(updated(30), (30, 0, 0));
+        assert_eq!(updated(70), (30, 0, 40));
+        let untold = Usage::from_anthropic(&later(30));
+        assert_eq!(untold.updated(start).kinds(), (30, 0, 0));
     }
 }

@@ -102,7 +102,9 @@ impl Metrics {
             ("cache_read", usage.cache_read_tokens),
             (
                 "cache_write",
-                usage.cache_write_tokens + usage.cache_write_long_tokens,
+                usage.cache_write_tokens
+                    + usage.cache_write_long_tokens
+                    + usage.cache_write_untold_tokens,
             ),
             ("output", usage.output_tokens),
         ] {

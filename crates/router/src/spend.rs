@@ -291,9 +291,11 @@ impl Hold {
     /// Settles what an answer used; gives its cost.
     pub(crate) async fn settle(&self, shared: &Shared, meter: &Meter) -> NanoUsd {
         let (usage, basis) = settled(meter, &self.worst);
+        let usage = usage.told(self.bound.long_cache);
         let cost = match basis {
-            // Of the input nothing is known: it counts at its dearest.
-            Basis::Assumed | Basis::Counted if !meter.has_input() => {
+            // Of the input nothing is known, or only what the provider read before its own tools ran: it counts at its
+            // dearest.
+            Basis::Assumed | Basis::Counted if !meter.has_input() || self.bound.rereads > 0 => {
                 let (input, each) = self.price.worst(&self.bound);
                 input.plus(each.times(usage.output_tokens))
             }

@@ -49,8 +49,9 @@ fn anthropics_counts_are_cumulative_and_zero_input_does_not_overwrite() {
     let expected = Usage {
         input_tokens: 11,
         cache_read_tokens: 22,
-        cache_write_tokens: 3,
+        cache_write_tokens: 0,
         cache_write_long_tokens: 30,
+        cache_write_untold_tokens: 3,
         output_tokens: 44,
         web_searches: 0,
     };
@@ -75,7 +76,7 @@ fn openais_usage_is_taken_from_its_own_chunk_or_the_last_one() {
     let expected = Usage {
         input_tokens: 25,
         cache_read_tokens: 60,
-        cache_write_tokens: 15,
+        cache_write_untold_tokens: 15,
         output_tokens: 9,
         ..Usage::default()
     };

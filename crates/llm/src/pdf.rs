@@ -218,8 +218,8 @@ mod tests {
     fn a_false_count_does_not_hide_the_pages_of_a_packed_stream() {
         let leaves = "<< /Type /Page /Contents 4 0 R >> ".repeat(80);
         assert_eq!(pages(&with_stream(format!("1 0 {leaves}").as_bytes())), 80);
-        let kids: String = (7..97).map(|child| format!("{child} 0 R ")).collect();
-        let kids = format!("1 0 << /Type /Pages /Kids [{kids}] >>");
+        let kids: Vec<_> = (7..97).map(|child| format!("{child} 0 R")).collect();
+        let kids = format!("1 0 << /Type /Pages /Kids [{}] >>", kids.join(" "));
         assert_eq!(pages(&with_stream(kids.as_bytes())), 90);
     }
 

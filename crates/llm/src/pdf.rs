@@ -2,8 +2,8 @@
 //! that its page tree tells in plain sight and in compressed streams. Where it tells none, its size decides; where pages could
 //! hide or come again, it counts as the longest that providers take (Anthropic, "PDF support": 600 pages): under encryption,
 //! in a stream of objects that does not unpack, behind a name that is written in escapes, in a list of children that is
-//! elsewhere or names one child twice. No reader is known that would find more, but none is proven: what a provider bills
-//! above is charged in full.
+//! elsewhere or names one child twice. That is no proof that no reader finds more: what a provider bills above it is charged
+//! in full.
 
 use std::collections::HashSet;
 use std::io::Read as _;

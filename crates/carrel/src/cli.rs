@@ -33,6 +33,9 @@ pub(crate) enum Command {
     /// Snapshots of a learner's workspace
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
+    /// The vault's keys
+    #[command(subcommand)]
+    Vault(VaultCommand),
     /// What was spent, from the ledger
     Usage(Usage),
     /// Models that the router offers
@@ -277,6 +280,15 @@ pub(crate) enum ClassCommand {
         /// The file; '-' is standard input
         #[arg(short = 'f', long = "filename")]
         file: PathBuf,
+        #[command(flatten)]
+        client: Client,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum VaultCommand {
+    /// Wrap every learner's data key by the first key of the key file, after a new one was put there; repeat it at will
+    Rewrap {
         #[command(flatten)]
         client: Client,
     },

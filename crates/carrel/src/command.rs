@@ -9,6 +9,7 @@ mod logs;
 mod model;
 mod snapshot;
 mod usage;
+mod vault;
 
 use std::io::{IsTerminal as _, Write as _};
 
@@ -24,6 +25,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
         Command::Learner(command) => learner::run(command).await,
         Command::Class(command) => class::run(command).await,
         Command::Snapshot(command) => snapshot::run(command).await,
+        Command::Vault(command) => vault::run(command).await,
         Command::Usage(flags) => usage::run(flags).await,
         Command::Model(command) => model::run(command).await,
         Command::Doctor(flags) => doctor::run(&flags).await,

@@ -5,6 +5,7 @@ mod changes;
 mod documents;
 mod load;
 mod located;
+mod objects;
 mod origin;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use changes::waiting;
 pub(crate) use load::{Error, Loaded, files, load, read};
+pub(crate) use objects::ObjectsAt;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
@@ -53,14 +55,28 @@ impl Default for Store {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(crate) struct Objects {
-    /// `file:FOLDER`; a relative folder lies in the data folder.
+    /// `file:FOLDER`, where a relative folder lies in the data folder, or `s3://BUCKET/PREFIX`.
     pub(crate) url: String,
+    /// The server's URL; empty: Amazon's of the region.
+    pub(crate) endpoint: String,
+    pub(crate) region: String,
+    /// Whether the bucket stands in the path and not in the host's name.
+    pub(crate) path_style: bool,
+    /// A file as Amazon's tools have it, or `env:NAME` of its text; empty: what the environment of a workload gives.
+    pub(crate) credentials_file: String,
+    /// Certificates in PEM that are trusted besides the system's.
+    pub(crate) ca_file: String,
 }
 
 impl Default for Objects {
     fn default() -> Self {
         Self {
             url: "file:objects".to_owned(),
+            endpoint: String::new(),
+            region: "us-east-1".to_owned(),
+            path_style: false,
+            credentials_file: String::new(),
+            ca_file: String::new(),
         }
     }
 }

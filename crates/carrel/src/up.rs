@@ -5,6 +5,7 @@ mod data;
 mod documents;
 mod ground;
 mod models;
+mod objects;
 mod parts;
 mod reload;
 mod serve;

@@ -1,6 +1,7 @@
 //! What operators ask of the vault; the executable adapts the vault to it.
 
 use carrel_core::{Generation, LearnerId, SnapshotId};
+use serde::{Deserialize, Serialize};
 
 /// Why the vault did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -37,8 +38,21 @@ pub struct Verified {
 pub struct ResticAccess {
     /// Where the repository is, as restic names it.
     pub repository: String,
+    /// What its flag `-o` must say besides, each apart.
+    pub options: Vec<String>,
     /// The file with its password.
     pub password_file: String,
+}
+
+/// What became of the learners' data keys. Also the answer of `POST /admin/v1/vault/rewrap`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rewrapped {
+    /// Wrapped anew.
+    pub rewrapped: u64,
+    /// Wrapped by the first key already, or not there yet.
+    pub left: u64,
+    /// Whose key does not open.
+    pub failed: Vec<LearnerId>,
 }
 
 /// What operators ask of the vault.
@@ -59,6 +73,9 @@ pub trait VaultAdmin: Send + Sync + 'static {
 
     /// Lets stock `restic` open the learner's repository; makes its password when first asked for.
     async fn restic(&self, learner: &LearnerId) -> Result<ResticAccess, Error>;
+
+    /// Wraps every learner's data key by the first key of the key file. Repeatable.
+    async fn rewrap(&self) -> Result<Rewrapped, Error>;
 
     /// Destroys the learner's key and removes its objects. Repeatable.
     async fn erase(&self, learner: &LearnerId) -> Result<(), Error>;

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use carrel_core::RepositoryId;
-use object_store::GetRange;
 use rustic_core::{
     BytesList, ErrorKind, FileType, Id, ReadBackend, RusticError, RusticResult, WriteBackend,
 };
@@ -61,24 +60,6 @@ impl Backend {
             .get_or_insert(error);
         told
     }
-
-    fn read(&self, file_type: FileType, id: &Id, range: Option<GetRange>) -> RusticResult<Bytes> {
-        let name = id.to_hex();
-        let read = async {
-            match self
-                .objects
-                .get(self.repository, kind(file_type), name.as_str(), range)
-                .await?
-            {
-                Some(found) => found.bytes().await.map(Some),
-                None => Ok(None),
-            }
-        };
-        self.runtime
-            .block_on(read)
-            .map_err(|error| self.failed(error))?
-            .ok_or_else(|| RusticError::new(ErrorKind::Backend, "an object is absent"))
-    }
 }
 
 fn kind(file_type: FileType) -> FileKind {
@@ -123,7 +104,12 @@ impl ReadBackend for Backend {
     }
 
     fn read_full(&self, file_type: FileType, id: &Id) -> RusticResult<Bytes> {
-        self.read(file_type, id, None)
+        let name = id.to_hex();
+        let objects = &self.objects;
+        self.runtime
+            .block_on(objects.read(self.repository, kind(file_type), name.as_str()))
+            .map_err(|error| self.failed(error))?
+            .ok_or_else(|| RusticError::new(ErrorKind::Backend, "an object is absent"))
     }
 
     fn read_partial(
@@ -135,22 +121,26 @@ impl ReadBackend for Backend {
         length: u32,
     ) -> RusticResult<Bytes> {
         let range = u64::from(offset)..u64::from(offset) + u64::from(length);
-        // A range past the end is an error of the storage by its type, but it is damage: the object is too short.
         let name = id.to_hex();
-        let found = self
-            .runtime
-            .block_on(
-                self.objects
-                    .size(self.repository, kind(file_type), name.as_str()),
-            )
-            .map_err(|error| self.failed(error))?;
-        if found.is_none_or(|bytes| bytes < range.end) {
-            return Err(RusticError::new(
-                ErrorKind::Backend,
-                "an object is absent or too short",
-            ));
-        }
-        self.read(file_type, id, Some(range.into()))
+        let (kind, name) = (kind(file_type), name.as_str());
+        let read = async {
+            let objects = &self.objects;
+            match objects
+                .part(self.repository, kind, name, range.clone())
+                .await
+            {
+                Ok(part) => Ok(part),
+                // A range past the end is an error of the storage by its type, but it is damage: the object is too short.
+                Err(error) => match objects.size(self.repository, kind, name).await? {
+                    Some(bytes) if bytes >= range.end => Err(error),
+                    _ => Ok(None),
+                },
+            }
+        };
+        let part = self.runtime.block_on(read);
+        part.map_err(|error| self.failed(error))?
+            .filter(|part| part.len() == length as usize)
+            .ok_or_else(|| RusticError::new(ErrorKind::Backend, "an object is absent or too short"))
     }
 
     fn warmup_path(&self, _: FileType, id: &Id) -> String {

@@ -3,6 +3,8 @@
 use carrel_core::Epoch;
 use carrel_protocol::{Code, Problem};
 
+use crate::objects::Trouble;
+
 /// Why the vault could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -10,7 +12,7 @@ pub enum Error {
     #[error(transparent)]
     Store(#[from] carrel_store::Error),
     /// The object storage failed; nothing is proved by it.
-    #[error("the storage of snapshots failed while {doing}")]
+    #[error("the storage of snapshots failed while {doing}: {}", Trouble::of(.source).advice())]
     Storage {
         /// What was being done.
         doing: &'static str,
@@ -48,9 +50,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    /// The snapshots are not in a local folder.
-    #[error("stock restic needs snapshots in a local folder ('objects.url: file:…')")]
-    NotLocal,
+    /// Stock restic has no way to where the snapshots are.
+    #[error("stock restic cannot open this storage of snapshots")]
+    NotForRestic,
     /// A defect.
     #[error("a task of the vault ended badly: {0}")]
     Internal(String),
@@ -61,8 +63,13 @@ impl Error {
     pub fn problem(&self) -> Problem {
         match self {
             Self::StaleEpoch(fence) => Problem::stale_epoch(*fence),
-            Self::Store(_) | Self::Storage { .. } => {
-                Problem::new(Code::Unavailable, "the store or the storage is away")
+            Self::Store(_) => Problem::new(Code::Unavailable, "the store is away"),
+            Self::Storage { source, .. } => {
+                let advice = Trouble::of(source).advice();
+                Problem::new(
+                    Code::Unavailable,
+                    format!("the storage of snapshots: {advice}"),
+                )
             }
             Self::NotProved => Problem::new(Code::Unavailable, "nothing is proved damaged"),
             Self::Unreadable(_) => Problem::new(Code::SnapshotUnreadable, ""),
@@ -70,7 +77,7 @@ impl Error {
             Self::NoLearner => Problem::new(Code::Forbidden, "there is no such learner"),
             Self::NoSnapshot => Problem::new(Code::NotFound, "there is no such snapshot"),
             Self::Awake => Problem::new(Code::Conflict, "put the learner to sleep first"),
-            Self::NotLocal => Problem::new(Code::Conflict, self.to_string()),
+            Self::NotForRestic => Problem::new(Code::Conflict, self.to_string()),
             Self::Key(_) | Self::File { .. } | Self::Internal(_) => {
                 Problem::new(Code::Internal, "")
             }
@@ -80,19 +87,4 @@ impl Error {
     pub(crate) fn storage(doing: &'static str) -> impl FnOnce(object_store::Error) -> Self {
         move |source| Self::Storage { doing, source }
     }
-}
-
-/// Whether a storage error says that there is no room.
-pub(crate) fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-            if matches!(io.kind(), StorageFull | QuotaExceeded | FileTooLarge) {
-                return true;
-            }
-        }
-        cause = error.source();
-    }
-    false
 }

@@ -120,23 +120,21 @@ impl Vault {
                 doing: removing.to_owned(),
                 source,
             })?;
-        let mut removed = 0;
         let listed = self
             .objects()
             .list(repository, FileKind::Snapshots)
             .await
             .map_err(Error::storage(removing))?;
-        for (name, meta) in listed {
+        let over = listed.into_iter().filter_map(|(name, meta)| {
             let over = known.contains(name.as_str()) || meta.last_modified.timestamp() < oldest;
-            if over && !live.contains(name.as_str()) {
-                self.objects()
-                    .remove(repository, FileKind::Snapshots, &name)
-                    .await
-                    .map_err(Error::storage(removing))?;
-                removed += 1;
-            }
-        }
-        Ok(removed)
+            (over && !live.contains(name.as_str())).then_some(name)
+        });
+        let over: Vec<_> = over.collect();
+        self.objects()
+            .remove_all(repository, FileKind::Snapshots, &over)
+            .await
+            .map_err(Error::storage(removing))?;
+        Ok(over.len())
     }
 
     /// First phase: packs that nothing needs are marked. Second, in a later prune a day on: marked ones go.

@@ -1,5 +1,8 @@
 //! Objects of snapshot repositories in plain restic layout, a folder each: `ID/config`, `ID/data/ab/abcd…`, `ID/index/…`.
 
+mod bucket;
+mod refused;
+
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -16,6 +19,13 @@ use object_store::{
 };
 
 use crate::{Error, durable};
+
+use bucket::Bucket;
+pub use bucket::{S3, S3Credentials};
+pub(crate) use refused::Trouble;
+
+/// So often an object is tried to be made that is said to be there and is not: its other writer was still at it, and failed.
+const MAKINGS: u32 = 3;
 
 /// The kinds of files in a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::EnumString, strum::IntoStaticStr)]
@@ -39,7 +49,15 @@ pub enum FileKind {
 #[derive(Debug, Clone)]
 pub struct Objects {
     store: Arc<dyn ObjectStore>,
-    folder: Option<PathBuf>,
+    place: Place,
+}
+
+#[derive(Debug, Clone)]
+enum Place {
+    Folder(PathBuf),
+    Bucket(Arc<Bucket>),
+    /// Somebody else's store, which makes objects create-only and durably.
+    Other,
 }
 
 /// Whether an object was new.
@@ -67,7 +85,7 @@ impl Objects {
             .with_fsync(true);
         Ok(Self {
             store: Arc::new(store),
-            folder: Some(opened),
+            place: Place::Folder(opened),
         })
     }
 
@@ -75,15 +93,45 @@ impl Objects {
     pub fn new(store: Arc<dyn ObjectStore>) -> Self {
         Self {
             store,
-            folder: None,
+            place: Place::Other,
         }
+    }
+
+    /// A bucket on a server that speaks S3's protocol. What the server does with conditional writes is tried out first.
+    ///
+    /// # Errors
+    /// When the server cannot be reached, refuses, or has no such bucket.
+    pub async fn s3(options: &S3) -> Result<Self, Error> {
+        let (store, bucket) = bucket::open(options).await?;
+        Ok(Self {
+            store,
+            place: Place::Bucket(Arc::new(bucket)),
+        })
+    }
+
+    /// Whether nothing was ever kept here before this start.
+    pub fn is_new(&self) -> bool {
+        matches!(&self.place, Place::Bucket(bucket) if bucket.is_new)
     }
 
     /// The folder of a repository, when objects are in a local folder.
     pub(crate) fn folder(&self, repository: RepositoryId) -> Option<PathBuf> {
-        self.folder
-            .as_ref()
-            .map(|folder| folder.join(repository.to_string()))
+        match &self.place {
+            Place::Folder(folder) => Some(folder.join(repository.to_string())),
+            Place::Bucket(_) | Place::Other => None,
+        }
+    }
+
+    /// Where stock restic finds a repository, and what else it must be told; `None` where it cannot.
+    pub(crate) fn for_restic(&self, repository: RepositoryId) -> Option<(String, Vec<String>)> {
+        match &self.place {
+            Place::Folder(folder) => {
+                let folder = folder.join(repository.to_string());
+                Some((folder.display().to_string(), Vec::new()))
+            }
+            Place::Bucket(bucket) => Some(bucket.for_restic(repository)),
+            Place::Other => None,
+        }
     }
 
     fn root(repository: RepositoryId) -> Path {
@@ -106,7 +154,8 @@ impl Objects {
         }
     }
 
-    /// Writes an object that is not there yet.
+    /// Writes an object that is not there yet; it is durable when this returns. One that is there has the same content, as
+    /// its name says, or this is an error; a config is only parameters, and the first one stays.
     pub(crate) async fn put(
         &self,
         repository: RepositoryId,
@@ -114,27 +163,77 @@ impl Objects {
         name: &str,
         content: Bytes,
     ) -> Result<Put, object_store::Error> {
-        let options = PutOptions::from(PutMode::Create);
         let path = Self::path(repository, kind, name);
-        match self.store.put_opts(&path, content.into(), options).await {
-            Ok(_) => Ok(Put::New),
-            Err(object_store::Error::AlreadyExists { .. }) => {
-                self.sync_name(&path).await?;
-                Ok(Put::Exists)
+        for _ in 0..MAKINGS {
+            match self.make(&path, content.clone()).await {
+                Ok(()) => return Ok(Put::New),
+                Err(object_store::Error::AlreadyExists { .. }) => {}
+                Err(error) => return Err(error),
             }
-            Err(error) => Err(error),
+            match &self.place {
+                Place::Folder(folder) => {
+                    sync_name(folder.join(path.as_ref())).await?;
+                    return Ok(Put::Exists);
+                }
+                Place::Other => return Ok(Put::Exists),
+                Place::Bucket(_) => match self.read(repository, kind, name).await? {
+                    Some(found) if found == content || kind == FileKind::Config => {
+                        return Ok(Put::Exists);
+                    }
+                    Some(_) => {
+                        let told = format!("{path} is there with another content");
+                        return Err(failed(std::io::Error::other(told)));
+                    }
+                    None => {}
+                },
+            }
+        }
+        let told = format!("{path} is said to be there, and is not");
+        Err(failed(std::io::Error::other(told)))
+    }
+
+    async fn make(&self, path: &Path, content: Bytes) -> Result<(), object_store::Error> {
+        let mut mode = PutMode::Create;
+        if let Place::Bucket(bucket) = &self.place
+            && !bucket.conditional
+        {
+            if self.present(self.store.head(path).await).await?.is_some() {
+                return Err(object_store::Error::AlreadyExists {
+                    path: path.to_string(),
+                    source: "looked for before it is written".into(),
+                });
+            }
+            mode = PutMode::Overwrite;
+        }
+        let put = self
+            .store
+            .put_opts(path, content.into(), PutOptions::from(mode));
+        self.within(put).await.map(|_| ())
+    }
+
+    /// Bounds a call to a server by more than it takes when all goes slowly and well.
+    async fn within<T>(
+        &self,
+        call: impl Future<Output = Result<T, object_store::Error>>,
+    ) -> Result<T, object_store::Error> {
+        match &self.place {
+            Place::Bucket(_) => bucket::within(call).await,
+            Place::Folder(_) | Place::Other => call.await,
         }
     }
 
-    /// The call that made an object may still be syncing its name, and this one must not answer before that is durable.
-    async fn sync_name(&self, path: &Path) -> Result<(), object_store::Error> {
-        let Some(folder) = &self.folder else {
-            return Ok(());
-        };
-        let path = folder.join(path.as_ref());
-        let syncing = tokio::task::spawn_blocking(move || durable::sync_name(&path));
-        let synced = syncing.await.map_err(std::io::Error::other).flatten();
-        synced.map_err(failed)
+    /// `None` for what is absent. A server that knows nothing of our mark answers for another place, and proves nothing.
+    async fn present<T>(
+        &self,
+        found: Result<T, object_store::Error>,
+    ) -> Result<Option<T>, object_store::Error> {
+        let found = absent_is_none(found)?;
+        if found.is_none()
+            && let Place::Bucket(_) = &self.place
+        {
+            self.within(bucket::must_be_marked(&*self.store)).await?;
+        }
+        Ok(found)
     }
 
     /// An object's size; `None` when it is absent.
@@ -145,7 +244,8 @@ impl Objects {
         name: &str,
     ) -> Result<Option<u64>, object_store::Error> {
         let path = Self::path(repository, kind, name);
-        absent_is_none(self.store.head(&path).await.map(|meta| meta.size))
+        let found = self.within(self.store.head(&path)).await;
+        self.present(found.map(|meta| meta.size)).await
     }
 
     /// An object or a range of it, as a stream; `None` when it is absent.
@@ -161,7 +261,8 @@ impl Objects {
             ..GetOptions::default()
         };
         let path = Self::path(repository, kind, name);
-        absent_is_none(self.store.get_opts(&path, options).await)
+        let found = self.within(self.store.get_opts(&path, options)).await;
+        self.present(found).await
     }
 
     /// An object whole; `None` when it is absent.
@@ -172,7 +273,22 @@ impl Objects {
         name: &str,
     ) -> Result<Option<Bytes>, object_store::Error> {
         match self.get(repository, kind, name, None).await? {
-            Some(found) => found.bytes().await.map(Some),
+            Some(found) => self.within(found.bytes()).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// A part of an object; `None` when it is absent, and less than asked for where it is too short.
+    pub(crate) async fn part(
+        &self,
+        repository: RepositoryId,
+        kind: FileKind,
+        name: &str,
+        range: std::ops::Range<u64>,
+    ) -> Result<Option<Bytes>, object_store::Error> {
+        let range = Some(GetRange::Bounded(range));
+        match self.get(repository, kind, name, range).await? {
+            Some(found) => self.within(found.bytes()).await.map(Some),
             None => Ok(None),
         }
     }
@@ -184,7 +300,8 @@ impl Objects {
         kind: FileKind,
     ) -> Result<Vec<(String, ObjectMeta)>, object_store::Error> {
         let folder = Self::kind_path(repository, kind);
-        let found: Vec<ObjectMeta> = self.store.list(Some(&folder)).try_collect().await?;
+        let listing = self.store.list(Some(&folder)).try_collect();
+        let found: Vec<ObjectMeta> = self.within(listing).await?;
         let named = |meta: ObjectMeta| {
             let name = meta.location.filename()?.to_owned();
             is_name(&name).then_some((name, meta))
@@ -200,7 +317,33 @@ impl Objects {
         name: &str,
     ) -> Result<(), object_store::Error> {
         let path = Self::path(repository, kind, name);
-        absent_is_none(self.store.delete(&path).await).map(|_| ())
+        absent_is_none(self.within(self.store.delete(&path)).await).map(|_| ())
+    }
+
+    /// Removes objects, several at once; absent ones are fine.
+    pub(crate) async fn remove_all(
+        &self,
+        repository: RepositoryId,
+        kind: FileKind,
+        names: &[String],
+    ) -> Result<(), object_store::Error> {
+        let paths: Vec<_> = names
+            .iter()
+            .map(|name| Ok(Self::path(repository, kind, name)))
+            .collect();
+        self.remove_stream(futures::stream::iter(paths).boxed())
+            .await
+    }
+
+    async fn remove_stream(
+        &self,
+        paths: futures::stream::BoxStream<'static, Result<Path, object_store::Error>>,
+    ) -> Result<(), object_store::Error> {
+        self.store
+            .delete_stream(paths)
+            .map(absent_is_none)
+            .try_for_each(|_| async { Ok(()) })
+            .await
     }
 
     /// Moves a damaged object out of the way, beside the repository's files; absent is fine.
@@ -213,7 +356,8 @@ impl Objects {
         let from = Self::path(repository, kind, name);
         let aside = format!("{}-{name}", <&str>::from(kind));
         let to = Self::root(repository).join("damaged").join(aside);
-        absent_is_none(self.store.rename(&from, &to).await).map(|_| ())
+        // On a server this is a copy and a removal; what is killed between them is done again.
+        absent_is_none(self.within(self.store.rename(&from, &to)).await).map(|_| ())
     }
 
     /// Removes what uploads into a local folder left when they were killed before `oldest`, as seconds since 1970. No
@@ -251,11 +395,7 @@ impl Objects {
             .list(Some(&root))
             .map_ok(|meta| meta.location)
             .boxed();
-        self.store
-            .delete_stream(locations)
-            .map(absent_is_none)
-            .try_for_each(|_| async { Ok(()) })
-            .await?;
+        self.remove_stream(locations).await?;
         if let Some(folder) = self.folder(repository) {
             // Empty folders and unfinished uploads, which no listing shows.
             match fs::remove_dir_all(folder) {
@@ -277,9 +417,16 @@ pub(crate) fn is_name(text: &str) -> bool {
             .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
+/// The call that made an object may still be syncing its name, and this one must not answer before that is durable.
+async fn sync_name(path: PathBuf) -> Result<(), object_store::Error> {
+    let syncing = tokio::task::spawn_blocking(move || durable::sync_name(&path));
+    let synced = syncing.await.map_err(std::io::Error::other).flatten();
+    synced.map_err(failed)
+}
+
 fn failed(error: std::io::Error) -> object_store::Error {
     object_store::Error::Generic {
-        store: "local",
+        store: "snapshots",
         source: error.into(),
     }
 }

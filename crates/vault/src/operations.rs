@@ -1,6 +1,6 @@
 //! What operators do with snapshots: list, verify, restore, remove, erase, re-wrap keys.
 
-use carrel_core::{Generation, LearnerId, SnapshotId, TurnId};
+use carrel_core::{Generation, LearnerId, RepositoryId, SnapshotId, TurnId};
 use carrel_store::heads::{GenerationRow, Head};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -39,6 +39,17 @@ pub struct Verification {
     pub bytes: u64,
     /// Objects that are absent or whose hash is wrong, as `Pack abcd…`.
     pub wrong: Vec<String>,
+}
+
+/// What became of the learners' data keys.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rewrapped {
+    /// Wrapped anew.
+    pub rewrapped: u64,
+    /// Wrapped by the first key already, or not there yet.
+    pub left: u64,
+    /// Whose key does not open: the old key must stay in the file.
+    pub failed: Vec<LearnerId>,
 }
 
 impl Vault {
@@ -179,30 +190,49 @@ impl Vault {
         Ok(())
     }
 
-    /// Wraps every learner's data key by the newest key-encryption key; how many were wrapped anew. Repeatable.
+    /// Wraps every learner's data key by the first key-encryption key. Repeatable: what is wrapped by it already is left, and a
+    /// key that does not open keeps no other from its turn.
     ///
     /// # Errors
-    /// When a key does not open, or the store is away.
-    pub async fn rewrap_keys(&self) -> Result<u64, Error> {
+    /// When the store is away: call again.
+    pub async fn rewrap_keys(&self) -> Result<Rewrapped, Error> {
         const PAGE: u32 = 500;
-        let mut rewrapped = 0;
+        let mut done = Rewrapped::default();
         let mut after = None;
         loop {
-            let now = self.now();
-            let page = self.store().learners(after.as_ref(), PAGE, now).await?;
+            let page = self
+                .store()
+                .learners(after.as_ref(), PAGE, self.now())
+                .await?;
             for row in &page {
-                let Some(old) = self.store().wrapped_key(&row.id).await? else {
-                    continue;
-                };
-                let keyring = &self.options().keyring;
-                if let Some(new) = keyring.rewrap(&old, &row.id, row.repository)? {
-                    rewrapped += u64::from(self.store().rewrap_key(&row.id, &old, &new).await?);
+                match self.rewrap_key(&row.id, row.repository).await {
+                    Ok(true) => done.rewrapped += 1,
+                    Ok(false) => done.left += 1,
+                    Err(error @ Error::Key(_)) => {
+                        tracing::error!(learner.id = %row.id, %error, "a data key was not wrapped anew");
+                        done.failed.push(row.id.clone());
+                    }
+                    Err(error) => return Err(error),
                 }
             }
             match page.last() {
                 Some(last) => after = Some(last.id.clone()),
-                None => return Ok(rewrapped),
+                None => return Ok(done),
             }
+        }
+    }
+
+    async fn rewrap_key(
+        &self,
+        learner: &LearnerId,
+        repository: RepositoryId,
+    ) -> Result<bool, Error> {
+        let Some(old) = self.store().wrapped_key(learner).await? else {
+            return Ok(false);
+        };
+        match self.options().keyring.rewrap(&old, learner, repository)? {
+            Some(new) => Ok(self.store().rewrap_key(learner, &old, &new).await?),
+            None => Ok(false),
         }
     }
 }

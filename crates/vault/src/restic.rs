@@ -1,4 +1,4 @@
-//! What stock `restic` needs to open a learner's repository: its folder, and a password whose key file is made on first request.
+//! What stock `restic` needs to open a learner's repository: its place, and a password whose key file is made on first request.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -19,7 +19,9 @@ use crate::{Error, Vault, repository};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ResticAccess {
     /// `RESTIC_REPOSITORY`.
-    pub repository: PathBuf,
+    pub repository: String,
+    /// What its flag `-o` must say besides, each apart.
+    pub options: Vec<String>,
     /// `RESTIC_PASSWORD_FILE`, mode 0600.
     pub password_file: PathBuf,
 }
@@ -28,14 +30,16 @@ impl Vault {
     /// Lets stock `restic` open a learner's repository.
     ///
     /// # Errors
-    /// [`Error::NotLocal`] when objects are not in a local folder.
+    /// [`Error::NotForRestic`] when objects are neither in a local folder nor in a bucket.
     pub async fn restic_access(&self, learner: &LearnerId) -> Result<ResticAccess, Error> {
         let _alone = self.exclusive(learner).await;
         let (_, repository) = self.head(learner).await?;
-        let folder = self.objects().folder(repository).ok_or(Error::NotLocal)?;
+        let place = self.objects().for_restic(repository);
+        let (place, options) = place.ok_or(Error::NotForRestic)?;
         let password_file = self.password_file(repository);
         let access = ResticAccess {
-            repository: folder,
+            repository: place,
+            options,
             password_file: password_file.clone(),
         };
         if password_file.exists() {

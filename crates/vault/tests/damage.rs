@@ -18,6 +18,9 @@ use rand::{Rng, SeedableRng};
 use support::faults::{Fault, Faulty, Switch};
 use support::{Desk, Pod, tree};
 
+/// Bits flipped in each kind of storage.
+const FLIPS: usize = 500;
+
 /// Three generations of a small workspace, in which each turn wrote a file of its own.
 async fn three_turns<'a>(desk: &'a Desk, workspace: &Path) -> Pod<'a> {
     let mut pod = desk.pod(&desk.learner("ada").await, 1).await;
@@ -64,7 +67,19 @@ async fn fell_back(desk: &Desk) -> Vec<(u64, u64, usize)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_pack_falls_back_to_the_newest_intact_generation() {
-    let desk = Desk::new().await;
+    check_a_lost_pack_falls_back_to_the_newest_intact_generation(Desk::new().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_s3_a_lost_pack_falls_back_to_the_newest_intact_generation() {
+    if let Some(desk) =
+        Desk::on_s3("on_s3_a_lost_pack_falls_back_to_the_newest_intact_generation").await
+    {
+        check_a_lost_pack_falls_back_to_the_newest_intact_generation(desk).await;
+    }
+}
+
+async fn check_a_lost_pack_falls_back_to_the_newest_intact_generation(desk: Desk) {
     let workspace = tempfile::tempdir().unwrap();
     let mut pod = three_turns(&desk, workspace.path()).await;
     let known = packs(&desk, &pod.head);
@@ -115,7 +130,19 @@ async fn a_lost_pack_falls_back_to_the_newest_intact_generation() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_nothing_is_intact_the_learner_starts_empty_and_it_is_said() {
-    let desk = Desk::new().await;
+    check_when_nothing_is_intact_the_learner_starts_empty_and_it_is_said(Desk::new().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_s3_when_nothing_is_intact_the_learner_starts_empty_and_it_is_said() {
+    if let Some(desk) =
+        Desk::on_s3("on_s3_when_nothing_is_intact_the_learner_starts_empty_and_it_is_said").await
+    {
+        check_when_nothing_is_intact_the_learner_starts_empty_and_it_is_said(desk).await;
+    }
+}
+
+async fn check_when_nothing_is_intact_the_learner_starts_empty_and_it_is_said(desk: Desk) {
     let workspace = tempfile::tempdir().unwrap();
     let mut pod = three_turns(&desk, workspace.path()).await;
     for pack in packs(&desk, &pod.head) {
@@ -141,7 +168,19 @@ async fn when_nothing_is_intact_the_learner_starts_empty_and_it_is_said() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_indexes_and_configs_are_made_anew_and_nothing_is_lost() {
-    let desk = Desk::new().await;
+    check_lost_indexes_and_configs_are_made_anew_and_nothing_is_lost(Desk::new().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_s3_lost_indexes_and_configs_are_made_anew_and_nothing_is_lost() {
+    if let Some(desk) =
+        Desk::on_s3("on_s3_lost_indexes_and_configs_are_made_anew_and_nothing_is_lost").await
+    {
+        check_lost_indexes_and_configs_are_made_anew_and_nothing_is_lost(desk).await;
+    }
+}
+
+async fn check_lost_indexes_and_configs_are_made_anew_and_nothing_is_lost(desk: Desk) {
     let workspace = tempfile::tempdir().unwrap();
     let mut pod = three_turns(&desk, workspace.path()).await;
     let repository = desk.repository(&pod.head);
@@ -231,15 +270,27 @@ async fn a_storage_error_and_a_false_report_change_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flipped_bit_anywhere_is_never_restored_as_if_it_were_right() {
-    let desk = Desk::new().await;
+    check_a_flipped_bit_anywhere_is_never_restored_as_if_it_were_right(Desk::new().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_s3_a_flipped_bit_anywhere_is_never_restored_as_if_it_were_right() {
+    if let Some(desk) =
+        Desk::on_s3("on_s3_a_flipped_bit_anywhere_is_never_restored_as_if_it_were_right").await
+    {
+        check_a_flipped_bit_anywhere_is_never_restored_as_if_it_were_right(desk).await;
+    }
+}
+
+async fn check_a_flipped_bit_anywhere_is_never_restored_as_if_it_were_right(desk: Desk) {
     let workspace = tempfile::tempdir().unwrap();
     let pod = three_turns(&desk, workspace.path()).await;
     let repository = desk.repository(&pod.head);
     let expected = tree::tree(workspace.path());
     let snapshot = pod.head.snapshot_id.clone().unwrap();
     let mut random = StdRng::seed_from_u64(7);
-    let mut outcomes: BTreeMap<&str, u32> = BTreeMap::new();
-    for round in 0..60 {
+    let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
+    for round in 0..FLIPS {
         let files = tree::files(&repository);
         let victim = &files[round % files.len()];
         let content = fs::read(victim).unwrap();
@@ -267,5 +318,5 @@ async fn a_flipped_bit_anywhere_is_never_restored_as_if_it_were_right() {
         fs::write(victim, content).unwrap();
     }
     println!("{outcomes:?}");
-    assert!(outcomes["refused"] > 30, "{outcomes:?}");
+    assert!(outcomes["refused"] > FLIPS / 2, "{outcomes:?}");
 }

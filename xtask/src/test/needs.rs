@@ -43,6 +43,7 @@ const NEEDS: [Need; 5] = [
 
 /// Installs what is missing if it can, and says what it found, did or could not do.
 pub(super) fn provide() {
+    provide_s3_server();
     for need in &NEEDS {
         let found = if is_there(need.program) {
             "found"
@@ -76,6 +77,36 @@ pub(super) fn provide() {
     }
 }
 
+/// The module of the S3 server, and its version; testkit looks for it by the same.
+const S3_SERVER: &str = "github.com/versity/versitygw/cmd/versitygw";
+const S3_SERVER_VERSION: &str = include_str!("../../../crates/testkit/versitygw.version");
+
+/// Builds the S3 server into the user's cache, once.
+fn provide_s3_server() {
+    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let Some(cache) = cache.or_else(home) else {
+        println!("versitygw: no HOME, so no cache to build it into; its tests are skipped");
+        return;
+    };
+    let version = S3_SERVER_VERSION.trim();
+    let folder = cache.join(format!("carrel/versitygw-{version}"));
+    let purpose = "a real server of S3's protocol";
+    if folder.join("versitygw").is_file() {
+        println!("versitygw: found ({purpose})");
+    } else if is_there("go") {
+        println!("versitygw: missing ({purpose}); building {version} with Go, once");
+        let mut build = Command::new("timeout");
+        build
+            .args(["900", "go", "install"])
+            .arg(format!("{S3_SERVER}@{version}"))
+            .env("GOBIN", &folder);
+        run(build, "go install");
+    } else {
+        println!("versitygw: missing ({purpose}), and no Go to build it: its tests are skipped");
+    }
+}
+
 fn missing() -> Vec<&'static str> {
     let missing = NEEDS.iter().filter(|need| !is_there(need.program));
     missing.map(|need| need.package).collect()
@@ -95,18 +126,22 @@ fn servers() -> impl Iterator<Item = PathBuf> {
 
 /// Bounded in time by `timeout`, and quiet unless it fails.
 fn apt_get(arguments: &[&str]) {
-    let output = Command::new("timeout")
+    let mut command = Command::new("timeout");
+    command
         .args(["600", "apt-get", "-o", "DPkg::Lock::Timeout=120", "-q"])
         .args(arguments)
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .stdin(Stdio::null())
-        .output();
-    match output {
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    run(command, &format!("apt-get {}", arguments.join(" ")));
+}
+
+/// Runs a command, and says what it said if it fails.
+fn run(mut command: Command, name: &str) {
+    match command.stdin(Stdio::null()).output() {
         Ok(output) if output.status.success() => {}
         Ok(output) => {
-            println!("apt-get {}: {}", arguments.join(" "), output.status);
+            println!("{name}: {}", output.status);
             println!("{}", String::from_utf8_lossy(&output.stderr));
         }
-        Err(error) => println!("apt-get does not start: {error}"),
+        Err(error) => println!("{name} does not start: {error}"),
     }
 }

@@ -143,6 +143,18 @@ async fn restic(learner: &str, flags: &cli::Client) -> anyhow::Result<()> {
         "only read with it: what 'restic backup' adds is no state of the learner, and 'forget' or 'prune' destroy states; \
          remove the password's file when you are done",
     );
+    if access.repository.starts_with("s3:") {
+        output::talk(
+            "restic takes its keys for the bucket from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or from \
+             AWS_SHARED_CREDENTIALS_FILE; get, list, put and delete are needed ('--no-lock' does with get and list), and \
+             '--cacert FILE' where 'objects.caFile' is set",
+        );
+    }
     output::line(&format!("RESTIC_REPOSITORY={}", access.repository))?;
-    output::line(&format!("RESTIC_PASSWORD_FILE={}", access.password_file))
+    output::line(&format!("RESTIC_PASSWORD_FILE={}", access.password_file))?;
+    let options: String = access.options.iter().map(|o| format!(" -o {o}")).collect();
+    if options.is_empty() {
+        return Ok(());
+    }
+    output::line(&format!("# restic{options} --no-lock snapshots"))
 }

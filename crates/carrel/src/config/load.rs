@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::Config;
 use super::documents::{self, ClassDocument, Document, LearnerDocument};
 use super::located::{Fault, Node, typed};
+use super::objects::ObjectsAt;
 use super::origin::{Origin, overlay_environment};
 
 /// Why the configuration cannot be used. Each says where and what to do.
@@ -189,11 +190,7 @@ fn check(config: &Config) -> Result<(), (String, &'static str)> {
         "store.url",
         "must begin with 'sqlite:'",
     )?;
-    bound(
-        config.objects.url.starts_with("file:"),
-        "objects.url",
-        "must begin with 'file:'",
-    )?;
+    ObjectsAt::of(&config.objects).map_err(|(key, must)| (format!("objects.{key}"), must))?;
     bound(
         carrel_gateway::TrustedProxies::parse(&config.gateway.trusted_proxies).is_some(),
         "gateway.trustedProxies",
@@ -316,6 +313,22 @@ mod tests {
             (
                 "fleet:\n\n  maxLive: 0\n".to_owned(),
                 "school.yaml:3: fleet.maxLive: must be at least 1",
+            ),
+            (
+                "objects:\n  url: gs://bucket\n".to_owned(),
+                "school.yaml:2: objects.url: must be 'file:FOLDER' or 's3://BUCKET/PREFIX'",
+            ),
+            (
+                "objects:\n  url: s3://bucket\n  endpoint: minio:9000\n".to_owned(),
+                "school.yaml:3: objects.endpoint: must begin with 'https://' or 'http://'",
+            ),
+            (
+                "objects:\n  url: file:x\n  caFile: ca.pem\n".to_owned(),
+                "school.yaml:3: objects.caFile: is for 's3://' alone",
+            ),
+            (
+                "objects:\n  url: s3://b\n  pathstyle: true\n".to_owned(),
+                "school.yaml:3: objects.pathstyle: 'pathstyle' is not known; did you mean 'pathStyle'?",
             ),
         ];
         for (text, expected) in cases {

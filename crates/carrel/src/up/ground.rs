@@ -13,7 +13,7 @@ use carrel_protocol::token::{Signer, Verifier};
 use carrel_store::SharedStore;
 use carrel_store_sqlite::SqliteStore;
 use carrel_telemetry::{Health, Readiness, Registry, Snapshots};
-use carrel_vault::{Keyring, Objects, Vault};
+use carrel_vault::{Keyring, Vault};
 use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use super::data::{self, Data};
 use super::documents;
+use super::objects;
 use super::serve;
 use super::vault_port::LocalVault;
 use crate::config::{Config, Isolation, Loaded};
@@ -111,13 +112,12 @@ impl Ground {
         Ok(id)
     }
 
-    pub(super) fn start_vault(&self, snapshots: &Snapshots) -> anyhow::Result<Vault> {
-        let folder = self
-            .dir
-            .join(self.config.objects.url.trim_start_matches("file:"));
+    pub(super) async fn start_vault(&self, snapshots: &Snapshots) -> anyhow::Result<Vault> {
+        let objects = objects::open(&self.dir, &self.config.objects).await?;
+        objects::must_not_be_another(&objects, &*self.store, now()).await?;
         let vault = Vault::new(carrel_vault::Options {
             store: self.shared(),
-            objects: Objects::local(folder)?,
+            objects,
             keyring: Keyring::read_or_create(&self.dir.join(&self.config.keys.kek_file))?,
             verifier: self.verifier()?,
             password_folder: self.dir.join("restic"),

@@ -164,7 +164,7 @@ pub(super) fn files(config: &Config) -> Vec<PathBuf> {
 }
 
 /// A secret from `env:NAME` or from a file. What is said does not repeat the place: it may be a key that was written inline.
-fn secret(owner: &str, place: &str) -> anyhow::Result<SecretString> {
+pub(super) fn secret(owner: &str, place: &str) -> anyhow::Result<SecretString> {
     if let Some(name) = place.strip_prefix("env:") {
         let value = variable_of(name).ok_or_else(|| {
             Failure::new(

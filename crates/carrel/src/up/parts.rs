@@ -64,7 +64,7 @@ pub(super) async fn start(
         Snapshots::register(&mut registry),
     );
 
-    let vault = ground.start_vault(&snapshots)?;
+    let vault = ground.start_vault(&snapshots).await?;
     let models = models::options(config, &ground.admin_token)?;
     let router = ground
         .start_router(router_listener, models.options, &mut registry)

@@ -47,6 +47,7 @@ pub(crate) fn paths() -> Router<Shared> {
         )
         .nest("/admin/v1/learners/{id}", learner)
         .route("/admin/v1/usage", get(usage::usage))
+        .route("/admin/v1/vault/rewrap", post(snapshots::rewrap))
         .route("/admin/v1/events", get(feed::events))
         .route("/admin/v1/classes", get(classes::list))
         .route(

@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use super::learners::find;
 use super::operations::{look_later, put_to_sleep};
-use crate::auth::Managed;
+use crate::auth::{Managed, Operator};
 use crate::body::{ORDINARY_BYTES, json};
 use crate::gateway::{Gateway, Shared};
 use crate::refusal::{Refusal, Result};
+use crate::vault_admin::Rewrapped;
 
 /// The answer of `POST …/snapshots/{snapshot_id}/verify`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +34,8 @@ pub struct SnapshotCheck {
 pub struct ResticEnvironment {
     /// `RESTIC_REPOSITORY`.
     pub repository: String,
+    /// What restic's flag `-o` must say besides, each apart.
+    pub options: Vec<String>,
     /// `RESTIC_PASSWORD_FILE`.
     pub password_file: String,
 }
@@ -45,8 +48,14 @@ pub(super) async fn restic(
     let access = shared.options.vault.restic(&learner).await?;
     Ok(Json(ResticEnvironment {
         repository: access.repository,
+        options: access.options,
         password_file: access.password_file,
     }))
+}
+
+/// `POST /admin/v1/vault/rewrap`
+pub(super) async fn rewrap(State(shared): State<Shared>, _: Operator) -> Result<Json<Rewrapped>> {
+    Ok(Json(shared.options.vault.rewrap().await?))
 }
 
 pub(super) async fn list(

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use carrel_core::{Generation, LearnerId, SnapshotId};
-use carrel_gateway::vault_admin::{Error, ResticAccess, VaultAdmin, Verified};
+use carrel_gateway::vault_admin::{Error, ResticAccess, Rewrapped, VaultAdmin, Verified};
 use carrel_store::SharedStore;
 
 use crate::world::now;
@@ -58,7 +58,16 @@ impl VaultAdmin for Noting {
     async fn restic(&self, learner: &LearnerId) -> Result<ResticAccess, Error> {
         Ok(ResticAccess {
             repository: format!("/objects/{learner}"),
+            options: Vec::new(),
             password_file: format!("/passwords/{learner}"),
+        })
+    }
+
+    async fn rewrap(&self) -> Result<Rewrapped, Error> {
+        Ok(Rewrapped {
+            rewrapped: 7,
+            left: 2,
+            failed: Vec::new(),
         })
     }
 

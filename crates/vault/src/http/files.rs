@@ -13,8 +13,7 @@ use object_store::GetRange;
 use serde::Serialize;
 
 use super::{LearnerPath, Refusal, reach};
-use crate::error::is_full;
-use crate::objects::{FileKind, is_name};
+use crate::objects::{FileKind, Trouble, is_name};
 use crate::{Error, Vault};
 
 const LIST_V1: &str = "application/vnd.x.restic.rest.v1";
@@ -82,42 +81,43 @@ async fn send(
 ) -> Result<Response, Refusal> {
     let repository = reach(vault, headers, learner).await?.repository;
     let absent = || StatusCode::NOT_FOUND.into_response();
-    let failed = Error::storage("reading an object");
-    let size = vault.objects().size(repository, kind, name).await;
-    let Some(size) = size.map_err(failed)? else {
-        return Ok(absent());
-    };
     let length = |bytes: u64| (CONTENT_LENGTH, HeaderValue::from(bytes));
     let octets = (
         CONTENT_TYPE,
         HeaderValue::from_static("application/octet-stream"),
     );
-    if method == Method::HEAD {
-        return Ok(([length(size), octets], Body::empty()).into_response());
+    let wanted = headers.get(RANGE);
+    if method == Method::GET && wanted.is_none() {
+        let found = vault.objects().get(repository, kind, name, None).await;
+        let Some(found) = found.map_err(Error::storage("reading an object"))? else {
+            return Ok(absent());
+        };
+        let size = length(found.meta.size);
+        return Ok(([size, octets], Body::from_stream(found.into_stream())).into_response());
     }
-    let range = match headers.get(RANGE).map(|value| bounds(value, size)) {
-        None => None,
-        Some(Some(range)) => Some(range),
-        Some(None) => return Ok(StatusCode::RANGE_NOT_SATISFIABLE.into_response()),
+    let size = vault.objects().size(repository, kind, name).await;
+    let Some(size) = size.map_err(Error::storage("reading an object"))? else {
+        return Ok(absent());
     };
-    let wanted = range.clone().map(GetRange::Bounded);
-    let found = vault.objects().get(repository, kind, name, wanted).await;
+    let Some(wanted) = wanted.filter(|_| method == Method::GET) else {
+        return Ok(([length(size), octets], Body::empty()).into_response());
+    };
+    let Some(range) = bounds(wanted, size) else {
+        return Ok(StatusCode::RANGE_NOT_SATISFIABLE.into_response());
+    };
+    let bounded = Some(GetRange::Bounded(range.clone()));
+    let found = vault.objects().get(repository, kind, name, bounded).await;
     let Some(found) = found.map_err(Error::storage("reading an object"))? else {
         return Ok(absent());
     };
     let body = Body::from_stream(found.into_stream());
-    Ok(match range {
-        None => ([length(size), octets], body).into_response(),
-        Some(range) => {
-            let place = format!("bytes {}-{}/{size}", range.start, range.end - 1);
-            let place: (HeaderName, HeaderValue) = (
-                CONTENT_RANGE,
-                HeaderValue::try_from(place).expect("digits are a header's value"),
-            );
-            let headers = [length(range.end - range.start), octets, place];
-            (StatusCode::PARTIAL_CONTENT, headers, body).into_response()
-        }
-    })
+    let place = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+    let place: (HeaderName, HeaderValue) = (
+        CONTENT_RANGE,
+        HeaderValue::try_from(place).expect("digits are a header's value"),
+    );
+    let headers = [length(range.end - range.start), octets, place];
+    Ok((StatusCode::PARTIAL_CONTENT, headers, body).into_response())
 }
 
 /// A single range of bytes (RFC 9110 §14.1.2), cut to the object; `None` when it cannot be given.
@@ -186,7 +186,7 @@ pub(super) async fn write(
     }
     match vault.objects().put(repository, kind, &name, body).await {
         Ok(_) => Ok(StatusCode::OK),
-        Err(error) if is_full(&error) => {
+        Err(error) if Trouble::of(&error) == Trouble::Full => {
             tracing::error!("the storage of snapshots is full");
             Ok(StatusCode::INSUFFICIENT_STORAGE)
         }

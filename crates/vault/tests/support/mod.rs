@@ -16,12 +16,28 @@ use carrel_sidecar::snapshot::{BackupOutcome, Limits, Repository, Snapshots};
 use carrel_store::learners::NewLearner;
 use carrel_store::{Learners, SharedStore};
 use carrel_store_sqlite::SqliteStore;
-use carrel_vault::{Keyring, Objects, Options, Vault, router};
+use carrel_testkit::s3::{self, S3Server};
+use carrel_vault::{Keyring, Objects, Options, S3, S3Credentials, Vault, router};
 use jiff::Timestamp;
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
+
+/// Before all names in the bucket.
+const PREFIX: &str = "of/us";
+
+pub(crate) fn bucket(server: &S3Server) -> S3 {
+    S3 {
+        bucket: s3::BUCKET.to_owned(),
+        prefix: PREFIX.to_owned(),
+        endpoint: server.endpoint(),
+        region: "us-east-1".to_owned(),
+        path_style: true,
+        credentials: S3Credentials::parse(&S3Server::credentials()),
+        authorities: None,
+    }
+}
 
 pub(crate) struct Desk {
     pub(crate) folder: TempDir,
@@ -29,7 +45,10 @@ pub(crate) struct Desk {
     pub(crate) vault: Vault,
     pub(crate) signer: Signer,
     pub(crate) client: reqwest::Client,
+    objects_folder: PathBuf,
     socket: PathBuf,
+    /// The server of its objects, when they are not in a folder.
+    pub(crate) server: Option<S3Server>,
     _stop: DropGuard,
 }
 
@@ -56,8 +75,32 @@ impl Desk {
         Self::with(folder, objects).await
     }
 
+    /// The same on a real S3 server; `None`, and said, where there is none.
+    pub(crate) async fn on_s3(test: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let server = match S3Server::start(folder.path()) {
+            Ok(server) => server,
+            Err(reason) => {
+                let required = std::env::var_os("CARREL_REQUIRE").unwrap_or_default();
+                let required = required
+                    .to_string_lossy()
+                    .split(',')
+                    .any(|item| item == "s3");
+                assert!(!required, "s3 is required and absent: {reason}");
+                println!("SKIP {test}: {reason}");
+                return None;
+            }
+        };
+        let objects = Objects::s3(&bucket(&server)).await.expect("a bucket");
+        let mut desk = Self::with(folder, objects).await;
+        desk.objects_folder = server.bucket_folder().join(PREFIX);
+        desk.server = Some(server);
+        Some(desk)
+    }
+
     pub(crate) async fn with(folder: TempDir, objects: Objects) -> Self {
         let path = folder.path();
+        let objects_folder = path.join("objects");
         let store = SqliteStore::open(&path.join("store.db"))
             .await
             .expect("a store");
@@ -88,7 +131,9 @@ impl Desk {
             vault,
             signer,
             client,
+            objects_folder,
             socket,
+            server: None,
             _stop: cancel.drop_guard(),
         }
     }
@@ -132,8 +177,7 @@ impl Desk {
     }
 
     pub(crate) fn repository(&self, head: &Head) -> PathBuf {
-        let objects = self.folder.path().join("objects");
-        objects.join(head.repository.to_string())
+        self.objects_folder.join(head.repository.to_string())
     }
 }
 

@@ -1,0 +1,85 @@
+//! Opens the storage of snapshots that the configuration names.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use carrel_store::Store;
+use carrel_vault::{Objects, S3, S3Credentials};
+use jiff::Timestamp;
+use secrecy::ExposeSecret as _;
+
+use super::models::secret;
+use crate::config::{self, ObjectsAt};
+use crate::exit::{Failure, Kind};
+
+/// So many learners are looked at to tell a wrong bucket from a first start.
+const SOME: u32 = 500;
+
+/// Opens it; relative files lie in the data folder.
+pub(super) async fn open(dir: &Path, objects: &config::Objects) -> anyhow::Result<Objects> {
+    let invalid =
+        |(key, must): (&str, &str)| Failure::new(Kind::Usage, format!("objects.{key}: {must}"));
+    let (bucket, prefix) = match ObjectsAt::of(objects).map_err(invalid)? {
+        ObjectsAt::Folder(folder) => return Ok(Objects::local(dir.join(folder))?),
+        ObjectsAt::Bucket { bucket, prefix } => (bucket.to_owned(), prefix.to_owned()),
+    };
+    let options = S3 {
+        bucket,
+        prefix,
+        endpoint: objects.endpoint.clone(),
+        region: objects.region.clone(),
+        path_style: objects.path_style,
+        credentials: credentials(dir, &objects.credentials_file)?,
+        authorities: match objects.ca_file.as_str() {
+            "" => None,
+            file => {
+                let file = dir.join(file);
+                let read = std::fs::read(&file);
+                Some(read.with_context(|| format!("objects.caFile: reading {}", file.display()))?)
+            }
+        },
+    };
+    Ok(Objects::s3(&options).await?)
+}
+
+fn credentials(dir: &Path, place: &str) -> anyhow::Result<Option<S3Credentials>> {
+    if place.is_empty() {
+        return Ok(None);
+    }
+    let file = dir.join(place);
+    let place = if place.starts_with("env:") {
+        place.into()
+    } else {
+        file.to_string_lossy()
+    };
+    let text = secret("objects.credentialsFile", &place)?;
+    let keys = S3Credentials::parse(text.expose_secret()).ok_or_else(|| {
+        let message = "objects.credentialsFile: it must have the section [default] with aws_access_key_id and \
+            aws_secret_access_key";
+        Failure::new(Kind::Usage, message)
+    })?;
+    Ok(Some(keys))
+}
+
+/// Refuses a bucket in which nothing was ever kept for learners who have snapshots: each would be found empty, and go on so.
+pub(super) async fn must_not_be_another(
+    objects: &Objects,
+    store: &dyn Store,
+    now: Timestamp,
+) -> anyhow::Result<()> {
+    if !objects.is_new() {
+        return Ok(());
+    }
+    for learner in store.learners(None, SOME, now).await? {
+        let head = store.head(&learner.id).await?;
+        if head.is_some_and(|(head, _)| head.snapshot.is_some()) {
+            let message = format!(
+                "objects.url: nothing was ever kept here, and learner '{}' has snapshots: name the bucket and prefix that \
+                 hold them; where they were copied to this place, copy the object 'carrel-storage' too",
+                learner.id
+            );
+            return Err(Failure::new(Kind::Usage, message).into());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,274 @@
+//! A bucket on a server that speaks S3's protocol: how it is opened, what it is tried for, and how long a call may take.
+//!
+//! A `404` proves nothing by itself: a server answers so for a bucket that was removed, too. So a mark lies beside the
+//! repositories, and an object is absent only where the mark is present.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use carrel_core::RepositoryId;
+use object_store::aws::AmazonS3Builder;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{
+    BackoffConfig, Certificate, ClientOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
+    RetryConfig,
+};
+use zeroize::Zeroizing;
+
+use crate::Error;
+
+/// The mark's name; no repository has it.
+const MARK: &str = "carrel-storage";
+const MARK_TEXT: &[u8] = b"carrel storage 1\n";
+
+/// What one request may take: the largest pack over a slow line.
+const REQUEST: Duration = Duration::from_secs(30);
+const CONNECT: Duration = Duration::from_secs(5);
+/// After this no request is tried anew.
+const RETRYING: Duration = Duration::from_secs(15);
+const RETRIES: usize = 6;
+/// What a call may take with all its tries.
+const CALL: Duration = Duration::from_mins(1);
+
+/// Where a bucket is, and what opens it.
+#[derive(Clone)]
+pub struct S3 {
+    /// The bucket's name.
+    pub bucket: String,
+    /// What all names in it begin with; may be empty.
+    pub prefix: String,
+    /// The server's URL; empty: Amazon's own of the region.
+    pub endpoint: String,
+    /// The region; servers that have none are told any.
+    pub region: String,
+    /// Whether the bucket stands in the path (`https://host/bucket`) and not in the host (`https://bucket.host`).
+    pub path_style: bool,
+    /// Fixed keys. `None`: what the environment of a workload gives (variables, web identity token, container, instance).
+    pub credentials: Option<S3Credentials>,
+    /// Certificates in PEM that are trusted besides the system's.
+    pub authorities: Option<Vec<u8>>,
+}
+
+/// Fixed keys of S3.
+#[derive(Clone)]
+pub struct S3Credentials {
+    /// The key's name.
+    pub access_key_id: String,
+    /// The key.
+    pub secret_access_key: Zeroizing<String>,
+    /// Of keys that are lent.
+    pub session_token: Option<Zeroizing<String>>,
+}
+
+impl S3Credentials {
+    /// Reads the section `default` of a file as Amazon's tools have it: `aws_access_key_id = …` and so on.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut section = "default";
+        let (mut id, mut secret, mut token) = (None, None, None);
+        for line in text.lines().map(str::trim) {
+            if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
+                section = name.trim();
+            } else if let Some((key, value)) = line.split_once('=')
+                && section == "default"
+                && !line.starts_with(['#', ';'])
+            {
+                let value = Some(value.trim().to_owned()).filter(|value| !value.is_empty());
+                match key.trim() {
+                    "aws_access_key_id" => id = value,
+                    "aws_secret_access_key" => secret = value.map(Zeroizing::new),
+                    "aws_session_token" => token = value.map(Zeroizing::new),
+                    _ => {}
+                }
+            }
+        }
+        Some(Self {
+            access_key_id: id?,
+            secret_access_key: secret?,
+            session_token: token,
+        })
+    }
+}
+
+/// What is known of an opened bucket.
+#[derive(Debug)]
+pub(super) struct Bucket {
+    /// Whether the server refuses to write over what is there when it is asked to.
+    pub(super) conditional: bool,
+    /// Whether the mark was made by this start.
+    pub(super) is_new: bool,
+    url: String,
+    region: String,
+    path_style: bool,
+}
+
+impl Bucket {
+    pub(super) fn for_restic(&self, repository: RepositoryId) -> (String, Vec<String>) {
+        let style = if self.path_style { "path" } else { "dns" };
+        let place = format!("s3:{}/{repository}", self.url);
+        let options = vec![
+            format!("s3.bucket-lookup={style}"),
+            format!("s3.region={}", self.region),
+        ];
+        (place, options)
+    }
+}
+
+/// Opens a bucket: leaves the mark if it is not there, and tries what the server does with a write that must not replace.
+pub(super) async fn open(options: &S3) -> Result<(Arc<dyn ObjectStore>, Bucket), Error> {
+    let opening = || Error::storage("opening the bucket of snapshots");
+    let store: Arc<dyn ObjectStore> = {
+        let store = client(options).map_err(opening())?;
+        match options.prefix.trim_matches('/') {
+            "" => Arc::new(store),
+            prefix => Arc::new(PrefixStore::new(store, prefix)),
+        }
+    };
+    let is_new = !within(marked(&*store)).await.map_err(opening())?;
+    if is_new {
+        within(store.put(&mark(), mark_text()))
+            .await
+            .map_err(opening())?;
+    }
+    // A server that knows no conditions writes the same again.
+    let create = PutOptions::from(PutMode::Create);
+    let again = within(store.put_opts(&mark(), mark_text(), create)).await;
+    let conditional = refused(again).map_err(opening())?;
+    within(must_be_marked(&*store)).await.map_err(opening())?;
+    if !conditional {
+        tracing::warn!(
+            "the server of snapshots ignores conditional writes: each object is looked for before it is written"
+        );
+    }
+    let bucket = Bucket {
+        conditional,
+        is_new,
+        url: url(options),
+        region: options.region.clone(),
+        path_style: options.path_style,
+    };
+    Ok((store, bucket))
+}
+
+/// Whether a write over what is there was refused. A server may also not know the condition at all.
+fn refused<T>(written: Result<T, object_store::Error>) -> Result<bool, object_store::Error> {
+    match written {
+        Ok(_) => Ok(false),
+        Err(object_store::Error::AlreadyExists { .. }) => Ok(true),
+        Err(error) if super::Trouble::of(&error) == super::Trouble::NotImplemented => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn mark() -> Path {
+    Path::from(MARK)
+}
+
+fn mark_text() -> object_store::PutPayload {
+    Bytes::from_static(MARK_TEXT).into()
+}
+
+/// Whether the mark is there.
+async fn marked(store: &dyn ObjectStore) -> Result<bool, object_store::Error> {
+    match store.get(&mark()).await {
+        Ok(found) => match found.bytes().await? {
+            text if *text == *MARK_TEXT => Ok(true),
+            _ => Err(failed("the object carrel-storage is not what Carrel wrote")),
+        },
+        Err(object_store::Error::NotFound { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// An error unless the mark is there.
+pub(super) async fn must_be_marked(store: &dyn ObjectStore) -> Result<(), object_store::Error> {
+    match marked(store).await? {
+        true => Ok(()),
+        false => Err(failed("the bucket, or its object carrel-storage, is gone")),
+    }
+}
+
+fn failed(told: &'static str) -> object_store::Error {
+    object_store::Error::Generic {
+        store: "S3",
+        source: told.into(),
+    }
+}
+
+/// Bounds a call with all its tries.
+pub(super) async fn within<T>(
+    call: impl Future<Output = Result<T, object_store::Error>>,
+) -> Result<T, object_store::Error> {
+    let late = |_| failed("the server took too long");
+    tokio::time::timeout(CALL, call).await.map_err(late)?
+}
+
+fn client(options: &S3) -> Result<object_store::aws::AmazonS3, object_store::Error> {
+    let mut http = ClientOptions::new()
+        .with_timeout(REQUEST)
+        .with_connect_timeout(CONNECT)
+        .with_allow_http(options.endpoint.starts_with("http://"));
+    if let Some(pem) = &options.authorities {
+        for certificate in Certificate::from_pem_bundle(pem)? {
+            http = http.with_root_certificate(certificate);
+        }
+    }
+    let mut builder = match &options.credentials {
+        Some(keys) => {
+            let builder = AmazonS3Builder::new()
+                .with_access_key_id(&keys.access_key_id)
+                .with_secret_access_key(keys.secret_access_key.as_str());
+            match &keys.session_token {
+                Some(token) => builder.with_token(token.as_str()),
+                None => builder,
+            }
+        }
+        None => AmazonS3Builder::from_env(),
+    };
+    if !options.endpoint.is_empty() {
+        builder = builder.with_endpoint(endpoint(options));
+    }
+    builder
+        .with_bucket_name(&options.bucket)
+        .with_region(&options.region)
+        .with_virtual_hosted_style_request(!options.path_style)
+        // Not every server removes many objects by one call.
+        .with_disable_bulk_delete(true)
+        .with_client_options(http)
+        .with_retry(RetryConfig {
+            backoff: BackoffConfig {
+                init_backoff: Duration::from_millis(100),
+                max_backoff: Duration::from_secs(5),
+                base: 2.,
+            },
+            max_retries: RETRIES,
+            retry_timeout: RETRYING,
+        })
+        .build()
+}
+
+/// The server's address as the client wants it: with the bucket where the host has to name it.
+fn endpoint(options: &S3) -> String {
+    let endpoint = options.endpoint.trim_end_matches('/');
+    match endpoint.split_once("://") {
+        Some((scheme, host)) if !options.path_style => {
+            format!("{scheme}://{}.{host}", options.bucket)
+        }
+        _ => endpoint.to_owned(),
+    }
+}
+
+/// The place as restic names it, without the repository.
+fn url(options: &S3) -> String {
+    let server = match options.endpoint.trim_end_matches('/') {
+        "" => format!("https://s3.{}.amazonaws.com", options.region),
+        endpoint => endpoint.to_owned(),
+    };
+    let place = format!(
+        "{server}/{}/{}",
+        options.bucket,
+        options.prefix.trim_matches('/')
+    );
+    place.trim_end_matches('/').to_owned()
+}

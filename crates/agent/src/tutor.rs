@@ -59,6 +59,7 @@ impl Tutor {
                     code: failure.code().to_string(),
                     message: failure.public_message(),
                     retryable: failure.is_retryable(),
+                    reason: failure.to_string(),
                 }
             }
             Err(error) => {
@@ -67,6 +68,7 @@ impl Tutor {
                     code: FailureCode::AgentFailed.to_string(),
                     message: "I could not open my notes of our conversation.".into(),
                     retryable: false,
+                    reason: error.to_string(),
                 }
             }
         };

@@ -97,5 +97,8 @@ pub enum Line {
         /// Whether sending it again may help.
         #[serde(default)]
         retryable: bool,
+        /// What the operator should know; never shown to the learner.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        reason: String,
     },
 }

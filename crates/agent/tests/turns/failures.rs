@@ -19,7 +19,8 @@ async fn a_spent_budget_ends_the_turn_with_its_own_sentence_after_one_call() {
     assert_eq!(
         lines,
         [json!({"type": "error", "code": "budget_exhausted",
-            "message": "Today's budget is spent. It is fresh again at midnight.", "retryable": false})]
+            "message": "Today's budget is spent. It is fresh again at midnight.", "retryable": false,
+            "reason": "the budget is spent: Today's budget is spent. It is fresh again at midnight."})]
     );
     assert_eq!(desk.model.asked().len(), 1);
 }
@@ -119,5 +120,10 @@ async fn a_model_that_is_not_there_fails_the_turn_soon() {
     let began = std::time::Instant::now();
     let lines = desk.turn(9, "hello").await;
     assert_eq!(lines[0]["code"], "model_unavailable");
+    let reason = lines[0]["reason"].as_str().unwrap();
+    assert!(
+        reason.starts_with("the model could not be reached: "),
+        "{reason}"
+    );
     assert!(began.elapsed().as_secs() < 15, "{:?}", began.elapsed());
 }

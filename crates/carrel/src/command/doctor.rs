@@ -36,6 +36,7 @@ pub(super) async fn run(flags: &cli::Client) -> anyhow::Result<()> {
     };
     let data_dir = paths::data_dir(flags.data_dir.as_deref())?;
     say("data folder", data_folder(&data_dir))?;
+    say("configuration", configuration(&data_dir))?;
     let run = RunFile::read(&data_dir)?;
     if let Some(run) = &run {
         say("isolation", isolation(run))?;
@@ -83,6 +84,19 @@ fn data_folder(dir: &std::path::Path) -> Found {
         Err(error) => Found::Bad {
             what: format!("{} cannot be looked at: {error}", dir.display()),
             next: "carrel up".to_owned(),
+        },
+    }
+}
+
+/// Whether the next start could read the file in the data folder. Keys and their variables are the server's, and not looked at.
+fn configuration(dir: &std::path::Path) -> Found {
+    let file = dir.join("carrel.yaml");
+    let there = Some(file.as_path()).filter(|file| file.exists());
+    match crate::config::load(there, std::env::vars()) {
+        Ok(_) => Found::Good(format!("{} can be read", file.display())),
+        Err(error) => Found::Bad {
+            what: format!("the next start would refuse it: {error}"),
+            next: format!("edit {}", file.display()),
         },
     }
 }
@@ -170,7 +184,11 @@ fn cannot_start(learner: &Learner) -> bool {
 
 async fn router_answers(router: &Client) -> Found {
     match router.get::<serde_json::Value>("/v1/models").await {
-        Ok(_) => Found::Good("answers".to_owned()),
+        Ok(answer) => {
+            let models = answer["data"].as_array().into_iter().flatten();
+            let names: Vec<_> = models.filter_map(|model| model["id"].as_str()).collect();
+            Found::Good(format!("answers; it knows {}", names.join(", ")))
+        }
         Err(error) => Found::Bad {
             what: error.to_string(),
             next: "carrel model ls".to_owned(),

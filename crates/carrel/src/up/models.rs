@@ -87,7 +87,7 @@ pub(super) fn options(config: &Config, admin_token: &str) -> anyhow::Result<Mode
     for (name, targets) in &config.routes {
         let targets = targets
             .iter()
-            .map(|target| parse_target(&target.model))
+            .map(|target| known_target(name, &target.model, &providers))
             .collect::<Result<_, _>>()?;
         routes.0.insert(name.clone(), targets);
     }
@@ -145,6 +145,23 @@ fn notice(providers: &[Provider], default: Option<&str>, routed: bool) -> String
         return "no provider has a key: the stand-in demo/tutor answers; set ANTHROPIC_API_KEY for a real model".to_owned();
     }
     "the built-in agent needs a provider that speaks Anthropic's dialect; with these keys alone the stand-in demo/tutor answers".to_owned()
+}
+
+/// The target of a route, whose provider there must be.
+fn known_target(route: &str, text: &str, providers: &[Provider]) -> anyhow::Result<Target> {
+    let target = parse_target(text)?;
+    let named = |provider: &Provider| provider.name == target.provider;
+    if target.provider == "demo" || providers.iter().any(named) {
+        return Ok(target);
+    }
+    let name = &target.provider;
+    let variable = KNOWN.iter().find(|known| known.0 == name);
+    let remedy = variable.map_or_else(
+        || "name it under providers".to_owned(),
+        |known| format!("set {} or name it under providers", known.1),
+    );
+    let message = format!("routes.{route}: there is no provider '{name}': {remedy}");
+    Err(Failure::new(Kind::Usage, message).into())
 }
 
 fn parse_target(text: &str) -> anyhow::Result<Target> {

@@ -166,18 +166,31 @@ fn hear(line: Result<Option<Bytes>, Fault>, attempt: &Attempt, ended: &mut Ended
             code,
             message,
             retryable,
+            reason,
         } => {
             return Heard::Last(Outcome::Failed {
                 code: known_code(&code),
                 detail: message.chars().take(2000).collect(),
                 retryable,
-                reason: format!("the agent's error line: {}", code.escape_default()),
+                reason: told_by_agent(&code, &reason),
             });
         }
     };
     match said {
         Ok(()) => Heard::More,
         Err(too_much) => Heard::Last(Outcome::too_much(too_much)),
+    }
+}
+
+/// What the operator is told: as much of the agent's own words as fits a line.
+fn told_by_agent(code: &str, reason: &str) -> String {
+    let words = [code, reason].map(|text| text.chars().take(500).collect::<String>());
+    let [code, reason] = words.map(|text| text.escape_debug().to_string());
+    let said = format!("the agent's error line: {code}");
+    if reason.is_empty() {
+        said
+    } else {
+        format!("{said}: {reason}")
     }
 }
 
@@ -227,5 +240,21 @@ impl Lines {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_operator_is_told_one_bounded_line_of_the_agents_words() {
+        assert_eq!(told_by_agent("odd", ""), "the agent's error line: odd");
+        let told = told_by_agent("busy\n", &"x\ny".repeat(400));
+        assert!(
+            told.starts_with("the agent's error line: busy\\n: x\\nyx"),
+            "{told}"
+        );
+        assert!(!told.contains('\n') && told.len() < 1_200, "{told}");
     }
 }

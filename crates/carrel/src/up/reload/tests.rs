@@ -108,3 +108,19 @@ fn what_waits_for_the_next_start_is_named() {
     assert_eq!(model, "two");
     assert_eq!(waiting, ["router.listen", "store.url"]);
 }
+
+#[test]
+fn a_route_to_a_provider_that_is_not_there_changes_nothing() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("carrel.yaml");
+    fs::write(&file, GOOD).expect("written");
+    let mut watch = watch(&file);
+    fs::write(&file, "routes: {default: [{model: nope/one}]}\n").expect("written");
+    let Some(Err(reason)) = next(&mut watch) else {
+        unreachable!("it is refused");
+    };
+    assert_eq!(
+        reason,
+        "routes.default: there is no provider 'nope': name it under providers"
+    );
+}

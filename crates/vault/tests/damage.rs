@@ -1,5 +1,10 @@
 //! Destroyed and unreadable data: what is proved, what is mended, what is lost and said, and what changes nothing.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -301,12 +306,18 @@ async fn check_a_flipped_bit_anywhere_is_never_restored_as_if_it_were_right(desk
                 assert_eq!(
                     tree::tree(target.path()),
                     expected,
-                    "silently wrong: {victim:?}"
+                    "silently wrong: {}",
+                    victim.display()
                 );
                 "right all the same"
             }
             Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::Damaged, "{victim:?}: {error}");
+                assert_eq!(
+                    error.kind(),
+                    ErrorKind::Damaged,
+                    "{}: {error}",
+                    victim.display()
+                );
                 let names = fs::read_dir(target.path())
                     .unwrap()
                     .map(|entry| entry.unwrap().file_name());
@@ -317,6 +328,5 @@ async fn check_a_flipped_bit_anywhere_is_never_restored_as_if_it_were_right(desk
         *outcomes.entry(outcome).or_default() += 1;
         fs::write(victim, content).unwrap();
     }
-    println!("{outcomes:?}");
     assert!(outcomes["refused"] > FLIPS / 4, "{outcomes:?}");
 }

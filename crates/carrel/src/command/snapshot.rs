@@ -152,9 +152,9 @@ async fn restic(learner: &str, flags: &cli::Client) -> anyhow::Result<()> {
     }
     output::line(&format!("RESTIC_REPOSITORY={}", access.repository))?;
     output::line(&format!("RESTIC_PASSWORD_FILE={}", access.password_file))?;
-    let options: String = access.options.iter().map(|o| format!(" -o {o}")).collect();
-    if options.is_empty() {
+    if access.options.is_empty() {
         return Ok(());
     }
-    output::line(&format!("# restic{options} --no-lock snapshots"))
+    let options = access.options.join(" -o ");
+    output::line(&format!("# restic -o {options} --no-lock snapshots"))
 }

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener as StdListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -92,13 +92,13 @@ fn lock(shared: &Mutex<Shared>) -> std::sync::MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn accept(listener: StdListener, server: &PathBuf, shared: &Arc<Mutex<Shared>>) {
+async fn accept(listener: StdListener, server: &Path, shared: &Arc<Mutex<Shared>>) {
     let Ok(listener) = TcpListener::from_std(listener) else {
         return;
     };
     let mut connections = tokio::task::JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
-        let (server, shared) = (server.clone(), Arc::clone(shared));
+        let (server, shared) = (server.to_owned(), Arc::clone(shared));
         // A connection that breaks is what the client is to see; nobody here waits for it.
         connections.spawn(async move { pass(client, server, shared).await.ok() });
         while connections.try_join_next().is_some() {}

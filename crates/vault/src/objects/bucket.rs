@@ -183,9 +183,10 @@ async fn marked(store: &dyn ObjectStore) -> Result<bool, object_store::Error> {
 
 /// An error unless the mark is there.
 pub(super) async fn must_be_marked(store: &dyn ObjectStore) -> Result<(), object_store::Error> {
-    match marked(store).await? {
-        true => Ok(()),
-        false => Err(failed("the bucket, or its object carrel-storage, is gone")),
+    if marked(store).await? {
+        Ok(())
+    } else {
+        Err(failed("the bucket, or its object carrel-storage, is gone"))
     }
 }
 

@@ -76,6 +76,7 @@ impl Desk {
     }
 
     /// The same on a real S3 server; `None`, and said, where there is none.
+    #[expect(clippy::print_stdout, reason = "a skip is printed with its reason")]
     pub(crate) async fn on_s3(test: &str) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a folder");
         let server = match S3Server::start(folder.path()) {

@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::path::Path;
 
 use carrel_core::Generation;
 use carrel_protocol::vault::{DataKey, Head};
@@ -224,7 +225,7 @@ async fn an_erased_learner_is_gone_with_its_key_and_every_object() {
     pod.save(workspace.path()).await;
     let access = desk.vault.restic_access(&ada).await.unwrap();
     let commit = pod.request(pod.head.snapshot_id.as_ref().unwrap());
-    assert!(access.repository.join("config").exists() && access.password_file.exists());
+    assert!(Path::new(&access.repository).join("config").exists() && access.password_file.exists());
 
     assert!(
         desk.store
@@ -236,14 +237,14 @@ async fn an_erased_learner_is_gone_with_its_key_and_every_object() {
     for _ in 0..2 {
         desk.vault.erase(&ada).await.unwrap();
     }
-    assert!(!access.repository.exists() && !access.password_file.exists());
+    assert!(!Path::new(&access.repository).exists() && !access.password_file.exists());
     assert_eq!(pod.put_head(&commit).await.unwrap_err().0, 403);
 
     // An upload that was under way ends late.
     fs::create_dir_all(&access.repository).unwrap();
-    fs::write(access.repository.join("config"), "late").unwrap();
+    fs::write(Path::new(&access.repository).join("config"), "late").unwrap();
     desk.vault.sweep_erased(support::now()).await.unwrap();
-    assert!(!access.repository.exists());
+    assert!(!Path::new(&access.repository).exists());
 
     desk.learner("ada").await;
     assert_eq!(pod.get::<Head>("head").await, Err(conflict("stale_epoch")));

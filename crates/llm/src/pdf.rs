@@ -14,8 +14,11 @@ use flate2::bufread::ZlibDecoder;
 const PAGE_BYTES: u64 = 4_000;
 /// What providers take at most.
 const MOST_PAGES: u64 = 600;
-/// What is unpacked of one document at most; one that holds more counts as the longest.
+/// What is unpacked of one document at most, and how many times its size beside a little; one that holds more counts as the
+/// longest. So a request of many small ones does not make us unpack without end.
 const MOST_UNPACKED: u64 = 32 << 20;
+const MOST_TIMES: u64 = 16;
+const A_LITTLE: u64 = 64 << 10;
 
 pub(crate) fn pages(pdf: &[u8]) -> u64 {
     let by_size = (pdf.len() as u64).div_ceil(PAGE_BYTES).max(1);
@@ -24,7 +27,7 @@ pub(crate) fn pages(pdf: &[u8]) -> u64 {
         return MOST_PAGES;
     }
     let mut object_streams = after(pdf, b"/ObjStm").count();
-    let mut left = MOST_UNPACKED;
+    let mut left = MOST_UNPACKED.min(MOST_TIMES * pdf.len() as u64 + A_LITTLE);
     // Streams do not overlap: whoever makes us read the same bytes again and again wastes our time.
     let mut unread = 2 * pdf.len() as u64;
     let mut unpacked = Vec::new();
@@ -248,7 +251,13 @@ mod tests {
 
     #[test]
     fn what_unpacks_to_too_much_counts_as_the_longest() {
-        assert_eq!(pages(&with_stream(&vec![b' '; 33 << 20])), MOST_PAGES);
+        // A stream of objects that hold nothing.
+        let blank = |bytes: usize| with_stream(&[b"1 0 ".as_slice(), &vec![b' '; bytes]].concat());
+        assert_eq!(pages(&blank(32 << 10)), 1);
+        assert_eq!(pages(&blank(1 << 20)), MOST_PAGES, "many times its size");
+        let mut large = blank(33 << 20);
+        large.resize(4 << 20, b' ');
+        assert_eq!(pages(&large), MOST_PAGES, "more than any document");
     }
 
     #[test]

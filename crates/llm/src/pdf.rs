@@ -14,8 +14,11 @@ use flate2::bufread::ZlibDecoder;
 const PAGE_BYTES: u64 = 4_000;
 /// What providers take at most.
 const MOST_PAGES: u64 = 600;
-/// What is unpacked of one document at most; one that holds more counts as the longest.
+/// What is unpacked of one document at most, and how many times its size beside a little; one that holds more counts as the
+/// longest. So a request of many small ones does not make us unpack without end.
 const MOST_UNPACKED: u64 = 32 << 20;
+const MOST_TIMES: u64 = 16;
+const A_LITTLE: u64 = 64 << 10;
 
 pub(crate) fn pages(pdf: &[u8]) -> u64 {
     let by_size = (pdf.len() as u64).div_ceil(PAGE_BYTES).max(1);
@@ -24,18 +27,18 @@ pub(crate) fn pages(pdf: &[u8]) -> u64 {
         return MOST_PAGES;
     }
     let mut object_streams = after(pdf, b"/ObjStm").count();
-    let mut left = MOST_UNPACKED;
+    let mut left = MOST_UNPACKED.min(MOST_TIMES * pdf.len() as u64 + A_LITTLE);
+    // Streams do not overlap: whoever makes us read the same bytes again and again wastes our time.
+    let mut unread = 2 * pdf.len() as u64;
     let mut unpacked = Vec::new();
     for packed in streams(pdf) {
         unpacked.clear();
+        let mut unpacking = ZlibDecoder::new(packed).take(left);
         // What is broken or packed otherwise unpacks to nothing, or to what was right of it.
-        drop(
-            ZlibDecoder::new(packed)
-                .take(left)
-                .read_to_end(&mut unpacked),
-        );
+        drop(unpacking.read_to_end(&mut unpacked));
         left -= unpacked.len() as u64;
-        if left == 0 {
+        unread = unread.saturating_sub(unpacking.get_ref().total_in());
+        if left == 0 || unread == 0 {
             return MOST_PAGES;
         }
         // A stream of objects begins with their numbers.
@@ -94,22 +97,19 @@ fn told_pages(text: &[u8]) -> Told {
             leaf.is_some_and(|after| !after.first().is_some_and(u8::is_ascii_alphanumeric)),
         );
     }
-    for rest in after(text, b"/Kids") {
-        let end = rest.iter().position(|byte| *byte == b']');
-        let references = after(&rest[..end.unwrap_or_default()], b" R");
-        told.children += references.count() as u64;
+    for children in children(text).flatten() {
+        told.children += after(children, b" R").count() as u64;
     }
     told
 }
 
 /// Whether pages could be where they are not counted, or be counted once and come more often.
 fn hides_pages(text: &[u8]) -> bool {
-    let names_twice = |rest: &[u8]| {
-        let Some(list) = rest.trim_ascii_start().strip_prefix(b"[") else {
+    let names_twice = |list: Option<&[u8]>| {
+        let Some(list) = list else {
             return true;
         };
-        let end = list.iter().position(|byte| *byte == b']');
-        let words = list[..end.unwrap_or(list.len())].split(u8::is_ascii_whitespace);
+        let words = list.split(u8::is_ascii_whitespace);
         let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
         let mut seen = HashSet::new();
         words
@@ -117,7 +117,7 @@ fn hides_pages(text: &[u8]) -> bool {
             .any(|child| child.len() == 3 && !seen.insert(child))
     };
     after(text, b"/Encrypt").next().is_some()
-        || after(text, b"/Kids").any(names_twice)
+        || children(text).any(names_twice)
         || after(text, b"/").any(is_escaped_without_need)
 }
 
@@ -144,6 +144,17 @@ fn number(text: &[u8]) -> u64 {
     digits.fold(0, |sum: u64, digit| {
         sum.saturating_mul(10)
             .saturating_add(u64::from(digit - b'0'))
+    })
+}
+
+/// The lists of children, one after the other; `None` for one that is elsewhere or has no end, after which none is looked for.
+fn children(mut text: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
+    std::iter::from_fn(move || {
+        let rest = after(text, b"/Kids").next()?;
+        let list = rest.trim_ascii_start().strip_prefix(b"[");
+        let ended = list.and_then(|list| list.split_at_checked(memchr::memchr(b']', list)?));
+        text = ended.map_or(&[], |(_, after)| after);
+        Some(ended.map(|(list, _)| list))
     })
 }
 
@@ -224,8 +235,29 @@ mod tests {
     }
 
     #[test]
+    fn nothing_makes_us_read_the_same_again_and_again() {
+        let began = std::time::Instant::now();
+        assert_eq!(pages(&b"/Kids".repeat(1 << 20)), MOST_PAGES);
+        assert_eq!(pages(&b"/Kids[".repeat(1 << 20)), MOST_PAGES);
+        let mut ended = b"/Kids [".repeat(1 << 20);
+        ended.push(b']');
+        pages(&ended);
+        // Streams that unpack to nothing, from many places to the same end.
+        let mut nested = b"stream\n\x78\x9c".repeat(1 << 10);
+        nested.extend(b"\0\0\0\xff\xff".repeat(1 << 20));
+        pages(&nested);
+        assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
+    }
+
+    #[test]
     fn what_unpacks_to_too_much_counts_as_the_longest() {
-        assert_eq!(pages(&with_stream(&vec![b' '; 33 << 20])), MOST_PAGES);
+        // A stream of objects that hold nothing.
+        let blank = |bytes: usize| with_stream(&[b"1 0 ".as_slice(), &vec![b' '; bytes]].concat());
+        assert_eq!(pages(&blank(32 << 10)), 1);
+        assert_eq!(pages(&blank(1 << 20)), MOST_PAGES, "many times its size");
+        let mut large = blank(33 << 20);
+        large.resize(4 << 20, b' ');
+        assert_eq!(pages(&large), MOST_PAGES, "more than any document");
     }
 
     #[test]

@@ -75,9 +75,10 @@ pub fn gave_up(status: &Status) -> bool {
 }
 
 /// Whether no pod was made so often that the next failure is the last: it may have been seen already, so what is asked for
-/// now may be given up without a try of its own.
-pub fn is_last_try(status: &Status) -> bool {
-    status.pod.is_none() && status.young_deaths.saturating_add(1) >= MOST_UNASKED
+/// now may be given up without a try of its own. Not in a long wait: no try is under way, and asking ends it with a whole row.
+pub fn is_last_try(status: &Status, now: Timestamp) -> bool {
+    let waits_long = status.retry_time > Some(after(now, backoff::MAX_DELAY));
+    status.pod.is_none() && status.young_deaths.saturating_add(1) >= MOST_UNASKED && !waits_long
 }
 
 /// The status as people are shown it: one that rests says nothing of why it stays asleep, which its document may want.

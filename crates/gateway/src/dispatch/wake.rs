@@ -253,7 +253,7 @@ impl Waker {
             return Ok(());
         }
         match gateway.options.fleet.wake(&self.learner, after).await {
-            Ok(()) => self.has_asked(after, seen),
+            Ok(()) => self.has_asked(after, seen, gateway.now()),
             Err(fleet::Error::NoLearner(_)) => return Err(NotAwake::NoLearner),
             Err(error) => {
                 tracing::warn!(learner.id = %self.learner, %error, "the fleet cannot be asked");
@@ -263,9 +263,9 @@ impl Waker {
     }
 
     /// `seen` was read before: when one failure more is the last, that one may be of a try that is older than the wish.
-    fn has_asked(&mut self, after: Epoch, seen: &Status) {
+    fn has_asked(&mut self, after: Epoch, seen: &Status, now: Timestamp) {
         self.asked = Some(after);
-        self.untried = !self.untried && is_last_try(seen);
+        self.untried = !self.untried && is_last_try(seen, now);
     }
 
     /// Waits at a pod's sidecar. `None`: look again.

@@ -103,15 +103,24 @@ fn what_was_asked_for_during_the_last_try_is_asked_for_once_more_and_not_twice()
         young_deaths,
         ..status(epoch, LearnerState::Failed, false)
     };
+    let now = Timestamp::UNIX_EPOCH;
     let mut early = waker();
-    early.has_asked(Epoch(4), &failed(4, MOST_UNASKED - 2));
+    early.has_asked(Epoch(4), &failed(4, MOST_UNASKED - 2), now);
     assert_eq!(early.look(&given_up(5)), Look::GivenUp);
     let mut late = waker();
-    late.has_asked(Epoch(4), &failed(4, MOST_UNASKED - 1));
+    late.has_asked(Epoch(4), &failed(4, MOST_UNASKED - 1), now);
     assert_eq!(late.look(&given_up(5)), Look::Ask(Epoch(5)));
     // One that is wanted `Running` fails on and on.
-    late.has_asked(Epoch(5), &failed(5, MOST_UNASKED));
+    late.has_asked(Epoch(5), &failed(5, MOST_UNASKED), now);
     assert_eq!(late.look(&given_up(6)), Look::GivenUp);
+    // In a long wait no try is under way: asking begins a whole row.
+    let waits = Status {
+        retry_time: Some(now + SignedDuration::from_mins(5)),
+        ..failed(4, MOST_UNASKED)
+    };
+    let mut asks = waker();
+    asks.has_asked(Epoch(4), &waits, now);
+    assert_eq!(asks.look(&given_up(5)), Look::GivenUp);
 }
 
 #[test]

@@ -109,11 +109,6 @@ impl Objects {
         })
     }
 
-    /// Whether nothing was ever kept here before this start.
-    pub fn is_new(&self) -> bool {
-        matches!(&self.place, Place::Bucket(bucket) if bucket.is_new)
-    }
-
     /// The folder of a repository, when objects are in a local folder.
     pub(crate) fn folder(&self, repository: RepositoryId) -> Option<PathBuf> {
         match &self.place {

@@ -166,7 +166,6 @@ async fn a_server_without_conditional_writes_is_found_out_and_serves() {
     server(&first).disturb(Some(Fault::NoConditions), 1);
     let objects = Objects::s3(&bucket(server(&first))).await.unwrap();
     assert!(server(&first).disturbed() > 0, "it was tried");
-    assert!(!objects.is_new());
     let desk = Desk::with(tempfile::tempdir().unwrap(), objects).await;
     let mut pod = desk.pod(&desk.learner("ada").await, 1).await;
     let workspace = tempfile::tempdir().unwrap();
@@ -211,4 +210,22 @@ async fn figures_of_ten_megabytes_on_s3() {
         "s3: a small change p50 {:?}, restore p50 {:?}",
         saves[4], restores[4]
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_place_where_nothing_was_kept_is_refused_each_time_when_something_was() {
+    let test = "a_place_where_nothing_was_kept_is_refused_each_time_when_something_was";
+    let Some(desk) = Desk::on_s3(test).await else {
+        return;
+    };
+    let mut other = bucket(server(&desk));
+    other.prefix = "mistyped".to_owned();
+    other.may_be_new = false;
+    for _ in 0..2 {
+        assert!(Objects::s3(&other).await.is_err());
+    }
+    other.may_be_new = true;
+    Objects::s3(&other).await.unwrap();
+    other.may_be_new = false;
+    Objects::s3(&other).await.unwrap();
 }

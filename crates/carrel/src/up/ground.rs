@@ -113,8 +113,7 @@ impl Ground {
     }
 
     pub(super) async fn start_vault(&self, snapshots: &Snapshots) -> anyhow::Result<Vault> {
-        let objects = objects::open(&self.dir, &self.config.objects).await?;
-        objects::must_not_be_another(&objects, &*self.store, now()).await?;
+        let objects = objects::open(&self.dir, &self.config.objects, &*self.store, now()).await?;
         let vault = Vault::new(carrel_vault::Options {
             store: self.shared(),
             objects,

@@ -12,11 +12,16 @@ use super::models::secret;
 use crate::config::{self, ObjectsAt};
 use crate::exit::{Failure, Kind};
 
-/// So many learners are looked at to tell a wrong bucket from a first start.
-const SOME: u32 = 500;
+/// So many learners are read at once.
+const PAGE: u32 = 500;
 
 /// Opens it; relative files lie in the data folder.
-pub(super) async fn open(dir: &Path, objects: &config::Objects) -> anyhow::Result<Objects> {
+pub(super) async fn open(
+    dir: &Path,
+    objects: &config::Objects,
+    store: &dyn Store,
+    now: Timestamp,
+) -> anyhow::Result<Objects> {
     let invalid =
         |(key, must): (&str, &str)| Failure::new(Kind::Usage, format!("objects.{key}: {must}"));
     let (bucket, prefix) = match ObjectsAt::of(objects).map_err(invalid)? {
@@ -24,6 +29,7 @@ pub(super) async fn open(dir: &Path, objects: &config::Objects) -> anyhow::Resul
         ObjectsAt::Bucket { bucket, prefix } => (bucket.to_owned(), prefix.to_owned()),
     };
     let options = S3 {
+        may_be_new: !has_snapshots(store, now).await?,
         bucket,
         prefix,
         endpoint: objects.endpoint.clone(),
@@ -61,25 +67,17 @@ fn credentials(dir: &Path, place: &str) -> anyhow::Result<Option<S3Credentials>>
     Ok(Some(keys))
 }
 
-/// Refuses a bucket in which nothing was ever kept for learners who have snapshots: each would be found empty, and go on so.
-pub(super) async fn must_not_be_another(
-    objects: &Objects,
-    store: &dyn Store,
-    now: Timestamp,
-) -> anyhow::Result<()> {
-    if !objects.is_new() {
-        return Ok(());
-    }
-    for learner in store.learners(None, SOME, now).await? {
-        let head = store.head(&learner.id).await?;
-        if head.is_some_and(|(head, _)| head.snapshot.is_some()) {
-            let message = format!(
-                "objects.url: nothing was ever kept here, and learner '{}' has snapshots: name the bucket and prefix that \
-                 hold them; where they were copied to this place, copy the object 'carrel-storage' too",
-                learner.id
-            );
-            return Err(Failure::new(Kind::Usage, message).into());
+/// Whether any learner has a snapshot.
+async fn has_snapshots(store: &dyn Store, now: Timestamp) -> anyhow::Result<bool> {
+    let mut after = None;
+    loop {
+        let page = store.learners(after.as_ref(), PAGE, now).await?;
+        if page.iter().any(|learner| learner.newest_snapshot.is_some()) {
+            return Ok(true);
+        }
+        match page.last() {
+            Some(last) => after = Some(last.id.clone()),
+            None => return Ok(false),
         }
     }
-    Ok(())
 }

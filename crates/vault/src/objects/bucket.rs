@@ -49,6 +49,8 @@ pub struct S3 {
     pub credentials: Option<S3Credentials>,
     /// Certificates in PEM that are trusted besides the system's.
     pub authorities: Option<Vec<u8>>,
+    /// Whether nothing need have been kept there yet: not when learners have snapshots.
+    pub may_be_new: bool,
 }
 
 /// Fixed keys of S3.
@@ -96,8 +98,6 @@ impl S3Credentials {
 pub(super) struct Bucket {
     /// Whether the server refuses to write over what is there when it is asked to.
     pub(super) conditional: bool,
-    /// Whether the mark was made by this start.
-    pub(super) is_new: bool,
     url: String,
     region: String,
     path_style: bool,
@@ -126,6 +126,11 @@ pub(super) async fn open(options: &S3) -> Result<(Arc<dyn ObjectStore>, Bucket),
         }
     };
     let is_new = !within(marked(&*store)).await.map_err(opening())?;
+    if is_new && !options.may_be_new {
+        let told = "nothing was ever kept here, and learners have snapshots: name the bucket and prefix that hold them; where they \
+            were copied to this place, copy the object 'carrel-storage' too";
+        return Err(opening()(failed(told)));
+    }
     if is_new {
         within(store.put(&mark(), mark_text()))
             .await
@@ -143,7 +148,6 @@ pub(super) async fn open(options: &S3) -> Result<(Arc<dyn ObjectStore>, Bucket),
     }
     let bucket = Bucket {
         conditional,
-        is_new,
         url: url(options),
         region: options.region.clone(),
         path_style: options.path_style,

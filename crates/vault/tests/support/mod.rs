@@ -29,6 +29,7 @@ const PREFIX: &str = "of/us";
 
 pub(crate) fn bucket(server: &S3Server) -> S3 {
     S3 {
+        may_be_new: true,
         bucket: s3::BUCKET.to_owned(),
         prefix: PREFIX.to_owned(),
         endpoint: server.endpoint(),

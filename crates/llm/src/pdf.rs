@@ -22,10 +22,10 @@ const A_LITTLE: u64 = 64 << 10;
 
 pub(crate) fn pages(pdf: &[u8]) -> u64 {
     let by_size = (pdf.len() as u64).div_ceil(PAGE_BYTES).max(1);
-    let mut told = told_pages(pdf);
     if hides_pages(pdf) {
         return MOST_PAGES;
     }
+    let mut told = told_pages(pdf);
     let mut object_streams = after(pdf, b"/ObjStm").count();
     let mut left = MOST_UNPACKED.min(MOST_TIMES * pdf.len() as u64 + A_LITTLE);
     // Streams do not overlap: whoever makes us read the same bytes again and again wastes our time.

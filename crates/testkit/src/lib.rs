@@ -3,3 +3,6 @@
 pub mod postgres;
 pub mod provider;
 pub mod s3;
+mod wait;
+
+pub use wait::until;

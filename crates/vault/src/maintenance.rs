@@ -296,14 +296,10 @@ mod tests {
         for nobody in ["ada", "bob"] {
             sender.send(nobody.parse().unwrap()).unwrap();
         }
-        let all_done = async {
-            while unfinished.iter().any(|file| file.exists()) {
-                tokio::time::sleep(GATHER / 50).await;
-            }
-        };
+        let all_done = || async { !unfinished.iter().any(|file| file.exists()) };
         tokio::select! {
             () = vault.look_after(changes) => unreachable!("its sender is there"),
-            done = tokio::time::timeout(6 * GATHER, all_done) => done.expect("nobody is forgotten"),
+            () = carrel_testkit::until("nobody is forgotten", all_done) => {}
         }
     }
 }

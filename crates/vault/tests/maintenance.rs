@@ -2,6 +2,7 @@
 
 mod support;
 
+use carrel_testkit::until;
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,15 +20,6 @@ use tokio_util::task::TaskTracker;
 
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_mins(1);
-
-async fn until(what: &str, holds: impl AsyncFn() -> bool) {
-    let seen = async {
-        while !holds().await {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    assert!(timeout(LONG, seen).await.is_ok(), "never seen: {what}");
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storage_that_stalls_for_one_learner_holds_up_neither_another_nor_a_stop() {
@@ -57,7 +49,7 @@ async fn a_storage_that_stalls_for_one_learner_holds_up_neither_another_nor_a_st
     let cancel = CancellationToken::new();
     let (vault, stop) = (desk.vault.clone(), cancel.clone());
     let running = TaskTracker::new().spawn(async move { vault.run(stop).await });
-    until("both are being looked after", async || {
+    until("both are being looked after", || async {
         for learner in [&ada, &bob] {
             // Something about them changes until the vault, once it runs, has heard of it.
             for state in [DesiredState::Asleep, DesiredState::Auto] {

@@ -1,8 +1,8 @@
 //! An image from a registry on loopback to a running container.
 
+use carrel_testkit::until;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, State};
@@ -205,22 +205,10 @@ async fn a_pull_that_nobody_waits_for_stops_unpacking_and_leaves_nothing(bed: Be
         roots.flat_map(std::fs::read_dir).flatten().count()
     };
     let name = format!("{address}/school:one");
-    let has_begun = async {
-        while unpacked() == 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
     tokio::select! {
         pulled = images.get(&name) => unreachable!("it was not stopped: {pulled:?}"),
-        () = has_begun => {}
+        () = until("it unpacks", || async { unpacked() > 0 }) => {}
     }
-    let is_cleared = async {
-        while asides().next().is_some() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), is_cleared)
-        .await
-        .unwrap();
+    until("it has cleared up", || async { asides().next().is_none() }).await;
     Outcome::Passed
 }

@@ -1,5 +1,6 @@
 //! A learner is looked after whatever happens to the store, to its keeper and to the whole fleet.
 
+use carrel_testkit::until;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -45,13 +46,11 @@ async fn the_pod_of_a_learner_goes_on_while_the_store_is_away_and_nothing_is_los
         .unwrap();
     let before = CLOCK_READ.load(Ordering::SeqCst);
     tell(&awake, BUSY).await;
-    let looked_in_vain = async {
-        // Hearing of the turn takes a few; the rest are looks, one after another.
-        while CLOCK_READ.load(Ordering::SeqCst) < before + 8 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(SOON, looked_in_vain).await.unwrap();
+    // Hearing of the turn takes a few; the rest are looks, one after another.
+    until("it looked in vain", || async {
+        CLOCK_READ.load(Ordering::SeqCst) >= before + 8
+    })
+    .await;
     assert!(bed.fleet.wake(&ada, Epoch(0)).await.is_err());
     assert!(lives(&awake).await, "its turn goes on");
     sqlx::query("ALTER TABLE learner_away RENAME TO learner")
@@ -81,12 +80,10 @@ async fn a_learner_whose_keeper_panicked_is_looked_after_again() -> Outcome {
     CLOCK_BROKEN.store(true, Ordering::SeqCst);
     // The same wish again changes nothing; the keeper looks.
     bed.wake(&ada, 0).await;
-    let panicked = async {
-        while CLOCK_BROKEN.load(Ordering::SeqCst) || lives(&awake).await {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(SOON, panicked).await.unwrap();
+    until("its keeper panicked", || async {
+        !CLOCK_BROKEN.load(Ordering::SeqCst) && !lives(&awake).await
+    })
+    .await;
     // Whoever waits for the turn that ran sees its end, and the next wish is heard.
     bed.until(&ada, is(LearnerState::Asleep)).await;
     bed.wake(&ada, 1).await;
@@ -101,12 +98,10 @@ async fn one_whose_keeper_panicked_before_it_had_a_pod_is_looked_after_when_some
     let ada = bed.ordinary("ada").await;
     CLOCK_BROKEN.store(true, Ordering::SeqCst);
     bed.wake(&ada, 0).await;
-    let panicked = async {
-        while CLOCK_BROKEN.load(Ordering::SeqCst) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(SOON, panicked).await.unwrap();
+    until("its keeper panicked", || async {
+        !CLOCK_BROKEN.load(Ordering::SeqCst)
+    })
+    .await;
     // Nobody asks for it again: who waits has done so.
     let awake = bed.until(&ada, is(LearnerState::Ready)).await;
     assert_eq!(awake.epoch, Epoch(1));

@@ -1,5 +1,6 @@
 //! The shim as the first process of its own pid and network namespace, as it is in a container.
 
+use carrel_testkit::until;
 use std::fs;
 
 use carrel_core::class::ClassSpec;
@@ -86,8 +87,10 @@ async fn every_process_of_the_namespace_is_frozen_and_thawed() {
     let writer = "while :; do echo x >> ticks; sleep 0.01; done";
     pod.said(&format!("sh setsid sh -c '{writer}' >/dev/null 2>&1 &"))
         .await;
-    pod.until("the writer writes", || pod.workspace("ticks").exists())
-        .await;
+    until("the writer writes", || async {
+        pod.workspace("ticks").exists()
+    })
+    .await;
     let frames = pod.turn("count").await;
     let Some(Frame::Committed { snapshot_id, .. }) = frames.last() else {
         panic!("{frames:?}")
@@ -95,7 +98,7 @@ async fn every_process_of_the_namespace_is_frozen_and_thawed() {
     let ticks = |name: &str| fs::read(pod.path(name).join("ticks")).expect("kept").len();
     let kept = ticks(snapshot_id.as_str());
     assert_eq!(kept, ticks(&format!("{}-again", snapshot_id.as_str())));
-    pod.until("the writer goes on", || ticks("w") > kept).await;
+    until("the writer goes on", || async { ticks("w") > kept }).await;
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Turns that are not committed, and pods that do not wake.
 
+use carrel_testkit::until;
 use std::fs;
 
 use axum::http::StatusCode;
@@ -186,7 +187,7 @@ async fn the_death_of_the_shim_is_not_the_agents() {
         "{heard:?}"
     );
     assert_eq!(pod.exit().await, Exit::ShimLost);
-    pod.until("the agent is gone", || !runs(&agent)).await;
+    until("the agent is gone", || async { !runs(&agent) }).await;
 }
 
 #[tokio::test]

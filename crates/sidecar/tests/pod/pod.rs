@@ -1,5 +1,6 @@
 //! One pod under test, with everything around it.
 
+use carrel_testkit::until;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -121,7 +122,7 @@ impl Pod {
             http,
         };
         let listens = || std::os::unix::net::UnixStream::connect(pod.path("s.sock")).is_ok();
-        pod.until("the sidecar listens", listens).await;
+        until("the sidecar listens", || async { listens() }).await;
         pod
     }
 
@@ -249,17 +250,6 @@ impl Pod {
         let code = wait(&mut self.sidecar).await.code();
         code.and_then(Exit::from_code)
             .unwrap_or_else(|| panic!("the sidecar ended with {code:?}"))
-    }
-
-    /// Waits for something that shows itself by no event.
-    pub(crate) async fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
-        let seen = async {
-            while !holds() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let seen = tokio::time::timeout(LONG, seen).await;
-        assert!(seen.is_ok(), "never seen: {what}");
     }
 }
 

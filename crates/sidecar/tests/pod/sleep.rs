@@ -27,9 +27,9 @@ async fn a_quiet_learner_falls_asleep_by_itself() {
 #[tokio::test]
 async fn one_that_is_awake_too_long_sleeps_when_it_is_quiet() {
     let mut class = talkative();
-    class.idle.max_awake_seconds = 1;
+    class.idle.max_awake_seconds = 4;
     let mut pod = Pod::ready(class).await;
-    assert_eq!(pod.said("sh sleep 1.5; echo done").await, "done\n");
+    assert_eq!(pod.said("sh sleep 4.2; echo done").await, "done\n");
     assert_eq!(pod.exit().await, Exit::Clean);
 }
 
@@ -56,7 +56,7 @@ async fn what_changed_since_the_last_turn_is_saved_before_sleep() {
 async fn a_running_turn_ends_first_and_no_other_is_taken() {
     for by_signal in [true, false] {
         let mut pod = Pod::ready(talkative()).await;
-        let running = turn_order("sh sleep 0.5; echo done");
+        let running = turn_order("sh while [ ! -e go ]; do sleep 0.01; done; echo done");
         let answer = pod.order(&running).await;
         if by_signal {
             kill(&pod.sidecar, Signal::TERM);
@@ -70,6 +70,7 @@ async fn a_running_turn_ends_first_and_no_other_is_taken() {
         let refused = pod.order(&turn_order("count")).await;
         let problem: carrel_protocol::Problem = refused.json().await.expect("a problem");
         assert_eq!(problem.code, Code::Draining);
+        std::fs::write(pod.workspace("go"), "").expect("written");
         let heard = frames(answer).await;
         assert!(
             matches!(heard.last(), Some(Frame::Committed { .. })),

@@ -1,5 +1,6 @@
 //! Turns that are committed.
 
+use carrel_testkit::until;
 use std::fs;
 
 use carrel_core::Generation;
@@ -87,9 +88,11 @@ async fn who_asks_again_hears_it_all_and_nothing_runs_twice() {
 #[tokio::test]
 async fn a_turn_goes_on_when_nobody_listens() {
     let pod = Pod::ready(talkative()).await;
-    let order = turn_order("sh sleep 0.3; echo slept");
+    let order = turn_order("sh while [ ! -e go ]; do sleep 0.01; done; echo went on");
     drop(pod.order(&order).await);
-    assert_eq!(text_of(&frames(pod.order(&order).await).await), "slept\n");
+    fs::write(pod.workspace("go"), "").expect("written");
+    let heard = frames(pod.order(&order).await).await;
+    assert_eq!(text_of(&heard), "went on\n");
 }
 
 #[tokio::test]
@@ -236,13 +239,15 @@ async fn nothing_writes_while_a_snapshot_is_taken_and_all_goes_on_after() {
     let writer = "while :; do echo x >> ticks; sleep 0.01; done";
     pod.said(&format!("sh setsid sh -c '{writer}' >/dev/null 2>&1 &"))
         .await;
-    pod.until("the writer writes", || pod.workspace("ticks").exists())
-        .await;
+    until("the writer writes", || async {
+        pod.workspace("ticks").exists()
+    })
+    .await;
     let id = pod.said_snapshot("count").await;
     let ticks = |name: &str| fs::read(pod.path(name).join("ticks")).expect("kept").len();
     let kept = ticks(&id);
     assert_eq!(kept, ticks(&format!("{id}-again")));
-    pod.until("the writer goes on", || ticks("w") > kept).await;
+    until("the writer goes on", || async { ticks("w") > kept }).await;
 }
 
 impl Pod {

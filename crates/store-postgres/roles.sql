@@ -36,6 +36,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION lock_learner TO carrel_gateway, carrel_router, carrel_vault, carrel_fleet;
     -- Whoever acts for a learner appends to its log and moves its version; nobody changes or deletes an event.
     GRANT SELECT, INSERT ON event TO carrel_gateway, carrel_router, carrel_vault, carrel_fleet;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON process TO carrel_gateway, carrel_fleet;
     GRANT SELECT ON learner, class TO carrel_gateway, carrel_router, carrel_vault, carrel_fleet;
 
     -- Gateway: people, inbox, turns, the wish for each learner, closing. It reads what was spent, and moves no head and no money.

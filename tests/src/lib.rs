@@ -4,6 +4,7 @@ pub mod agent;
 pub mod api;
 pub mod machine;
 mod require;
+pub mod roles;
 pub mod seed;
 pub mod stream;
 pub mod up;
@@ -11,6 +12,7 @@ pub mod wait;
 
 pub use api::{Accepted, Api};
 pub use require::{carrel, skip};
+pub use roles::{Member, Roles};
 pub use stream::{Event, Place, Stream};
 pub use up::{Setup, Up};
 pub use wait::eventually;

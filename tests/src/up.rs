@@ -191,6 +191,26 @@ fn text(setup: &Setup) -> String {
     text
 }
 
+/// The line that a server prints when it is ready.
+pub(crate) async fn ready_line(child: &mut Child) -> anyhow::Result<Value> {
+    let stdout = child.stdout.take().context("its output is ours")?;
+    let line = tokio::task::spawn_blocking(move || {
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line).map(|_| line)
+    });
+    let line = tokio::time::timeout(Duration::from_mins(2), line).await;
+    let ready: Option<Value> = line
+        .ok()
+        .and_then(|joined| joined.ok()?.ok())
+        .and_then(|line| serde_json::from_str(&line).ok());
+    if let Some(ready) = ready {
+        return Ok(ready);
+    }
+    let _ = child.kill();
+    let status = child.wait()?;
+    anyhow::bail!("the server was not ready: {status}");
+}
+
 async fn run(folder: &Path, setup: &Setup) -> anyhow::Result<(Child, Value, Api)> {
     let binary = carrel()?;
     let data = folder.join("data");
@@ -227,21 +247,7 @@ async fn run(folder: &Path, setup: &Setup) -> anyhow::Result<(Child, Value, Api)
         command.stderr(log.create(true).append(true).open(folder.join("log"))?);
     }
     let mut child = command.spawn().context("starting carrel up")?;
-    let stdout = child.stdout.take().context("its output is ours")?;
-    let line = tokio::task::spawn_blocking(move || {
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line).map(|_| line)
-    });
-    let line = tokio::time::timeout(Duration::from_mins(2), line).await;
-    let ready: Option<Value> = line
-        .ok()
-        .and_then(|joined| joined.ok()?.ok())
-        .and_then(|line| serde_json::from_str(&line).ok());
-    let Some(ready) = ready else {
-        let _ = child.kill();
-        let status = child.wait()?;
-        anyhow::bail!("carrel up was not ready: {status}");
-    };
+    let ready = ready_line(&mut child).await?;
     let text = |key: &str| {
         ready[key]
             .as_str()

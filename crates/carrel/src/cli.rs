@@ -24,6 +24,14 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run all of Carrel on this machine: gateway, web chat, console, router, vault and local containers
     Up(Up),
+    /// Run a gateway as a process of its own: API, web chat, console
+    Gateway(Role),
+    /// Run a model router as a process of its own
+    Router(Role),
+    /// Run a vault as a process of its own, or change the vault's keys
+    Vault(Vault),
+    /// Run the fleet as a process of its own: the learners' containers on this machine
+    Fleet(Role),
     /// Learners: make, look at, wake, put to sleep, talk to, erase
     #[command(subcommand)]
     Learner(LearnerCommand),
@@ -33,9 +41,6 @@ pub(crate) enum Command {
     /// Snapshots of a learner's workspace
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
-    /// The vault's keys
-    #[command(subcommand)]
-    Vault(VaultCommand),
     /// What was spent, from the ledger
     Usage(Usage),
     /// Models that the router offers
@@ -46,6 +51,8 @@ pub(crate) enum Command {
     /// The configuration as it takes effect
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Bring the store's schema up to this program's version
+    Migrate(At),
     /// Completion for a shell
     Completion {
         /// The shell
@@ -53,6 +60,43 @@ pub(crate) enum Command {
     },
     /// The version
     Version,
+}
+
+/// Where a command finds what it works on.
+#[derive(Debug, Args)]
+pub(crate) struct At {
+    /// Where relative files lie
+    #[arg(long, env = "CARREL_DATA_DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// A file or folder of YAML; else carrel.yaml in the data folder
+    #[arg(long, env = "CARREL_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// Flags of a role that runs as a process of its own.
+#[derive(Debug, Args)]
+pub(crate) struct Role {
+    #[command(flatten)]
+    pub(crate) at: At,
+    /// Its address; port 0 picks a free one. A fleet listens nowhere
+    #[arg(long)]
+    pub(crate) listen: Option<String>,
+    /// Address of its health paths; port 0 picks a free one
+    #[arg(long)]
+    pub(crate) health_listen: Option<String>,
+    /// What is printed when it is ready
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub(crate) output: UpOutput,
+}
+
+/// Flags of `carrel vault`, and its commands.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Vault {
+    #[command(subcommand)]
+    pub(crate) command: Option<VaultCommand>,
+    #[command(flatten)]
+    pub(crate) role: Role,
 }
 
 /// Flags of `carrel up`.
@@ -389,12 +433,5 @@ pub(crate) enum ConfigCommand {
     ///
     /// It is what a server would start with. One that runs may use other values: it has variables and flags of its own, and
     /// some changes of the file wait for its next start.
-    Show {
-        /// A file or folder of YAML
-        #[arg(long, env = "CARREL_CONFIG")]
-        config: Option<PathBuf>,
-        /// The data folder whose carrel.yaml counts when no file is named
-        #[arg(long, env = "CARREL_DATA_DIR")]
-        data_dir: Option<PathBuf>,
-    },
+    Show(At),
 }

@@ -6,6 +6,7 @@ mod config;
 mod doctor;
 mod learner;
 mod logs;
+mod migrate;
 mod model;
 mod snapshot;
 mod usage;
@@ -25,11 +26,15 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
         Command::Learner(command) => learner::run(command).await,
         Command::Class(command) => class::run(command).await,
         Command::Snapshot(command) => snapshot::run(command).await,
-        Command::Vault(command) => vault::run(command).await,
+        Command::Vault(vault) => match vault.command {
+            Some(command) => vault::run(command).await,
+            None => unreachable!("a role has a runtime of its own"),
+        },
         Command::Usage(flags) => usage::run(flags).await,
         Command::Model(command) => model::run(command).await,
         Command::Doctor(flags) => doctor::run(&flags).await,
         Command::Config(command) => config::run(command),
+        Command::Migrate(at) => migrate::run(at).await,
         Command::Completion { shell } => {
             let mut command = <crate::cli::Cli as clap::CommandFactory>::command();
             let mut script = Vec::new();
@@ -37,7 +42,9 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
             output::piece(&String::from_utf8(script)?)
         }
         Command::Version => output::line(concat!("carrel ", env!("CARGO_PKG_VERSION"))),
-        Command::Up(_) => unreachable!("`up` has a runtime of its own"),
+        Command::Up(_) | Command::Gateway(_) | Command::Router(_) | Command::Fleet(_) => {
+            unreachable!("a server has a runtime of its own")
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod load;
 mod located;
 mod objects;
 mod origin;
+mod store;
 
 use std::collections::BTreeMap;
 
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use changes::waiting;
 pub(crate) use load::{Error, Loaded, files, load, read};
 pub(crate) use objects::ObjectsAt;
+pub(crate) use store::StoreAt;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
@@ -28,6 +30,8 @@ pub(crate) struct Config {
     pub(crate) gateway: Gateway,
     pub(crate) fleet: Fleet,
     pub(crate) router: Router,
+    pub(crate) vault: Vault,
+    pub(crate) health: Health,
     pub(crate) telemetry: Telemetry,
     pub(crate) providers: Vec<Provider>,
     pub(crate) routes: BTreeMap<String, Vec<RouteTarget>>,
@@ -39,14 +43,17 @@ pub(crate) struct Config {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(crate) struct Store {
-    /// `sqlite:FILE`; a relative file lies in the data folder.
+    /// `sqlite:FILE`, where a relative file lies in the data folder, or `postgres://ROLE@HOST/DATABASE`.
     pub(crate) url: String,
+    /// The password of the role in PostgreSQL: a file, or `env:NAME`.
+    pub(crate) password_file: String,
 }
 
 impl Default for Store {
     fn default() -> Self {
         Self {
             url: "sqlite:store.db".to_owned(),
+            password_file: String::new(),
         }
     }
 }
@@ -87,7 +94,14 @@ impl Default for Objects {
 #[expect(clippy::struct_field_names, reason = "the names that the file has")]
 pub(crate) struct Keys {
     pub(crate) kek_file: String,
+    /// Signs what pods and their tokens are known by; the fleet's.
     pub(crate) signing_key_file: String,
+    /// Its public half, for router and vault.
+    pub(crate) verifying_keys_file: String,
+    /// By which sidecars and the vault know a gateway; one for all gateways.
+    pub(crate) gateway_key_file: String,
+    /// Its public half, for fleet and vault.
+    pub(crate) gateway_verifying_keys_file: String,
     pub(crate) admin_token_file: String,
 }
 
@@ -96,6 +110,9 @@ impl Default for Keys {
         Self {
             kek_file: "kek".to_owned(),
             signing_key_file: "signing.key".to_owned(),
+            verifying_keys_file: "signing.pub".to_owned(),
+            gateway_key_file: "gateway.key".to_owned(),
+            gateway_verifying_keys_file: "gateway.pub".to_owned(),
             admin_token_file: "admin.token".to_owned(),
         }
     }
@@ -108,6 +125,12 @@ pub(crate) struct Gateway {
     pub(crate) listen: String,
     /// How people reach it, for links; empty: as it listens.
     pub(crate) public_url: String,
+    /// How other gateways reach this one; empty: as it listens. Of a process of its own alone, as the two below.
+    pub(crate) relay_url: String,
+    /// How pods reach the router.
+    pub(crate) router_url: String,
+    /// How gateways and pods reach the vault.
+    pub(crate) vault_url: String,
     /// Addresses and networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
     pub(crate) trusted_proxies: Vec<String>,
 }
@@ -117,6 +140,9 @@ impl Default for Gateway {
         Self {
             listen: "127.0.0.1:7070".to_owned(),
             public_url: String::new(),
+            relay_url: String::new(),
+            router_url: "http://127.0.0.1:7071".to_owned(),
+            vault_url: "http://127.0.0.1:7072".to_owned(),
             trusted_proxies: Vec::new(),
         }
     }
@@ -171,6 +197,36 @@ impl Default for Router {
             listen: "127.0.0.1:7071".to_owned(),
             keys: Vec::new(),
             open_on_loopback: false,
+        }
+    }
+}
+
+/// The vault, as a process of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Vault {
+    pub(crate) listen: String,
+}
+
+impl Default for Vault {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:7072".to_owned(),
+        }
+    }
+}
+
+/// The health paths of a role that is a process of its own; `carrel up` has them at the gateway's address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Health {
+    pub(crate) listen: String,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:7079".to_owned(),
         }
     }
 }

@@ -26,6 +26,11 @@ pub(crate) fn data_dir(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     Ok(std::path::absolute(folder)?)
 }
 
+/// The configuration to read: the named one, else that of the data folder, if it is there.
+pub(crate) fn config_file(named: Option<PathBuf>, data_dir: &Path) -> Option<PathBuf> {
+    named.or_else(|| Some(data_dir.join("carrel.yaml")).filter(|file| file.exists()))
+}
+
 /// The run folder of a data folder: short, because sockets' paths are, on a disk, and passable for the users of pods.
 pub(crate) fn run_dir(data_dir: &Path) -> io::Result<PathBuf> {
     let user = rustix::process::geteuid().as_raw();

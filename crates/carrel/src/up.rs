@@ -1,33 +1,42 @@
-//! `carrel up`: all roles in one process, on one data folder.
+//! Servers: `carrel up` runs all roles in one process, on one data folder; `carrel gateway`, `router`, `vault` and `fleet` run one.
 
 mod banner;
+mod base;
 mod data;
 mod documents;
-mod ground;
+mod keys;
 mod models;
 mod objects;
 mod parts;
 mod reload;
 mod serve;
+mod single;
+mod store;
+mod vault_client;
 mod vault_port;
+
+pub(crate) use single::Role;
+pub(crate) use store::migrate;
 
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::cli::Up;
-use crate::config;
+use crate::cli::{self, Up};
+use crate::config::{self, Loaded};
 use crate::exit::Kind;
 use crate::output;
 use crate::paths;
 
 /// For everything to end once it was asked to: under the 30 s that are promised.
 const STOP: Duration = Duration::from_secs(27);
+/// What is left of it for learners that have to be ended, and for everything else after them.
+const AFTER_DRAIN: Duration = Duration::from_secs(6);
 
-/// Runs until a signal; the exit status.
+/// Runs everything until a signal; the exit status.
 pub(crate) fn run(flags: &Up) -> anyhow::Result<ExitCode> {
     let data_dir = paths::data_dir(flags.data_dir.as_deref())?;
     let data = data::open(&data_dir)?;
@@ -36,44 +45,108 @@ pub(crate) fn run(flags: &Up) -> anyhow::Result<ExitCode> {
         .clone()
         .unwrap_or_else(|| data_dir.join("carrel.yaml"));
     let loaded = config::load(Some(&file), std::env::vars())?;
-    let settings = loaded.config.telemetry.clone();
+    blocking(&loaded.clone(), until_stopped(flags, &data, &file, loaded))
+}
+
+/// Runs one role until a signal; the exit status.
+pub(crate) fn run_role(role: Role, flags: cli::Role) -> anyhow::Result<ExitCode> {
+    let dir = paths::data_dir(flags.at.data_dir.as_deref())?;
+    carrel_vault::durable::make_folder(&dir, 0o700)
+        .with_context(|| format!("making the data folder {}", dir.display()))?;
+    let file = paths::config_file(flags.at.config.clone(), &dir);
+    let loaded = config::load(file.as_deref(), std::env::vars())?;
+    let runs = async {
+        let mut signals = Signals::listen()?;
+        let started = single::start(role, &flags, &dir, file.as_deref(), loaded.clone());
+        let single = tokio::select! {
+            single = Box::pin(started) => single?,
+            code = signals.any() => return Ok(code),
+        };
+        let ended = tokio::select! {
+            _ = signals.any() => None,
+            part = single.failed() => Some(part),
+        };
+        let stopped = tokio::select! {
+            () = single.stop() => true,
+            () = signals.interrupted() => false,
+        };
+        status(ended, stopped)
+    };
+    blocking(&loaded, runs)
+}
+
+/// Starts the log, and runs a server.
+fn blocking(
+    loaded: &Loaded,
+    server: impl Future<Output = anyhow::Result<ExitCode>>,
+) -> anyhow::Result<ExitCode> {
+    let settings = &loaded.config.telemetry;
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr())
         && std::env::var_os("NO_COLOR").is_none();
     carrel_telemetry::logs::start(settings.log_format, &settings.log_filter, colour)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let code = runtime.block_on(until_stopped(flags, &data, &file, loaded));
+    let code = runtime.block_on(server);
     runtime.shutdown_timeout(Duration::from_secs(1));
     code
+}
+
+/// Who asks a server to end.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).context("listening for SIGINT")?,
+            terminate: signal(SignalKind::terminate()).context("listening for SIGTERM")?,
+        })
+    }
+
+    /// The status of a start that either of them ends.
+    async fn any(&mut self) -> ExitCode {
+        tokio::select! {
+            _ = self.interrupt.recv() => Kind::Interrupted.into(),
+            _ = self.terminate.recv() => ExitCode::SUCCESS,
+        }
+    }
+
+    async fn interrupted(&mut self) {
+        self.interrupt.recv().await;
+    }
 }
 
 async fn until_stopped(
     flags: &Up,
     data: &data::Data,
     file: &Path,
-    loaded: config::Loaded,
+    loaded: Loaded,
 ) -> anyhow::Result<ExitCode> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut signals = Signals::listen()?;
     let parts = tokio::select! {
         parts = Box::pin(parts::start(flags, data, file, loaded)) => parts?,
-        _ = interrupt.recv() => return Ok(Kind::Interrupted.into()),
-        _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+        code = signals.any() => return Ok(code),
     };
     parts.run.write(&data.dir)?;
     banner::print(flags.output, &parts)?;
     let ended = tokio::select! {
-        _ = interrupt.recv() => None,
-        _ = terminate.recv() => None,
+        _ = signals.any() => None,
         part = parts.failed() => Some(part),
     };
     output::talk("carrel: learners fall asleep; once more to end at once");
     let stopped = tokio::select! {
         () = parts.stop(STOP) => true,
-        _ = interrupt.recv() => false,
+        () = signals.interrupted() => false,
     };
     crate::run_file::RunFile::remove(&data.dir);
+    status(ended, stopped)
+}
+
+/// The status of a server's end: a part that ended by itself, or whether it ended well when it was asked to.
+fn status(ended: Option<&'static str>, stopped: bool) -> anyhow::Result<ExitCode> {
     match (ended, stopped) {
         (Some(part), _) => anyhow::bail!("{part} ended although it must not"),
         (None, true) => Ok(ExitCode::SUCCESS),

@@ -4,6 +4,7 @@ mod hearing;
 mod isolation;
 mod kept;
 mod room;
+mod stirring;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use carrel_core::learner::{LearnerState, Status};
-use carrel_core::lifecycle::{self, Wish};
+use carrel_core::lifecycle;
 use carrel_core::{Epoch, LearnerId};
 use carrel_protocol::Endpoint;
 use carrel_protocol::fleet::{Error, Fleet, IsolationReport};
@@ -183,34 +184,23 @@ impl LocalFleet {
         });
         let fleet = Self { shared };
         let tracker = &fleet.shared.ground.tracker;
-        tracker.spawn(fleet.clone().look_after_all());
-        let (shared, changes) = (Arc::clone(&fleet.shared), fleet.shared.store.changes());
+        let (shared, store) = (Arc::clone(&fleet.shared), &fleet.shared.store);
+        let (for_kept, for_others) = (store.changes(), store.changes());
         tracker.spawn(async move {
-            let hear = hearing::hear(&shared.keepers, changes);
+            let hear = hearing::hear(&shared.keepers, for_kept);
             shared.closing.run_until_cancelled(hear).await;
+        });
+        let (finding, closing) = (fleet.clone(), fleet.shared.closing.clone());
+        tracker.spawn(async move {
+            let find = stirring::find(finding, for_others);
+            closing.run_until_cancelled(find).await;
         });
         Ok(fleet)
     }
 
-    /// Starts a keeper for each learner that stirs already, as soon as the store says who does.
-    async fn look_after_all(self) {
-        loop {
-            match self.shared.store.stirring().await {
-                Ok(learners) => {
-                    for learner in learners {
-                        self.keep(&learner.id);
-                    }
-                    return;
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the store does not say which learners stir");
-                    tokio::select! {
-                        () = self.shared.closing.cancelled() => return,
-                        () = tokio::time::sleep(STORE_AGAIN) => {}
-                    }
-                }
-            }
-        }
+    /// How learners are kept apart here.
+    pub fn report(&self) -> IsolationReport {
+        self.shared.report.clone()
     }
 
     /// Ends everything for a stop: every learner takes its final snapshot and sleeps; what does not within `grace` is
@@ -320,10 +310,8 @@ impl Fleet for LocalFleet {
             .await;
         match found.map_err(|error| away("reading a learner's status", error))? {
             Some(learner) => {
-                let wish = lifecycle::wish(&learner.desired, &learner.status);
-                let stirs = learner.status.pod.is_some() || wish == Wish::Awake;
-                if stirs && !is_kept {
-                    // Its keeper has ended untimely: whoever asks waits for something that nobody looks after.
+                if stirring::stirs(&learner) && !is_kept {
+                    // Whoever asks waits for something that nobody looks after.
                     self.keep(&learner.id);
                 }
                 Ok(lifecycle::shown(&learner.desired, learner.status))
@@ -345,8 +333,8 @@ impl Fleet for LocalFleet {
         Ok(())
     }
 
-    fn isolation(&self) -> IsolationReport {
-        self.shared.report.clone()
+    async fn isolation(&self) -> Result<IsolationReport, Error> {
+        Ok(self.report())
     }
 }
 

@@ -111,6 +111,7 @@ impl Keeper {
             self.remove_pod().await;
             return true;
         }
+        self.handle.desired.send_replace(Some(learner.desired));
         let missing = ClassSpec::default();
         let policy = Policy::of(class.unwrap_or(&missing));
         let now = self.shared.ground.now();

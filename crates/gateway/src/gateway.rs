@@ -1,6 +1,7 @@
 //! The component: its parts, its start and its end.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use carrel_core::learner::LearnerState;
@@ -33,6 +34,7 @@ pub(crate) struct Gateway {
     /// Where learners were when their messages were first answered.
     pub(crate) answered: Cache<MessageId, LearnerState>,
     pub(crate) owner: OwnerId,
+    erasing: Mutex<HashSet<LearnerId>>,
     pub(crate) tracker: TaskTracker,
     /// Ends everything.
     pub(crate) cancel: CancellationToken,
@@ -46,6 +48,11 @@ pub(crate) type Shared = Arc<Gateway>;
 impl Gateway {
     pub(crate) fn now(&self) -> jiff::Timestamp {
         self.options.clock.now()
+    }
+
+    /// Whom this process is erasing.
+    pub(crate) fn erasing(&self) -> MutexGuard<'_, HashSet<LearnerId>> {
+        self.erasing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn sidecar(
@@ -80,6 +87,7 @@ pub fn start(options: Options, tracker: TaskTracker, cancel: CancellationToken) 
             .time_to_live(ANSWERED_FOR)
             .build(),
         owner: OwnerId(Uuid::now_v7()),
+        erasing: Mutex::default(),
         draining: cancel.child_token(),
         options,
         tracker,
@@ -101,6 +109,11 @@ impl Handle {
     /// All paths: API, admin API, pages, health.
     pub fn router(&self) -> axum::Router {
         crate::api::router(&self.0)
+    }
+
+    /// The health paths alone, for a port of their own.
+    pub fn health(&self) -> axum::Router {
+        crate::admin::health::router(&self.0)
     }
 
     /// A link that signs a browser in as a learner, once.

@@ -18,6 +18,7 @@ mod refusal;
 mod secret;
 mod serve;
 mod sidecar;
+mod store_fleet;
 mod stream;
 pub mod vault_admin;
 
@@ -28,4 +29,5 @@ pub use options::{Clock, Limits, Options};
 pub use outside::TrustedProxies;
 pub use secret::{fresh as new_secret, hash_of};
 pub use serve::serve;
+pub use store_fleet::StoreFleet;
 pub use vault_admin::VaultAdmin;

@@ -71,6 +71,8 @@ pub struct Options {
     pub limits: Limits,
     /// Where clients reach this gateway, without a slash at its end; for links.
     pub public_url: String,
+    /// Where other gateways reach this one, for streams of turns that it runs; empty when there are none.
+    pub relay_url: String,
     /// Whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
     pub trusted_proxies: TrustedProxies,
     /// SHA-256 of the admin token; [`crate::hash_of`] makes it.

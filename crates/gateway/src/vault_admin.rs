@@ -1,7 +1,7 @@
 //! What operators ask of the vault; the executable adapts the vault to it.
 
 use carrel_core::{Generation, LearnerId, SnapshotId};
-use serde::{Deserialize, Serialize};
+use carrel_protocol::vault::{ResticAccess, Rewrapped, Verified};
 
 /// Why the vault did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -24,35 +24,6 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-}
-
-/// What a check of a snapshot found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verified {
-    /// What is damaged, a line each; empty when every byte is as it was written.
-    pub damage: Vec<String>,
-}
-
-/// What stock `restic` needs to open a learner's repository.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ResticAccess {
-    /// Where the repository is, as restic names it.
-    pub repository: String,
-    /// What its flag `-o` must say besides, each apart.
-    pub options: Vec<String>,
-    /// The file with its password.
-    pub password_file: String,
-}
-
-/// What became of the learners' data keys. Also the answer of `POST /admin/v1/vault/rewrap`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rewrapped {
-    /// Wrapped anew.
-    pub rewrapped: u64,
-    /// Wrapped by the first key already, or not there yet.
-    pub left: u64,
-    /// Whose key does not open.
-    pub failed: Vec<LearnerId>,
 }
 
 /// What operators ask of the vault.

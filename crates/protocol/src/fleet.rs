@@ -51,5 +51,5 @@ pub trait Fleet: Send + Sync + 'static {
     async fn discard(&self, learner: &LearnerId) -> Result<(), Error>;
 
     /// How learners are kept apart here.
-    fn isolation(&self) -> IsolationReport;
+    async fn isolation(&self) -> Result<IsolationReport, Error>;
 }

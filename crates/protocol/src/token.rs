@@ -59,6 +59,10 @@ pub enum Audience {
     Sidecar,
     /// A blank sidecar.
     BlankSidecar,
+    /// The vault, in the name of operators.
+    VaultAdmin,
+    /// Another gateway, for a learner's stream.
+    Gateway,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -101,6 +105,12 @@ pub struct CallerClaims {
     pub ep: Epoch,
     /// Whom it is for.
     pub aud: Audience,
+}
+
+#[derive(Serialize, Deserialize)]
+struct AdminClaims {
+    iss: Caller,
+    aud: Audience,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -236,6 +246,32 @@ impl Signer {
         self.sign(claims, now, CALLER_SECONDS)
     }
 
+    /// A gateway's token for what operators ask of the vault.
+    ///
+    /// # Errors
+    /// [`Error::BadKey`] when signing fails.
+    pub fn vault_admin_token(&self, now: Timestamp) -> Result<String, Error> {
+        let claims = AdminClaims {
+            iss: Caller::Gateway,
+            aud: Audience::VaultAdmin,
+        };
+        self.sign(claims, now, CALLER_SECONDS)
+    }
+
+    /// A gateway's token for a learner's stream at another gateway.
+    ///
+    /// # Errors
+    /// [`Error::BadKey`] when signing fails.
+    pub fn relay_token(&self, learner: &LearnerId, now: Timestamp) -> Result<String, Error> {
+        let claims = CallerClaims {
+            iss: Caller::Gateway,
+            sub: learner.clone(),
+            ep: Epoch(0),
+            aud: Audience::Gateway,
+        };
+        self.sign(claims, now, CALLER_SECONDS)
+    }
+
     /// A signed assignment.
     ///
     /// # Errors
@@ -346,6 +382,30 @@ impl Verifier {
             Ok(claims)
         } else {
             Err(Error::WrongAudience)
+        }
+    }
+
+    /// Whether a token is a gateway's for what operators ask of the vault.
+    ///
+    /// # Errors
+    /// When it is not valid now, here.
+    pub fn vault_admin(&self, token: &str, now: Timestamp) -> Result<(), Error> {
+        let claims: AdminClaims = self.verify(token, now)?;
+        match (claims.aud, claims.iss) {
+            (Audience::VaultAdmin, Caller::Gateway) => Ok(()),
+            _ => Err(Error::WrongAudience),
+        }
+    }
+
+    /// Whose stream a gateway asks for.
+    ///
+    /// # Errors
+    /// When the token is not valid now, here.
+    pub fn relay(&self, token: &str, now: Timestamp) -> Result<LearnerId, Error> {
+        let claims: CallerClaims = self.verify(token, now)?;
+        match (claims.aud, claims.iss) {
+            (Audience::Gateway, Caller::Gateway) => Ok(claims.sub),
+            _ => Err(Error::WrongAudience),
         }
     }
 

@@ -1,7 +1,8 @@
-//! What sidecars say to the vault: `GET /v1/learners/{id}/head`, `GET …/key`, `PUT …/head`, `POST …/damage`.
+//! What sidecars say to the vault: `GET /v1/learners/{id}/head`, `GET …/key`, `PUT …/head`, `POST …/damage`; and what gateways ask
+//! of it for operators: `POST /v1/admin/restore`, `verify`, `remove`, `restic`, `rewrap`, `erase`.
 
 use carrel_core::event::{Reply, Usage};
-use carrel_core::{Epoch, EventVersion, Generation, RepositoryId, SnapshotId, TurnId};
+use carrel_core::{Epoch, EventVersion, Generation, LearnerId, RepositoryId, SnapshotId, TurnId};
 use serde::{Deserialize, Serialize};
 use zeroize::ZeroizeOnDrop;
 
@@ -104,4 +105,58 @@ pub struct DamageReport {
     pub generation: Generation,
     /// What was seen.
     pub detail: String,
+}
+
+/// The body of `POST /v1/admin/restore`, `verify` and `remove`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OfSnapshot {
+    /// Whose.
+    pub learner: LearnerId,
+    /// Which.
+    pub snapshot_id: SnapshotId,
+}
+
+/// The body of `POST /v1/admin/restic` and `erase`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OfLearner {
+    /// Whose.
+    pub learner: LearnerId,
+}
+
+/// The answer of `POST /v1/admin/restore`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restored {
+    /// The new generation.
+    pub generation: Generation,
+}
+
+/// What a check of a snapshot found; the answer of `POST /v1/admin/verify`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    /// What is damaged, a line each; empty when every byte is as it was written.
+    pub damage: Vec<String>,
+}
+
+/// What stock `restic` needs to open a learner's repository; the answer of `POST /v1/admin/restic`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResticAccess {
+    /// Where the repository is, as restic names it.
+    pub repository: String,
+    /// What its flag `-o` must say besides, each apart.
+    pub options: Vec<String>,
+    /// The file with its password.
+    pub password_file: String,
+}
+
+/// What became of the learners' data keys; the answer of `POST /v1/admin/rewrap`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Rewrapped {
+    /// Wrapped anew.
+    pub rewrapped: u64,
+    /// Wrapped by the first key already, or not there yet.
+    pub left: u64,
+    /// Whose key does not open.
+    pub failed: Vec<LearnerId>,
 }

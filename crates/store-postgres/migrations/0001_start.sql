@@ -245,6 +245,15 @@ CREATE TABLE secret (
 CREATE INDEX secret_learner ON secret (learner);
 CREATE INDEX secret_expires ON secret (expires_time);
 
+-- Processes that are there until they say so no more; few rows.
+CREATE TABLE process (
+    id      uuid PRIMARY KEY,
+    role    text NOT NULL CHECK (role IN ('gateway', 'fleet')),
+    address text NOT NULL,
+    report  text NOT NULL,
+    until   bigint NOT NULL
+);
+
 -- One learner's writers one after the other. It gives a transaction no number yet: so numbers rise in the order of the lock.
 CREATE FUNCTION lock_learner(learner text) RETURNS void LANGUAGE sql
     AS $$ SELECT pg_advisory_xact_lock(hashtextextended(learner, 0)) $$;

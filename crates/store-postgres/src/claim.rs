@@ -30,6 +30,9 @@ pub(crate) const CLAIM: &str = concat!(
      AND (t.lease_until <= $3 OR t.lease_owner IS NULL OR t.lease_owner = $2) RETURNING ",
     turn_columns!()
 );
+pub(crate) const OWNER: &str = "SELECT lease_owner FROM turn t \
+    WHERE t.place = (SELECT o.place FROM turn o WHERE o.learner = $1 \
+        AND o.state IN ('queued', 'running') ORDER BY o.place LIMIT 1) AND t.lease_until > $2";
 pub(crate) const ATTACHMENTS: &str = "SELECT about::text, data FROM file \
     WHERE place = $1 AND side = 'message' ORDER BY number";
 /// In the order of places, so that two who renew never wait for each other. A turn that a writer holds is waited for.
@@ -72,6 +75,19 @@ impl PostgresStore {
             lease: Lease { owner, generation },
             attachments,
         }))
+    }
+
+    pub(crate) async fn owner_of_oldest(
+        &self,
+        learner: &LearnerId,
+        now: Timestamp,
+    ) -> Inner<Option<OwnerId>> {
+        let owner: Option<Option<Uuid>> = sqlx::query_scalar(OWNER)
+            .bind(learner.as_str())
+            .bind(nanos(now))
+            .fetch_optional(&self.turns)
+            .await?;
+        Ok(owner.flatten().map(OwnerId))
     }
 
     async fn attachments(&self, place: i64) -> Inner<Vec<Attachment>> {

@@ -22,6 +22,7 @@ mod outbox;
 mod outcome;
 #[cfg(test)]
 mod plan_tests;
+mod processes;
 mod schema;
 mod tls;
 mod turn_row;
@@ -34,6 +35,7 @@ pub use schema::migrate;
 
 use hints::Hints;
 use sqlx::PgPool;
+use sqlx::postgres::PgConnectOptions;
 use tokio_util::sync::DropGuard;
 use tokio_util::task::TaskTracker;
 
@@ -46,6 +48,8 @@ pub struct PostgresStore {
     turns: PgPool,
     /// What reads much: lists, the log, usage.
     reports: PgPool,
+    /// How to connect, for what needs a connection of its own.
+    connect: PgConnectOptions,
     hints: Hints,
     /// Hints, and transactions that are rolled back although nobody waits for them any more.
     tracker: TaskTracker,

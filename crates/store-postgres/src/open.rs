@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use carrel_store::Error as StoreError;
+use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::Connection as _;
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
@@ -41,6 +42,8 @@ const SETTINGS: [(&str, &str); 7] = [
 pub struct Options {
     /// `postgres://role@host:port/database?…` or a socket's folder as `?host=/run/postgresql`.
     pub url: String,
+    /// The role's password, when it needs one.
+    pub password: Option<SecretString>,
     /// Connections for taking messages.
     pub admission: u32,
     /// Connections for turns, money and the fleet.
@@ -75,6 +78,7 @@ impl Options {
     pub fn new(url: &str) -> Self {
         Self {
             url: url.to_owned(),
+            password: None,
             admission: 32,
             turns: 12,
             reports: 4,
@@ -83,7 +87,10 @@ impl Options {
 
     /// How to connect. Across a network the server proves who it is, unless the URL says `sslmode=disable`.
     pub(crate) fn connect_options(&self) -> Result<PgConnectOptions, Error> {
-        let options: PgConnectOptions = self.url.parse().map_err(Error::Url)?;
+        let mut options: PgConnectOptions = self.url.parse().map_err(Error::Url)?;
+        if let Some(password) = &self.password {
+            options = options.password(password.expose_secret());
+        }
         let is_near = options.get_socket().is_some() || is_loopback(options.get_host());
         let is_disabled = matches!(options.get_ssl_mode(), PgSslMode::Disable);
         let wants_proof = matches!(options.get_ssl_mode(), PgSslMode::VerifyFull);
@@ -124,6 +131,7 @@ impl PostgresStore {
             admission: pool(options.admission),
             turns,
             reports,
+            connect,
             hints,
             tracker,
             _cancel: cancel.drop_guard(),

@@ -139,6 +139,7 @@ fn no_hot_statement_reads_a_whole_table() {
         claim::ATTACHMENTS,
         claim::BACKLOG,
         claim::CLAIM,
+        claim::OWNER,
         claim::RELEASE,
         claim::RENEW,
         claim::WAITING,

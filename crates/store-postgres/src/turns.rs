@@ -147,6 +147,12 @@ impl Turns for PostgresStore {
             .map_err(during("claiming a turn"))
     }
 
+    async fn owner(&self, learner: &LearnerId, now: Timestamp) -> Result<Option<OwnerId>> {
+        self.owner_of_oldest(learner, now)
+            .await
+            .map_err(during("asking who runs a learner's turn"))
+    }
+
     async fn renew(&self, leases: &[(TurnId, Lease)], until: Timestamp) -> Result<Vec<TurnId>> {
         self.renew_leases(leases, until)
             .await

@@ -1,7 +1,7 @@
 //! Who owns a turn: what waits for an owner, and leases.
 
 use carrel_core::{LearnerId, LeaseGeneration, OwnerId, TurnId};
-use carrel_store::adapter::column::{count, int, nanos, parsed, time, to_json};
+use carrel_store::adapter::column::{count, int, nanos, parsed, time, to_json, uuid};
 use carrel_store::adapter::standing::milliseconds;
 use carrel_store::turns::{Attachment, Claimed, Lease, Timing};
 use jiff::Timestamp;
@@ -22,6 +22,9 @@ pub(crate) const OLDEST: &str = select_turn!(
     "WHERE t.place = (SELECT o.place FROM turn o WHERE o.learner = ? \
      AND o.state IN ('queued', 'running') ORDER BY o.place LIMIT 1)"
 );
+pub(crate) const OWNER: &str = "SELECT lease_owner FROM turn t \
+    WHERE t.place = (SELECT o.place FROM turn o WHERE o.learner = ? \
+        AND o.state IN ('queued', 'running') ORDER BY o.place LIMIT 1) AND t.lease_until > ?";
 pub(crate) const LEASE: &str = "UPDATE turn SET lease_owner = ?, lease_generation = lease_generation + 1, \
     lease_until = ?, claimed_time = ?, timing = ? WHERE place = ? RETURNING lease_generation";
 pub(crate) const RENEW: &str = "UPDATE turn SET lease_until = ? \
@@ -30,6 +33,24 @@ pub(crate) const RELEASE: &str = "UPDATE turn SET lease_owner = NULL, lease_unti
     WHERE lease_owner IS NOT NULL AND lease_owner <> ?";
 
 impl SqliteStore {
+    pub(crate) async fn owner_of_oldest(
+        &self,
+        learner: &LearnerId,
+        now: Timestamp,
+    ) -> Inner<Option<OwnerId>> {
+        let owner: Option<Option<Vec<u8>>> = sqlx::query_scalar(OWNER)
+            .bind(learner.as_str())
+            .bind(nanos(now))
+            .fetch_optional(&self.readers)
+            .await?;
+        Ok(owner
+            .flatten()
+            .as_deref()
+            .map(uuid)
+            .transpose()?
+            .map(OwnerId))
+    }
+
     pub(crate) async fn claim_oldest(
         &self,
         learner: &LearnerId,

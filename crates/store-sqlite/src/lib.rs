@@ -19,6 +19,7 @@ mod outbox;
 mod outcome;
 #[cfg(test)]
 mod plan_tests;
+mod processes;
 mod turn_row;
 mod turns;
 mod usage;
@@ -39,4 +40,6 @@ pub struct SqliteStore {
     readers: SqlitePool,
     /// Hints that something was appended.
     changes: broadcast::Sender<LearnerId>,
+    /// The file is one process's: who else would be there is in it.
+    here: processes::Here,
 }

@@ -11,6 +11,7 @@ use sqlx::sqlite::{
 use tokio::sync::broadcast;
 
 use crate::SqliteStore;
+use crate::processes::Here;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
@@ -89,6 +90,7 @@ impl SqliteStore {
             writer,
             readers,
             changes,
+            here: Here::default(),
         })
     }
 

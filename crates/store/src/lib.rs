@@ -5,6 +5,7 @@ pub mod adapter;
 pub mod heads;
 pub mod learners;
 pub mod ledger;
+pub mod processes;
 #[cfg(feature = "suite")]
 pub mod suite;
 pub mod turns;
@@ -15,6 +16,7 @@ pub use access::Access;
 pub use heads::Heads;
 pub use learners::Learners;
 pub use ledger::Ledger;
+pub use processes::Processes;
 pub use turns::Turns;
 
 use carrel_core::event::{Cursor, Event, FeedEvent};
@@ -76,9 +78,9 @@ pub trait Events: Send + Sync {
 }
 
 /// All of durable state.
-pub trait Store: Learners + Turns + Heads + Ledger + Access + Events + 'static {}
+pub trait Store: Learners + Turns + Heads + Ledger + Access + Events + Processes + 'static {}
 
-impl<T: Learners + Turns + Heads + Ledger + Access + Events + 'static> Store for T {}
+impl<T: Learners + Turns + Heads + Ledger + Access + Events + Processes + 'static> Store for T {}
 
 /// A store as the roles hold it.
 pub type SharedStore = Arc<dyn Store>;

@@ -242,6 +242,9 @@ pub trait Turns: Send + Sync {
         until: Timestamp,
     ) -> Result<Option<Claimed>>;
 
+    /// Who holds a live lease on the learner's oldest open turn.
+    async fn owner(&self, learner: &LearnerId, now: Timestamp) -> Result<Option<OwnerId>>;
+
     /// Prolongs leases that are current; gives those turns for which it is not (an ended turn has no lease).
     async fn renew(&self, leases: &[(TurnId, Lease)], until: Timestamp) -> Result<Vec<TurnId>>;
 

@@ -1,5 +1,6 @@
 //! The vault's HTTP interface: who calls, and which call is whose.
 
+mod admin;
 mod contact;
 mod files;
 
@@ -27,6 +28,12 @@ pub fn router(vault: Vault) -> Router {
         )
         .route("/v1/learners/{learner}/key", get(contact::key))
         .route("/v1/learners/{learner}/damage", post(contact::damage))
+        .route("/v1/admin/restore", post(admin::restore))
+        .route("/v1/admin/verify", post(admin::verify))
+        .route("/v1/admin/remove", post(admin::remove))
+        .route("/v1/admin/restic", post(admin::restic))
+        .route("/v1/admin/erase", post(admin::erase))
+        .route("/v1/admin/rewrap", post(admin::rewrap))
         .route("/restic/{learner}/", post(files::create))
         .route(
             "/restic/{learner}/config",
@@ -72,13 +79,14 @@ impl IntoResponse for Refusal {
     }
 }
 
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    value.strip_prefix("Bearer ")
+}
+
 /// What the caller's token says; it must be for the learner in the path.
 fn claims(vault: &Vault, headers: &HeaderMap, learner: &str) -> Result<LearnerClaims, Refusal> {
-    let token = headers
-        .get(AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.strip_prefix("Bearer "));
-    let claims = token
+    let claims = bearer(headers)
         .and_then(|token| {
             let verifier = &vault.options().verifier;
             verifier.learner(token, Audience::Vault, vault.now()).ok()

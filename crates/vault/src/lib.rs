@@ -22,7 +22,6 @@ pub use http::router;
 pub use keyring::Keyring;
 pub use maintenance::Maintained;
 pub use objects::{FileKind, Objects, S3, S3Credentials};
-pub use operations::{Rewrapped, SnapshotInfo, Verification};
-pub use restic::ResticAccess;
+pub use operations::{SnapshotInfo, Verification};
 pub use retention::{Dated, kept};
 pub use vault::{Clock, Options, Vault};

@@ -274,6 +274,7 @@ mod tests {
             objects: Objects::local(path.join("objects")).unwrap(),
             keyring: Keyring::read_or_create(&path.join("kek")).unwrap(),
             verifier: Verifier::new(&[]).unwrap(),
+            gateways: Verifier::new(&[]).unwrap(),
             password_folder: path.join("restic"),
             clock: Arc::new(now),
             snapshots: carrel_telemetry::Snapshots::default(),

@@ -1,6 +1,7 @@
 //! What operators do with snapshots: list, verify, restore, remove, erase, re-wrap keys.
 
 use carrel_core::{Generation, LearnerId, RepositoryId, SnapshotId, TurnId};
+use carrel_protocol::vault::Rewrapped;
 use carrel_store::heads::{GenerationRow, Head};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -39,17 +40,6 @@ pub struct Verification {
     pub bytes: u64,
     /// Objects that are absent or whose hash is wrong, as `Pack abcd…`.
     pub wrong: Vec<String>,
-}
-
-/// What became of the learners' data keys.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Rewrapped {
-    /// Wrapped anew.
-    pub rewrapped: u64,
-    /// Wrapped by the first key already, or not there yet.
-    pub left: u64,
-    /// Whose key does not open: the old key must stay in the file.
-    pub failed: Vec<LearnerId>,
 }
 
 impl Vault {

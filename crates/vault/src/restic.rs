@@ -9,22 +9,11 @@ use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use carrel_core::{LearnerId, RepositoryId};
+use carrel_protocol::vault::ResticAccess;
 use rustic_core::KeyOptions;
-use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::{Error, Vault, repository};
-
-/// What stock `restic` needs; both are for its environment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ResticAccess {
-    /// `RESTIC_REPOSITORY`.
-    pub repository: String,
-    /// What its flag `-o` must say besides, each apart.
-    pub options: Vec<String>,
-    /// `RESTIC_PASSWORD_FILE`, mode 0600.
-    pub password_file: PathBuf,
-}
 
 impl Vault {
     /// Lets stock `restic` open a learner's repository.
@@ -40,7 +29,7 @@ impl Vault {
         let access = ResticAccess {
             repository: place,
             options,
-            password_file: password_file.clone(),
+            password_file: password_file.display().to_string(),
         };
         if password_file.exists() {
             return Ok(access);

@@ -36,6 +36,8 @@ pub struct Options {
     pub keyring: Keyring,
     /// By which pods' tokens are verified.
     pub verifier: Verifier,
+    /// By which gateways' tokens are verified.
+    pub gateways: Verifier,
     /// The folder for passwords that stock restic is given.
     pub password_folder: PathBuf,
     /// The time.

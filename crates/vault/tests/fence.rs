@@ -225,7 +225,10 @@ async fn an_erased_learner_is_gone_with_its_key_and_every_object() {
     pod.save(workspace.path()).await;
     let access = desk.vault.restic_access(&ada).await.unwrap();
     let commit = pod.request(pod.head.snapshot_id.as_ref().unwrap());
-    assert!(Path::new(&access.repository).join("config").exists() && access.password_file.exists());
+    assert!(
+        Path::new(&access.repository).join("config").exists()
+            && Path::new(&access.password_file).exists()
+    );
 
     assert!(
         desk.store
@@ -237,7 +240,7 @@ async fn an_erased_learner_is_gone_with_its_key_and_every_object() {
     for _ in 0..2 {
         desk.vault.erase(&ada).await.unwrap();
     }
-    assert!(!Path::new(&access.repository).exists() && !access.password_file.exists());
+    assert!(!Path::new(&access.repository).exists() && !Path::new(&access.password_file).exists());
     assert_eq!(pod.put_head(&commit).await.unwrap_err().0, 403);
 
     // An upload that was under way ends late.

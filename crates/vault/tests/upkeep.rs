@@ -10,7 +10,8 @@ use std::time::Instant;
 
 use carrel_core::learner::{DesiredState, LearnerState, Status};
 use carrel_core::{Epoch, Generation};
-use carrel_vault::{Error, Keyring, Objects, ResticAccess};
+use carrel_protocol::vault::ResticAccess;
+use carrel_vault::{Error, Keyring, Objects};
 use object_store::local::LocalFileSystem;
 use support::faults::{Faulty, Switch};
 use support::{Desk, tree};
@@ -227,6 +228,7 @@ async fn rotation_wraps_every_key_anew_and_repositories_still_open() {
             objects: Objects::local(path.join("objects")).unwrap(),
             keyring: Keyring::read(&path.join("new")).unwrap(),
             verifier: carrel_protocol::token::Verifier::new(&[]).unwrap(),
+            gateways: carrel_protocol::token::Verifier::new(&[]).unwrap(),
             password_folder: path.join("restic"),
             clock: Arc::new(support::now),
             snapshots: carrel_telemetry::Snapshots::default(),

@@ -8,15 +8,9 @@ use crate::paths;
 use crate::run_file::RunFile;
 
 pub(super) fn run(command: ConfigCommand) -> anyhow::Result<()> {
-    let ConfigCommand::Show {
-        config: named,
-        data_dir,
-    } = command;
-    let data_dir = paths::data_dir(data_dir.as_deref())?;
-    let file = match named {
-        Some(file) => Some(file),
-        None => Some(data_dir.join("carrel.yaml")).filter(|file| file.exists()),
-    };
+    let ConfigCommand::Show(at) = command;
+    let data_dir = paths::data_dir(at.data_dir.as_deref())?;
+    let file = paths::config_file(at.config, &data_dir);
     let loaded = config::load(file.as_deref(), std::env::vars())?;
     output::line(serde_yaml::to_string(&loaded.config)?.trim_end())?;
     for (path, origin) in &loaded.origins {

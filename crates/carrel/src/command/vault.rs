@@ -1,6 +1,6 @@
 //! `carrel vault`: what operators do with the vault as a whole.
 
-use carrel_gateway::vault_admin::Rewrapped;
+use carrel_protocol::vault::Rewrapped;
 
 use crate::cli::VaultCommand;
 use crate::client::Client;

@@ -10,6 +10,7 @@ use super::documents::{self, ClassDocument, Document, LearnerDocument};
 use super::located::{Fault, Node, typed};
 use super::objects::ObjectsAt;
 use super::origin::{Origin, overlay_environment};
+use super::store::StoreAt;
 
 /// Why the configuration cannot be used. Each says where and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -185,11 +186,7 @@ fn check(config: &Config) -> Result<(), (String, &'static str)> {
             Err((field.to_owned(), must))
         }
     };
-    bound(
-        config.store.url.starts_with("sqlite:"),
-        "store.url",
-        "must begin with 'sqlite:'",
-    )?;
+    StoreAt::of(&config.store).map_err(|(key, must)| (format!("store.{key}"), must))?;
     ObjectsAt::of(&config.objects).map_err(|(key, must)| (format!("objects.{key}"), must))?;
     bound(
         carrel_gateway::TrustedProxies::parse(&config.gateway.trusted_proxies).is_some(),
@@ -327,6 +324,14 @@ mod tests {
                 "school.yaml:3: objects.caFile: is for 's3://' alone",
             ),
             (
+                "store:\n  url: postgres://carrel:secret@db/carrel\n".to_owned(),
+                "school.yaml:2: store.url: must hold no password: it stands in 'store.passwordFile'",
+            ),
+            (
+                "store:\n  passwordFile: pw\n".to_owned(),
+                "school.yaml:2: store.passwordFile: is for 'postgres://' alone",
+            ),
+            (
                 "objects:\n  url: s3://b\n  pathstyle: true\n".to_owned(),
                 "school.yaml:3: objects.pathstyle: 'pathstyle' is not known; did you mean 'pathStyle'?",
             ),
@@ -345,8 +350,8 @@ mod tests {
             ("CARREL_FLEET_ISOLATION", "jail", "unknown variant `jail`"),
             (
                 "CARREL_STORE_URL",
-                "postgres:x",
-                "must begin with 'sqlite:'",
+                "mysql:x",
+                "must be 'sqlite:FILE' or 'postgres://ROLE@HOST/DATABASE'",
             ),
         ] {
             let error = refused(file, &[(name, value)]);

@@ -1,6 +1,6 @@
 //! Which providers and routes the router has: those of the file, and those whose key a variable holds.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use carrel_llm::Dialect;
@@ -198,6 +198,14 @@ pub(super) fn secret(owner: &str, place: &str) -> anyhow::Result<SecretString> {
         Failure::new(Kind::Usage, message)
     })?;
     Ok(SecretString::from(text.trim().to_owned()))
+}
+
+/// A secret from `env:NAME` or from a file; a relative one lies in `dir`.
+pub(super) fn secret_in(dir: &Path, owner: &str, place: &str) -> anyhow::Result<SecretString> {
+    if place.starts_with("env:") {
+        return secret(owner, place);
+    }
+    secret(owner, &dir.join(place).to_string_lossy())
 }
 
 #[expect(

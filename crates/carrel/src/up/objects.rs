@@ -8,7 +8,7 @@ use carrel_vault::{Objects, S3, S3Credentials};
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 
-use super::models::secret;
+use super::models::secret_in;
 use crate::config::{self, ObjectsAt};
 use crate::exit::{Failure, Kind};
 
@@ -52,13 +52,7 @@ fn credentials(dir: &Path, place: &str) -> anyhow::Result<Option<S3Credentials>>
     if place.is_empty() {
         return Ok(None);
     }
-    let file = dir.join(place);
-    let place = if place.starts_with("env:") {
-        place.into()
-    } else {
-        file.to_string_lossy()
-    };
-    let text = secret("objects.credentialsFile", &place)?;
+    let text = secret_in(dir, "objects.credentialsFile", place)?;
     let keys = S3Credentials::parse(text.expose_secret()).ok_or_else(|| {
         let message = "objects.credentialsFile: it must have the section [default] with aws_access_key_id and \
             aws_secret_access_key";

@@ -1,28 +1,34 @@
 //! Starts every role in this process, in the order in which they need each other, and stops them in the other.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
+use carrel_core::LearnerId;
+use carrel_core::class::DEFAULT_CLASS;
 use carrel_fleet_local::LocalFleet;
 use carrel_gateway::Handle as Gateway;
-use carrel_protocol::fleet::Fleet as _;
-use carrel_protocol::token::Signer;
+use carrel_protocol::Endpoint;
+use carrel_protocol::token::{Signer, Verifier};
+use carrel_store::processes::{Lead, Task};
 use carrel_telemetry::{Snapshots, Wakes};
 
+use super::base::{Base, FleetParts, GatewayParts, now};
 use super::data::Data;
-use super::ground::{Ground, Measured};
-use super::models;
 use super::reload::{self, Watch};
-use super::serve;
+use super::vault_port::LocalVault;
+use super::{AFTER_DRAIN, documents, keys, models, serve};
 use crate::cli::Up;
 use crate::config::Loaded;
 use crate::exit::{Failure, Kind};
+use crate::paths;
 use crate::run_file::RunFile;
 
-/// What is left of the stop's time for learners that have to be ended, and for everything else after them.
-const AFTER_DRAIN: Duration = Duration::from_secs(6);
 /// What is left of it for everything but the learners.
 const AFTER_LEARNERS: Duration = Duration::from_secs(3);
+/// The learner whom the printed link signs in.
+const ME: &str = "me";
 
 /// Everything that runs.
 pub(super) struct Parts {
@@ -32,7 +38,9 @@ pub(super) struct Parts {
     pub(super) notices: Vec<String>,
     gateway: Gateway,
     fleet: LocalFleet,
-    ground: Ground,
+    base: Base,
+    run_dir: std::path::PathBuf,
+    _lead: Lead,
 }
 
 /// Opens what the roles stand on, then starts them in the order in which they need each other.
@@ -43,8 +51,14 @@ pub(super) async fn start(
     file: &Path,
     loaded: Loaded,
 ) -> anyhow::Result<Parts> {
-    let ground = Ground::open(data, &loaded).await?;
-    let config = &ground.config;
+    let run_dir = paths::run_dir(&data.dir).context("preparing the run folder")?;
+    let base = Base::open(&data.dir, &loaded).await?;
+    let config = &base.config;
+    let lead = lead_fleet(&base).await?;
+    let admin_token_file = data.dir.join(&config.keys.admin_token_file);
+    let admin_token = keys::admin_token(&admin_token_file)?;
+    let signer = keys::signer(&data.dir.join(&config.keys.signing_key_file))?;
+    documents::apply(&base.shared(), &loaded, now()).await?;
     let gateway_address = flags.listen.as_deref().unwrap_or(&config.gateway.listen);
     let router_address = flags
         .model_listen
@@ -53,10 +67,6 @@ pub(super) async fn start(
     let (gateway_listener, gateway_bound) = serve::bind(gateway_address, "--listen").await?;
     let (router_listener, router_bound) = serve::bind(router_address, "--model-listen").await?;
     let gateway_url = format!("http://{gateway_bound}");
-    let public_url = match config.gateway.public_url.trim_end_matches('/') {
-        "" => gateway_url.clone(),
-        url => url.to_owned(),
-    };
     let model_url = format!("http://{router_bound}");
     let mut registry = carrel_telemetry::registry(env!("CARGO_PKG_VERSION"));
     let (wakes, snapshots) = (
@@ -64,46 +74,55 @@ pub(super) async fn start(
         Snapshots::register(&mut registry),
     );
 
-    let vault = ground.start_vault(&snapshots).await?;
-    let models = models::options(config, &ground.admin_token)?;
-    let router = ground
-        .start_router(router_listener, models.options, &mut registry)
-        .await?;
-    let watch = Watch::new(file.to_path_buf(), loaded, ground.admin_token.clone());
-    ground
-        .tracker
-        .spawn(reload::run(watch, router, ground.cancel.clone()));
+    let pods = Verifier::new(std::slice::from_ref(signer.public_key()))?;
     let gateway_signer = Signer::from_pem(&Signer::generate_pem()?)?;
-    let isolation = flags.isolation.unwrap_or(config.fleet.isolation);
-    let metrics = carrel_fleet_local::Metrics::register(&mut registry, wakes.clone());
-    let fleet = ground
-        .start_fleet(&gateway_signer, &model_url, isolation, metrics)
+    // Nobody asks it for operators but the gateway beside it, by no token.
+    let nobody = Verifier::new(&[])?;
+    let vault = base.start_vault(pods.clone(), nobody, &snapshots).await?;
+    let vault_socket = run_dir.join("vault.sock");
+    base.serve_unix(&vault_socket, carrel_vault::router(vault.clone()))?;
+    let models = models::options(config, &admin_token)?;
+    let router = base
+        .start_router(router_listener, models.options, pods, &mut registry)
         .await?;
-    let measured = Measured {
-        gateway: carrel_gateway::Metrics::register(&mut registry, wakes, snapshots),
+    let watch = Watch::new(file.to_path_buf(), loaded, admin_token.clone());
+    base.tracker
+        .spawn(reload::run(watch, router, base.cancel.clone()));
+    let fleet = base.start_fleet(FleetParts {
+        signer,
+        callers: vec![gateway_signer.public_key().clone()],
+        executable: paths::shared_executable(&run_dir).context("sharing our executable")?,
+        run_dir: run_dir.clone(),
+        vault: Endpoint::Unix(vault_socket),
+        router: Endpoint::Url(model_url.clone()),
+        isolation: flags.isolation.unwrap_or(config.fleet.isolation),
+        metrics: carrel_fleet_local::Metrics::register(&mut registry, wakes.clone()),
+    });
+    let fleet = fleet.await?;
+    let parts = GatewayParts {
+        signer: gateway_signer,
+        fleet: Arc::new(fleet.clone()),
+        vault: Arc::new(LocalVault(vault)),
+        public_url: base.public_url(&gateway_url),
+        relay_url: gateway_url.clone(),
+        admin_token,
+        metrics: carrel_gateway::Metrics::register(&mut registry, wakes, snapshots),
         registry,
     };
-    let gateway = ground.start_gateway(
-        gateway_listener,
-        gateway_signer,
-        &fleet,
-        vault,
-        &public_url,
-        measured,
-    );
+    let gateway = base.start_gateway(gateway_listener, parts);
 
     let said = |problem: carrel_protocol::Problem| Failure::new(Kind::Failed, problem.to_string());
-    let me = ground.me().await?;
+    let me = me(&base).await?;
     let chat_link = gateway.chat_link(me).await.map_err(said)?.url;
     let console_link = gateway.console_link().await.map_err(said)?.url;
-    let isolation = fleet.isolation();
+    let isolation = fleet.report();
     Ok(Parts {
         run: RunFile {
             // Commands on this machine carry the admin token: it goes nowhere else.
             gateway_url,
             model_url,
             data_dir: data.dir.display().to_string(),
-            admin_token_file: ground.admin_token_file.display().to_string(),
+            admin_token_file: admin_token_file.display().to_string(),
             isolation: isolation.isolation,
             limits_missing: isolation.limits_missing,
             providers: models.names,
@@ -117,8 +136,28 @@ pub(super) async fn start(
             .collect(),
         gateway,
         fleet,
-        ground,
+        base,
+        run_dir,
+        _lead: lead,
     })
+}
+
+/// Takes the fleet's task: a store has one fleet.
+pub(super) async fn lead_fleet(base: &Base) -> anyhow::Result<Lead> {
+    let lead = base.shared().lead(Task::Fleet).await?;
+    lead.ok_or_else(|| {
+        let message = "another fleet works on this store: stop it, or wait until its machine is seen to be gone";
+        Failure::new(Kind::Conflict, message).into()
+    })
+}
+
+/// The learner of the printed link, made when it is not there.
+async fn me(base: &Base) -> anyhow::Result<LearnerId> {
+    let (id, store): (LearnerId, _) = (ME.parse()?, base.shared());
+    if store.learner(&id, now()).await?.is_none() {
+        documents::create(&store, &id, &DEFAULT_CLASS.parse()?, now()).await?;
+    }
+    Ok(id)
 }
 
 impl Parts {
@@ -132,24 +171,17 @@ impl Parts {
             }
         };
         tokio::join!(turns, self.fleet.drain(learners));
-        self.ground.cancel.cancel();
-        self.ground.tracker.close();
-        let closed = async {
-            self.ground.tracker.wait().await;
-            // Nobody is left who would write.
-            self.ground.store.close().await;
-        };
-        if tokio::time::timeout(AFTER_LEARNERS, closed).await.is_err() {
+        let closed = tokio::time::timeout(AFTER_LEARNERS, self.base.close());
+        if closed.await.is_err() {
             tracing::warn!("some tasks did not end in time");
         }
-        if let Err(error) = std::fs::remove_dir_all(&self.ground.run_dir) {
-            tracing::warn!(dir = %self.ground.run_dir.display(), %error, "the run folder stays");
+        if let Err(error) = std::fs::remove_dir_all(&self.run_dir) {
+            tracing::warn!(dir = %self.run_dir.display(), %error, "the run folder stays");
         }
     }
 
     /// Waits until a part ends that must not: its name.
     pub(super) async fn failed(&self) -> &'static str {
-        self.ground.ended.cancelled().await;
-        "the model router"
+        self.base.ended.part().await
     }
 }

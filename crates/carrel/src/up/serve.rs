@@ -40,7 +40,11 @@ pub(super) fn bind_unix(path: &Path) -> anyhow::Result<UnixListener> {
 }
 
 /// Serves until cancelled; then lets running requests end.
-pub(super) async fn unix(listener: UnixListener, app: Router, cancel: CancellationToken) {
+pub(super) async fn until<L>(listener: L, app: Router, cancel: CancellationToken)
+where
+    L: axum::serve::Listener,
+    L::Addr: std::fmt::Debug,
+{
     let served = axum::serve(listener, app)
         .with_graceful_shutdown(cancel.cancelled_owned())
         .await;

@@ -1,7 +1,8 @@
 //! The vault as the gateway's operators see it.
 
 use carrel_core::{Generation, LearnerId, SnapshotId};
-use carrel_gateway::vault_admin::{Error, ResticAccess, Rewrapped, VaultAdmin, Verified};
+use carrel_gateway::vault_admin::{Error, VaultAdmin};
+use carrel_protocol::vault::{ResticAccess, Rewrapped, Verified};
 use carrel_vault::Vault;
 
 /// The vault of this process.
@@ -42,23 +43,12 @@ impl VaultAdmin for LocalVault {
 
     async fn rewrap(&self) -> Result<Rewrapped, Error> {
         let done = self.0.rewrap_keys().await;
-        let done = done.map_err(|error| translated("wrapping keys anew", error))?;
-        Ok(Rewrapped {
-            rewrapped: done.rewrapped,
-            left: done.left,
-            failed: done.failed,
-        })
+        done.map_err(|error| translated("wrapping keys anew", error))
     }
 
     async fn restic(&self, learner: &LearnerId) -> Result<ResticAccess, Error> {
         let access = self.0.restic_access(learner).await;
-        let access =
-            access.map_err(|error| translated("opening a repository for restic", error))?;
-        Ok(ResticAccess {
-            repository: access.repository,
-            options: access.options,
-            password_file: access.password_file.display().to_string(),
-        })
+        access.map_err(|error| translated("opening a repository for restic", error))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use carrel_core::learner::Status;
+use carrel_core::learner::{Desired, Status};
 use tokio::sync::{Notify, watch};
 
 use crate::call::Sidecar;
@@ -16,6 +16,8 @@ pub(crate) struct Handle {
     pub(crate) make_room: AtomicBool,
     /// An operator wants it asleep, once.
     pub(crate) sleep_now: AtomicBool,
+    /// What was wanted of it when it was last looked at.
+    pub(crate) desired: watch::Sender<Option<Desired>>,
     /// What is seen of it now.
     pub(crate) status: watch::Sender<Status>,
     /// Its sidecar while it lives.
@@ -28,6 +30,7 @@ impl Handle {
             nudge: Notify::new(),
             make_room: AtomicBool::new(false),
             sleep_now: AtomicBool::new(false),
+            desired: watch::Sender::new(None),
             status: watch::Sender::new(Status::default()),
             sidecar: watch::Sender::new(None),
         }

@@ -76,10 +76,10 @@ async fn a_pull_that_does_not_end_holds_up_neither_erasing_nor_a_stop_nor_anothe
         ..PLENTY
     };
     let bed = Bed::new(WantedIsolation::Auto, one_at_a_time).await;
-    if bed.fleet.isolation().isolation != "oci" {
+    if bed.fleet.report().isolation != "oci" {
         let required = std::env::var_os("CARREL_REQUIRE")
             .is_some_and(|list| list.to_string_lossy().split(',').any(|word| word == "oci"));
-        assert!(!required, "no containers here: {:?}", bed.fleet.isolation());
+        assert!(!required, "no containers here: {:?}", bed.fleet.report());
         return Outcome::Skipped("no containers can be started here");
     }
     let mut spec = ClassSpec::default();

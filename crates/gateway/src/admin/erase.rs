@@ -12,6 +12,8 @@ use crate::gateway::{Gateway, Shared};
 use crate::refusal::{Refusal, Result};
 
 const TRY_AGAIN: Duration = Duration::from_secs(2);
+/// How often it is looked for learners whom another gateway was erasing when it died.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// 202: from now on it is gone for everybody; what is kept of it goes in the background.
 pub(super) async fn erase(
@@ -31,38 +33,47 @@ pub(super) async fn erase(
     Ok(StatusCode::ACCEPTED)
 }
 
-/// Goes on with what an earlier process began.
+/// Goes on with what a process began that is gone: an earlier one, or another that died.
 pub(crate) async fn resume(shared: Shared) {
-    let rows = loop {
-        match shared.options.store.stirring().await {
-            Ok(rows) => break rows,
-            Err(error) => tracing::warn!(%error, "learners that are being erased cannot be listed"),
-        }
+    loop {
+        let pause = match shared.options.store.stirring().await {
+            Ok(rows) => {
+                for row in rows.into_iter().filter(|row| row.desired.deleting) {
+                    begin(&shared, row.id);
+                }
+                if shared.options.alone {
+                    return;
+                }
+                LOOK_EVERY
+            }
+            Err(error) => {
+                tracing::warn!(%error, "learners that are being erased cannot be listed");
+                TRY_AGAIN
+            }
+        };
         tokio::select! {
             () = shared.cancel.cancelled() => return,
-            () = tokio::time::sleep(TRY_AGAIN) => {}
+            () = tokio::time::sleep(pause) => {}
         }
-    };
-    for row in rows.into_iter().filter(|row| row.desired.deleting) {
-        begin(&shared, row.id);
     }
 }
 
+/// Erases it step by step, unless that is being done here.
 fn begin(shared: &Shared, learner: LearnerId) {
+    if !shared.erasing().insert(learner.clone()) {
+        return;
+    }
     let shared = Arc::clone(shared);
     shared.tracker.clone().spawn(async move {
-        loop {
-            match steps(&shared, &learner).await {
-                Ok(()) => return tracing::info!(learner.id = %learner, "erased"),
-                Err(error) => {
-                    tracing::warn!(learner.id = %learner, error = &*error, "erasing is tried again");
-                }
+        let done = async {
+            while let Err(error) = steps(&shared, &learner).await {
+                tracing::warn!(learner.id = %learner, error = &*error, "erasing is tried again");
+                tokio::time::sleep(TRY_AGAIN).await;
             }
-            tokio::select! {
-                () = shared.cancel.cancelled() => return,
-                () = tokio::time::sleep(TRY_AGAIN) => {}
-            }
-        }
+            tracing::info!(learner.id = %learner, "erased");
+        };
+        shared.cancel.run_until_cancelled(done).await;
+        shared.erasing().remove(&learner);
     });
 }
 

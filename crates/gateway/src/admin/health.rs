@@ -12,7 +12,8 @@ use http::StatusCode;
 use crate::gateway::Shared;
 
 /// The health paths; backlog and census are read when somebody looks, never by a timer.
-pub(crate) fn measured(shared: &Shared, health: Router) -> Router {
+pub(crate) fn router(shared: &Shared) -> Router {
+    let health = shared.options.health.clone().router();
     health.layer(from_fn_with_state(Arc::clone(shared), measure))
 }
 

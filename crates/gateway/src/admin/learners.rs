@@ -10,6 +10,7 @@ use carrel_core::learner::LearnerState;
 use carrel_core::lifecycle;
 use carrel_core::{ClassName, LearnerId};
 use carrel_protocol::Code;
+use carrel_protocol::fleet::IsolationReport;
 use carrel_protocol::gateway::{
     AliasBody, CreateLearner, LastFailure, Learner, LearnerList, PatchLearner, SnapshotSummary,
 };
@@ -138,7 +139,8 @@ pub(super) async fn list(
         .then(|| rows.last().map(|row| row.id.clone()))
         .flatten();
     let open = rows.into_iter().filter(|row| !row.desired.deleting);
-    let learners = open.map(|row| view(&shared, row)).collect();
+    let isolation = isolation(&shared).await;
+    let learners = open.map(|row| view(&shared, &isolation, row)).collect();
     Ok(Json(LearnerList { learners, next }))
 }
 
@@ -194,12 +196,24 @@ pub(super) async fn find(gateway: &Gateway, learner: &LearnerId) -> Result<Learn
     });
     Ok(Learner {
         last_failure,
-        ..view(gateway, row)
+        ..view(gateway, &isolation(gateway).await, row)
     })
 }
 
-fn view(gateway: &Gateway, row: learners::Learner) -> Learner {
-    let isolation = gateway.options.fleet.isolation();
+/// What the fleet says of itself; that it is away is no reason to show no learners.
+async fn isolation(gateway: &Gateway) -> IsolationReport {
+    let report = gateway.options.fleet.isolation().await;
+    report.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the fleet does not say how learners are kept apart");
+        IsolationReport {
+            isolation: "unknown".to_owned(),
+            limits_missing: Vec::new(),
+            warning: String::new(),
+        }
+    })
+}
+
+fn view(gateway: &Gateway, isolation: &IsolationReport, row: learners::Learner) -> Learner {
     let aliases = row.aliases.into_iter().map(|alias| AliasBody {
         channel: alias.channel,
         external_id: alias.external_id,
@@ -230,8 +244,8 @@ fn view(gateway: &Gateway, row: learners::Learner) -> Learner {
                 damaged: false,
             }),
         cost_today_nano_usd: row.cost_today,
-        isolation: isolation.isolation,
-        limits_missing: isolation.limits_missing,
+        isolation: isolation.isolation.clone(),
+        limits_missing: isolation.limits_missing.clone(),
         pod: status.pod.map(|pod| pod.name),
         last_failure: None,
     }

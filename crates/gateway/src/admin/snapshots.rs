@@ -6,6 +6,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use carrel_core::{LearnerId, SnapshotId};
 use carrel_protocol::gateway::{Restore, SnapshotList, SnapshotSummary};
+use carrel_protocol::vault::Rewrapped;
 use carrel_store::heads::GenerationRow;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,6 @@ use crate::auth::{Managed, Operator};
 use crate::body::{ORDINARY_BYTES, json};
 use crate::gateway::{Gateway, Shared};
 use crate::refusal::{Refusal, Result};
-use crate::vault_admin::Rewrapped;
 
 /// The answer of `POST …/snapshots/{snapshot_id}/verify`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

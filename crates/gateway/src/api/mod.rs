@@ -28,14 +28,13 @@ pub(crate) use wake::nudge;
 
 /// The whole router.
 pub(crate) fn router(shared: &Shared) -> Router {
-    let health = shared.options.health.clone().router();
     Router::new()
         .merge(learner_paths())
         .merge(admin::paths())
         .merge(pages())
         .fallback(async || Refusal::not_found("there is no such path; see /openapi.json"))
         .with_state(Arc::clone(shared))
-        .merge(admin::health::measured(shared, health))
+        .merge(admin::health::router(shared))
         .layer(CatchPanicLayer::new())
         .layer(from_fn_with_state(Arc::clone(shared), envelope::wrap))
 }
@@ -47,6 +46,7 @@ fn learner_paths() -> Router<Shared> {
             post(messages::post).get(turns::history),
         )
         .route("/v1/learners/{id}/events", get(events::events))
+        .route("/internal/v1/learners/{id}/stream", get(events::relayed))
         .route("/v1/learners/{id}/turns/{turn_id}", get(turns::turn))
         .route(
             "/v1/learners/{id}/turns/{turn_id}/files/{n}",

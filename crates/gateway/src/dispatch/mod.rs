@@ -21,7 +21,7 @@ use crate::gateway::Shared;
 use roster::Entry;
 
 /// How often the store is asked without a hint: finds turns whose owner died.
-const POLL_EVERY: Duration = Duration::from_secs(5);
+const POLL_EVERY: Duration = Duration::from_secs(2);
 /// Hints that come within this are answered by one look.
 const HINTS_GATHER: Duration = Duration::from_millis(20);
 /// The most learners found by one look.

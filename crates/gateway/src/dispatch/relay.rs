@@ -106,7 +106,7 @@ impl Run<'_> {
     async fn follow(
         &self,
         incarnation: &Incarnation,
-        mut frames: Frames,
+        mut frames: Frames<Frame>,
         told: &mut Told,
     ) -> Result<After, Error> {
         let mut delivery = Delivery::default();

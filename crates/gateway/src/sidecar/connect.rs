@@ -17,7 +17,7 @@ use super::Error;
 pub(crate) struct Connection(SendRequest<Body>);
 
 impl Connection {
-    pub(super) async fn open(endpoint: &Endpoint, tracker: &TaskTracker) -> Result<Self, Error> {
+    pub(crate) async fn open(endpoint: &Endpoint, tracker: &TaskTracker) -> Result<Self, Error> {
         let lost = |error: std::io::Error| Error::Lost(error.to_string());
         match endpoint {
             Endpoint::Unix(path) => {

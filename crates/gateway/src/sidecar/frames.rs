@@ -1,30 +1,34 @@
-//! A turn's answer: one frame a line (NDJSON).
+//! An answer of one frame a line (NDJSON).
+
+use std::marker::PhantomData;
 
 use bytes::BytesMut;
-use carrel_protocol::sidecar::Frame;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use serde::de::DeserializeOwned;
 
 use super::Error;
 
 /// The longest line: a committed frame holds the whole reply.
 const LINE_BYTES: usize = 32 << 20;
 
-/// A turn's frames as they arrive.
+/// Frames as they arrive.
 #[derive(Debug)]
-pub(crate) struct Frames {
+pub(crate) struct Frames<T> {
     body: Incoming,
     buffer: BytesMut,
     /// What of the buffer was searched for a line's end.
     searched: usize,
+    kind: PhantomData<fn() -> T>,
 }
 
-impl Frames {
-    pub(super) fn new(body: Incoming) -> Self {
+impl<T: DeserializeOwned> Frames<T> {
+    pub(crate) fn new(body: Incoming) -> Self {
         Self {
             body,
             buffer: BytesMut::new(),
             searched: 0,
+            kind: PhantomData,
         }
     }
 
@@ -32,7 +36,7 @@ impl Frames {
     ///
     /// # Errors
     /// [`Error::Lost`] when the connection ended, also without any frame left.
-    pub(crate) async fn next(&mut self) -> Result<Frame, Error> {
+    pub(crate) async fn next(&mut self) -> Result<T, Error> {
         loop {
             if let Some(line) = self.line() {
                 if line.iter().all(u8::is_ascii_whitespace) {

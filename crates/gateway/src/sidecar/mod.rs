@@ -9,7 +9,7 @@ pub(crate) use frames::Frames;
 use axum::body::Body;
 use bytes::Bytes;
 use carrel_core::{Epoch, LearnerId, TurnId};
-use carrel_protocol::sidecar::{Hello, TurnOrder};
+use carrel_protocol::sidecar::{Frame, Hello, TurnOrder};
 use carrel_protocol::token::{Caller, Signer};
 use carrel_protocol::{Code, Endpoint, Problem};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -56,7 +56,7 @@ impl Sidecar {
     }
 
     /// Runs a turn, or attaches to it when it runs there.
-    pub(crate) async fn turn(&self, order: &TurnOrder) -> Result<Frames, Error> {
+    pub(crate) async fn turn(&self, order: &TurnOrder) -> Result<Frames<Frame>, Error> {
         let body = serde_json::to_vec(order).map_err(|error| Error::Nonsense(error.to_string()))?;
         let response = self.call(Method::POST, "/v1/turns", body.into()).await?;
         Ok(Frames::new(response.into_body()))
@@ -66,6 +66,12 @@ impl Sidecar {
     pub(crate) async fn stop(&self, turn: TurnId) -> Result<(), Error> {
         let path = format!("/v1/turns/{turn}/stop");
         self.call(Method::POST, &path, Body::empty()).await?;
+        Ok(())
+    }
+
+    /// Asks it to sleep after its running turn.
+    pub(crate) async fn sleep(&self) -> Result<(), Error> {
+        self.call(Method::POST, "/v1/sleep", Body::empty()).await?;
         Ok(())
     }
 

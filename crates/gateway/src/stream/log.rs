@@ -21,8 +21,8 @@ const STEPS_OF_A_LEASE: u32 = 32;
 pub(super) enum Read {
     /// All that came after its place.
     Events(Vec<(Place, StreamEvent)>),
-    /// Its place is no longer kept; durable events up to this version are in the store.
-    Behind(EventVersion),
+    /// What came after its place is no longer kept whole; durable events are in the store.
+    Behind,
 }
 
 #[derive(Debug)]
@@ -152,7 +152,7 @@ impl Log {
 
     pub(super) fn after(&self, place: Place) -> Read {
         if place < self.floor {
-            return Read::Behind(self.last.version);
+            return Read::Behind;
         }
         let from = self.entries.partition_point(|(at, _)| *at <= place);
         Read::Events(self.entries.range(from..).cloned().collect())
@@ -316,7 +316,7 @@ mod tests {
             log.live(delta(&piece));
         }
         let early = Place::durable(EventVersion(2));
-        assert_eq!(log.after(early), Read::Behind(EventVersion(2)));
+        assert_eq!(log.after(early), Read::Behind);
         let before = log.last();
         let events = log.text_so_far(false);
         assert_eq!(events.len(), 2);

@@ -2,16 +2,19 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
-use carrel_core::{EventVersion, TurnId};
+use carrel_core::{EventVersion, OwnerId, TurnId};
 use carrel_protocol::gateway::{StreamEvent, TurnStep};
 use carrel_store::{Result, SharedStore};
 use tokio::sync::watch;
 
 use super::expand::{Said, expand};
 use super::log::Read;
+use super::relay::{Runs, Upstream, runs};
 use super::turn_log::PAGE;
 use super::{Hub, Place};
+use crate::gateway::Shared;
 
 /// Where a client's stream begins.
 #[derive(Debug, Clone, Copy)]
@@ -22,21 +25,36 @@ pub(crate) enum From {
     Turn(TurnId, EventVersion),
 }
 
+/// How often it is asked who runs a turn that nobody is known to run.
+const ASK_EVERY: Duration = Duration::from_millis(500);
+/// How often it is asked whether one who says nothing runs the turn still.
+const OWNER_EVERY: Duration = Duration::from_secs(2);
+
 /// One client's way through a learner's stream.
 pub(crate) struct Subscriber {
     hub: Arc<Hub>,
     store: SharedStore,
+    /// Where other gateways' turns are asked for; `None`: for another gateway, which asked here.
+    gateway: Option<Shared>,
+    upstream: Option<Upstream>,
     grown: watch::Receiver<()>,
     place: Place,
+    /// What the hub keeps does not begin at the client's place: durable events are read, then the text so far.
+    is_behind: bool,
+    /// Text of the running attempt came from another gateway: what the hub says of it is not what the client was told.
+    was_relayed: bool,
     /// The client is known to have no text of the running attempt.
     fresh: bool,
+    /// A turn that passed by and has not ended.
+    open: Option<TurnId>,
     only: Option<TurnId>,
     over: bool,
     ready: VecDeque<(Place, StreamEvent)>,
 }
 
 impl Subscriber {
-    pub(crate) fn new(hub: Arc<Hub>, store: SharedStore, from: From) -> Self {
+    /// A client's, from its place.
+    pub(crate) fn new(gateway: Shared, hub: Arc<Hub>, from: From) -> Self {
         let (place, only) = match from {
             From::After(place) => (place, None),
             From::Turn(turn, queued) => (Place::before(queued), Some(turn)),
@@ -47,13 +65,29 @@ impl Subscriber {
         } else {
             place
         };
+        let fresh = only.is_some() || place == Place::default();
+        let store = Arc::clone(&gateway.options.store);
+        Self {
+            gateway: Some(gateway),
+            only,
+            ..Self::at(hub, store, place, fresh)
+        }
+    }
+
+    /// Another gateway's, for one of its clients.
+    pub(crate) fn at(hub: Arc<Hub>, store: SharedStore, place: Place, fresh: bool) -> Self {
         Self {
             grown: hub.grown(),
-            fresh: only.is_some() || place == Place::default(),
             hub,
             store,
+            gateway: None,
+            upstream: None,
             place,
-            only,
+            is_behind: false,
+            was_relayed: false,
+            fresh,
+            open: None,
+            only: None,
             over: false,
             ready: VecDeque::new(),
         }
@@ -69,27 +103,120 @@ impl Subscriber {
                 return None;
             }
             self.grown.mark_unchanged();
-            match self.hub.after(self.place) {
-                Read::Events(events) if events.is_empty() => {
-                    let closed = self.hub.closed().clone();
-                    tokio::select! {
-                        () = closed.cancelled() => return None,
-                        grown = self.grown.changed() => grown.ok()?,
-                    }
+            if self.upstream.is_some() {
+                self.read_upstream().await;
+                continue;
+            }
+            let version = self.hub.version();
+            if self.is_behind && self.place.version < version {
+                if let Err(error) = self.read_store(version).await {
+                    tracing::warn!(learner.id = %self.hub.learner(), %error, "a stream ends early");
+                    return None;
                 }
+                continue;
+            }
+            if self.is_behind {
+                self.read_text(version);
+                continue;
+            }
+            match self.hub.after(self.place) {
+                Read::Behind => self.is_behind = true,
+                Read::Events(events) if events.is_empty() => self.wait().await?,
+                Read::Events(_) if self.was_relayed => self.is_behind = true,
                 Read::Events(events) => {
                     for (place, event) in events {
                         self.give(place, event);
                     }
                 }
-                Read::Behind(version) => {
-                    if let Err(error) = self.read_store(version).await {
-                        tracing::warn!(learner.id = %self.hub.learner(), %error, "a stream ends early");
-                        return None;
+            }
+        }
+    }
+
+    /// Waits for more, here or at whoever runs the learner's turn. `None`: the stream is over.
+    async fn wait(&mut self) -> Option<()> {
+        let asks = self.follow_owner().await;
+        if self.upstream.is_some() {
+            return Some(());
+        }
+        let closed = self.hub.closed().clone();
+        tokio::select! {
+            () = closed.cancelled() => None,
+            grown = self.grown.changed() => grown.ok(),
+            () = tokio::time::sleep(ASK_EVERY), if asks => Some(()),
+        }
+    }
+
+    /// Turns to the gateway that runs the learner's turn, if it is another; whether that is to be asked again.
+    async fn follow_owner(&mut self) -> bool {
+        let Some(gateway) = self.gateway.as_ref() else {
+            return false;
+        };
+        let learner = self.hub.learner();
+        if gateway.options.alone || gateway.roster.is_running(learner) {
+            return false;
+        }
+        match runs(gateway, learner).await {
+            Runs::Here => false,
+            Runs::Unknown => self.open.is_some(),
+            Runs::At(owner, endpoint) => {
+                let (place, fresh) = (self.place, self.fresh);
+                self.upstream =
+                    Upstream::open(gateway, learner, owner, &endpoint, place, fresh).await;
+                true
+            }
+        }
+    }
+
+    /// What the owner says, until it says nothing more or another is the owner.
+    async fn read_upstream(&mut self) {
+        let Some(mut upstream) = self.upstream.take() else {
+            return;
+        };
+        let closed = self.hub.closed().clone();
+        loop {
+            tokio::select! {
+                () = closed.cancelled() => return,
+                next = upstream.next() => {
+                    let Some((place, event)) = next else {
+                        break;
+                    };
+                    let has_ended = matches!(event, StreamEvent::Done { .. } | StreamEvent::Error { .. });
+                    self.was_relayed |= matches!(event, StreamEvent::Delta { .. });
+                    self.give(place, event);
+                    if has_ended {
+                        return;
+                    }
+                    if !self.ready.is_empty() {
+                        self.upstream = Some(upstream);
+                        return;
+                    }
+                }
+                () = tokio::time::sleep(OWNER_EVERY) => {
+                    if !self.is_owner(upstream.owner).await {
+                        break;
                     }
                 }
             }
         }
+        self.is_behind = true;
+    }
+
+    async fn is_owner(&self, owner: OwnerId) -> bool {
+        let Some(gateway) = self.gateway.as_ref() else {
+            return false;
+        };
+        let found = gateway
+            .options
+            .store
+            .owner(self.hub.learner(), gateway.now());
+        // A store that is away says nothing about the owner.
+        found.await.is_ok_and(|found| found == Some(owner))
+    }
+
+    /// An attempt begins of which the client has no text.
+    fn begins_anew(&mut self) {
+        self.fresh = true;
+        self.was_relayed = false;
     }
 
     fn give(&mut self, place: Place, event: StreamEvent) {
@@ -102,47 +229,55 @@ impl Subscriber {
             return;
         }
         match &event {
-            StreamEvent::Restart { .. } => self.fresh = true,
+            StreamEvent::Restart { .. } => self.begins_anew(),
             StreamEvent::Delta { .. } => self.fresh = false,
             StreamEvent::Done { .. } | StreamEvent::Error { .. } => {
                 self.over = self.only.is_some();
+                self.open = self.open.filter(|open| *open != turn);
+                self.was_relayed = false;
             }
             StreamEvent::State {
                 state: TurnStep::Running,
                 ..
-            } if place.step == 0 => self.fresh = true,
+            } if place.step == 0 => self.begins_anew(),
+            StreamEvent::State {
+                state: TurnStep::Queued,
+                ..
+            } => self.open = Some(turn),
             StreamEvent::State { .. } | StreamEvent::Tool { .. } => {}
         }
         self.ready.push_back((place, event));
     }
 
     async fn read_store(&mut self, until: EventVersion) -> Result<()> {
-        if self.place.version < until {
-            let learner = self.hub.learner();
-            let page = self.store.events(learner, self.place.version, PAGE).await?;
-            for event in page.iter().take_while(|event| event.version <= until) {
-                let said = if self.fresh {
-                    Said::Text("")
-                } else {
-                    Said::Unknown
-                };
-                for (place, event) in expand(event, said) {
-                    self.give(place, event);
-                }
-                self.place = self.place.max(Place::durable(event.version));
+        let learner = self.hub.learner();
+        let page = self.store.events(learner, self.place.version, PAGE).await?;
+        for event in page.iter().take_while(|event| event.version <= until) {
+            let said = if self.fresh {
+                Said::Text("")
+            } else {
+                Said::Unknown
+            };
+            for (place, event) in expand(event, said) {
+                self.give(place, event);
             }
-            if page.is_empty() {
-                // The log is ahead of what can be read: the learner was erased meanwhile.
-                self.over = true;
-            }
-            return Ok(());
+            self.place = self.place.max(Place::durable(event.version));
         }
-        if let Some((events, place)) = self.hub.text_so_far(until, self.fresh) {
+        if page.is_empty() {
+            // The log is ahead of what can be read: the learner was erased meanwhile.
+            self.over = true;
+        }
+        Ok(())
+    }
+
+    /// The running attempt's text so far, when all durable events were read.
+    fn read_text(&mut self, version: EventVersion) {
+        if let Some((events, place)) = self.hub.text_so_far(version, self.fresh) {
+            self.is_behind = false;
             for (place, event) in events {
                 self.give(place, event);
             }
             self.place = self.place.max(place);
         }
-        Ok(())
     }
 }

@@ -349,7 +349,7 @@ async fn the_document_describes_what_is_answered() {
     let ada = world.learner("ada").await;
     let operator = world.operator();
     let document = world.nobody().get("/openapi.json").await.json();
-    let act = crate::pod::Act::UseTool("noted");
+    let act = crate::pod::Act::UseTool("", "noted");
     world.fleet.script("ada", [act]);
     let accepted = crate::world::post(&ada, "ada", "k", "hello")
         .await

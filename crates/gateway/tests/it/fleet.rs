@@ -256,11 +256,11 @@ impl Fleet for Scripted {
         Ok(())
     }
 
-    fn isolation(&self) -> IsolationReport {
-        IsolationReport {
+    async fn isolation(&self) -> Result<IsolationReport, Error> {
+        Ok(IsolationReport {
             isolation: "process".to_owned(),
             limits_missing: vec!["memory".to_owned()],
             warning: "nothing isolates".to_owned(),
-        }
+        })
     }
 }

@@ -34,8 +34,8 @@ pub(crate) enum Act {
     Say(Vec<&'static str>),
     /// Says a piece, then waits until it is let go on or stopped, then says the other.
     Hold(&'static str, &'static str),
-    /// Uses a tool, waits until it is let go on, then says this.
-    UseTool(&'static str),
+    /// Says a piece, uses a tool, waits until it is let go on, then says the other.
+    UseTool(&'static str, &'static str),
     /// Says this, then fails.
     Fail(&'static str),
     /// Says this, waits until it is let go on, then fails.
@@ -198,7 +198,10 @@ impl Pod {
                 }
                 self.commit(&attempt, &order, stopped).await;
             }
-            Some(Act::UseTool(text)) => {
+            Some(Act::UseTool(first, then)) => {
+                if !first.is_empty() {
+                    attempt.say(first);
+                }
                 for status in [ToolStatus::Started, ToolStatus::Done] {
                     attempt.push(Frame::Tool {
                         id: "t1".to_owned(),
@@ -209,7 +212,7 @@ impl Pod {
                 }
                 let mut go_on = self.go_on.subscribe();
                 let _ = go_on.wait_for(|go| *go).await;
-                attempt.say(text);
+                attempt.say(then);
                 self.commit(&attempt, &order, false).await;
             }
             Some(Act::Fail(text)) => {

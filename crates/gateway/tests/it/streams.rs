@@ -127,7 +127,7 @@ async fn an_id_that_is_none_is_refused_and_one_of_another_life_begins_at_the_beg
 async fn tool_uses_are_durable_events_between_the_text() {
     let world = World::new().await;
     let ada = world.learner("ada").await;
-    world.fleet.script("ada", [Act::UseTool("noted")]);
+    world.fleet.script("ada", [Act::UseTool("", "noted")]);
     let mut events = streamed(&ada, "ada", "k", "note this").await;
     let mut live = events.until(|event| event.data["status"] == "done").await;
     world.fleet.pod("ada").go_on.send_replace(true);
@@ -148,11 +148,26 @@ async fn tool_uses_are_durable_events_between_the_text() {
 }
 
 #[tokio::test]
+async fn a_client_that_comes_after_a_tool_use_gets_the_text_before_it_too() {
+    let world = World::new().await;
+    let ada = world.learner("ada").await;
+    world.fleet.script("ada", [Act::UseTool("one ", "two")]);
+    let mut early = streamed(&ada, "ada", "k", "note this").await;
+    early.until(|event| event.data["status"] == "done").await;
+    let mut late = ada.events(EVENTS, None).await;
+    let mut seen = late.until(|event| event.data["status"] == "done").await;
+    world.fleet.pod("ada").go_on.send_replace(true);
+    seen.extend(late.outcome().await);
+    assert_eq!(text_of(&seen), "one two");
+    assert_rising(&seen);
+}
+
+#[tokio::test]
 async fn turns_and_history_tell_the_tools_that_each_turn_used() {
     let world = World::new().await;
     let ada = world.learner("ada").await;
     streamed(&ada, "ada", "k1", "hello").await.outcome().await;
-    world.fleet.script("ada", [Act::UseTool("noted")]);
+    world.fleet.script("ada", [Act::UseTool("", "noted")]);
     let mut events = streamed(&ada, "ada", "k2", "note this").await;
     events.until(|event| event.data["status"] == "done").await;
     world.fleet.pod("ada").go_on.send_replace(true);

@@ -3,7 +3,8 @@
 use std::sync::Mutex;
 
 use carrel_core::{Generation, LearnerId, SnapshotId};
-use carrel_gateway::vault_admin::{Error, ResticAccess, Rewrapped, VaultAdmin, Verified};
+use carrel_gateway::vault_admin::{Error, VaultAdmin};
+use carrel_protocol::vault::{ResticAccess, Rewrapped, Verified};
 use carrel_store::SharedStore;
 
 use crate::world::now;

@@ -190,6 +190,7 @@ async fn begin(
         clock: Clock::new(now),
         metrics,
         health: Health::new(Readiness::default(), Arc::new(registry)),
+        relay_url: String::new(),
         alone: true,
     };
     let handle = start(options, tracker.clone(), cancel.clone());

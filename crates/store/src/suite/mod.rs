@@ -15,6 +15,7 @@ pub mod inbox;
 pub mod learners;
 pub mod ledger;
 pub mod outcomes;
+pub mod processes;
 
 /// Expands to one test a behaviour. `$open` is an async function that gives
 /// `Option<(SharedStore, guard)>`.
@@ -34,6 +35,7 @@ macro_rules! store_suite {
                 the_backlog_counts_open_turns_and_names_the_oldest;
             claims: a_claim_brings_all_that_is_needed_to_run_the_turn
                 turns_of_a_learner_run_one_at_a_time_in_order
+                the_owner_of_a_turn_is_told_while_its_lease_lives
                 a_live_lease_keeps_others_away_until_it_ends
                 owners_racing_for_a_turn_have_one_winner
                 every_claim_has_a_higher_lease_generation
@@ -123,6 +125,8 @@ macro_rules! store_suite {
                 a_reader_beside_many_writers_sees_every_event_once
                 a_hint_follows_an_append
                 a_class_that_is_written_is_a_hint_for_those_of_it_who_failed;
+            processes: a_process_is_there_until_it_goes_or_is_silent
+                a_task_is_one_holders_at_a_time;
         }
     };
     ($open:path; $($module:ident: $($name:ident)+;)+) => {
@@ -156,6 +160,7 @@ mod tests {
             include_str!("learners.rs"),
             include_str!("ledger.rs"),
             include_str!("outcomes.rs"),
+            include_str!("processes.rs"),
         ];
         let words: Vec<&str> = listed
             .split(|c: char| !c.is_alphanumeric() && c != '_')

@@ -62,7 +62,7 @@ pub(super) async fn damage(
     }))
 }
 
-fn malformed(rejection: &JsonRejection) -> Problem {
+pub(super) fn malformed(rejection: &JsonRejection) -> Problem {
     let code = match rejection.status().as_u16() {
         413 => Code::BodyTooLarge,
         _ => Code::InvalidBody,

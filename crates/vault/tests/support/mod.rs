@@ -113,6 +113,7 @@ impl Desk {
             objects,
             keyring: Keyring::read_or_create(&path.join("kek")).expect("a key"),
             verifier: Verifier::new(&[signer.public_key().clone()]).expect("a key"),
+            gateways: Verifier::new(&[]).expect("no key"),
             password_folder: path.join("restic"),
             clock: Arc::new(now),
             snapshots: carrel_telemetry::Snapshots::default(),

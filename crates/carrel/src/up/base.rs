@@ -1,0 +1,263 @@
+//! What a server process stands on, and each role's start on it.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use carrel_fleet_local::{Budget, LocalFleet, WantedIsolation};
+use carrel_gateway::{Handle as Gateway, TrustedProxies, VaultAdmin};
+use carrel_protocol::Endpoint;
+use carrel_protocol::fleet::Fleet;
+use carrel_protocol::token::{PublicKey, Signer, Verifier};
+use carrel_store::SharedStore;
+use carrel_telemetry::{Health, Readiness, Registry, Snapshots};
+use carrel_vault::{Keyring, Vault};
+use jiff::Timestamp;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::objects;
+use super::serve;
+use super::store::Opened;
+use crate::config::{Config, Isolation, Loaded};
+
+/// How many incarnations may be starting at once.
+const STARTING: u32 = 8;
+
+/// What the roles of a process stand on.
+pub(super) struct Base {
+    pub(super) config: Config,
+    /// Where relative files lie.
+    pub(super) dir: PathBuf,
+    pub(super) store: Opened,
+    pub(super) tracker: TaskTracker,
+    /// Ends everything.
+    pub(super) cancel: CancellationToken,
+    pub(super) ended: Ended,
+}
+
+/// That a part ended by itself, and which.
+#[derive(Clone, Default)]
+pub(super) struct Ended {
+    is_over: CancellationToken,
+    part: Arc<OnceLock<&'static str>>,
+}
+
+impl Ended {
+    pub(super) fn says(&self, part: &'static str) {
+        // Only the first is the reason.
+        self.part.get_or_init(|| part);
+        self.is_over.cancel();
+    }
+
+    /// Waits for a part that ends although it must not: its name.
+    pub(super) async fn part(&self) -> &'static str {
+        self.is_over.cancelled().await;
+        self.part.get().copied().unwrap_or_default()
+    }
+}
+
+/// What a fleet is told besides.
+pub(super) struct FleetParts {
+    pub(super) signer: Signer,
+    /// Who else may call sidecars.
+    pub(super) callers: Vec<PublicKey>,
+    pub(super) executable: PathBuf,
+    pub(super) run_dir: PathBuf,
+    pub(super) vault: Endpoint,
+    pub(super) router: Endpoint,
+    pub(super) isolation: Isolation,
+    pub(super) metrics: carrel_fleet_local::Metrics,
+}
+
+/// What a gateway is told besides.
+pub(super) struct GatewayParts {
+    pub(super) signer: Signer,
+    pub(super) fleet: Arc<dyn Fleet>,
+    pub(super) vault: Arc<dyn VaultAdmin>,
+    pub(super) public_url: String,
+    /// Where other gateways reach it.
+    pub(super) relay_url: String,
+    pub(super) admin_token: String,
+    pub(super) metrics: carrel_gateway::Metrics,
+    /// Everything that its `/metrics` shows.
+    pub(super) registry: Registry,
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place where the roles' clock is read"
+)]
+pub(super) fn now() -> Timestamp {
+    Timestamp::now()
+}
+
+impl Base {
+    pub(super) async fn open(dir: &Path, loaded: &Loaded) -> anyhow::Result<Self> {
+        let config = loaded.config.clone();
+        Ok(Self {
+            store: Opened::open(dir, &config.store).await?,
+            dir: dir.to_path_buf(),
+            config,
+            tracker: TaskTracker::new(),
+            cancel: CancellationToken::new(),
+            ended: Ended::default(),
+        })
+    }
+
+    pub(super) fn shared(&self) -> SharedStore {
+        self.store.shared()
+    }
+
+    /// A vault that looks after sleeping learners; who serves it is the caller's.
+    pub(super) async fn start_vault(
+        &self,
+        pods: Verifier,
+        gateways: Verifier,
+        snapshots: &Snapshots,
+    ) -> anyhow::Result<Vault> {
+        let objects =
+            objects::open(&self.dir, &self.config.objects, &*self.shared(), now()).await?;
+        let vault = Vault::new(carrel_vault::Options {
+            store: self.shared(),
+            objects,
+            keyring: Keyring::read_or_create(&self.dir.join(&self.config.keys.kek_file))?,
+            verifier: pods,
+            gateways,
+            password_folder: self.dir.join("restic"),
+            clock: Arc::new(now),
+            snapshots: snapshots.clone(),
+        });
+        let (keeper, cancel) = (vault.clone(), self.cancel.clone());
+        self.tracker.spawn(async move { keeper.run(cancel).await });
+        Ok(vault)
+    }
+
+    pub(super) async fn start_router(
+        &self,
+        listener: TcpListener,
+        options: carrel_router::Options,
+        pods: Verifier,
+        registry: &mut Registry,
+    ) -> anyhow::Result<carrel_router::Service> {
+        if self.store.is_ours_alone() {
+            // Whatever is reserved was reserved by a router that died.
+            self.shared().sweep_reservations(now(), now()).await?;
+        }
+        let metrics = carrel_router::Metrics::default();
+        metrics.register(registry);
+        let ports = carrel_router::Ports {
+            ledger: self.shared(),
+            policy: Arc::new(carrel_router::StorePolicy(self.shared())),
+            verifier: pods,
+            clock: Arc::new(now),
+            metrics,
+        };
+        let router = carrel_router::Service::new(options, ports)?;
+        let (served, cancel, ended) = (router.clone(), self.cancel.clone(), self.ended.clone());
+        self.tracker.spawn(async move {
+            if let Err(error) = served.run(listener, cancel).await {
+                tracing::error!(%error, "the router failed");
+            }
+            ended.says("the model router");
+        });
+        Ok(router)
+    }
+
+    pub(super) async fn start_fleet(&self, parts: FleetParts) -> anyhow::Result<LocalFleet> {
+        let options = carrel_fleet_local::Options {
+            store: self.shared(),
+            callers: parts.callers,
+            signer: parts.signer,
+            executable: parts.executable,
+            images_dir: self.dir.join("images"),
+            run_dir: parts.run_dir,
+            vault: parts.vault,
+            router: parts.router,
+            isolation: wanted(parts.isolation),
+            budget: Budget {
+                live: self.config.fleet.max_live,
+                starting: STARTING,
+                per_second: self.config.fleet.starts_per_second,
+            },
+            clock: now,
+            time_zone: "UTC".to_owned(),
+            locale: "C.UTF-8".to_owned(),
+            metrics: parts.metrics,
+        };
+        Ok(LocalFleet::start(options).await?)
+    }
+
+    pub(super) fn start_gateway(&self, listener: TcpListener, parts: GatewayParts) -> Gateway {
+        let options = carrel_gateway::Options {
+            store: self.shared(),
+            fleet: parts.fleet,
+            vault: parts.vault,
+            signer: parts.signer,
+            limits: limits(&self.config),
+            public_url: parts.public_url,
+            relay_url: parts.relay_url,
+            trusted_proxies: TrustedProxies::parse(&self.config.gateway.trusted_proxies)
+                .unwrap_or_default(),
+            admin_token_hash: carrel_gateway::hash_of(&parts.admin_token),
+            clock: carrel_gateway::Clock::new(now),
+            metrics: parts.metrics,
+            health: Health::new(Readiness::default(), Arc::new(parts.registry)),
+            alone: self.store.is_ours_alone(),
+        };
+        let gateway = carrel_gateway::start(options, self.tracker.clone(), self.cancel.clone());
+        let (tracker, cancel) = (self.tracker.clone(), self.cancel.clone());
+        self.tracker.spawn(carrel_gateway::serve(
+            listener,
+            gateway.router(),
+            tracker,
+            cancel,
+        ));
+        gateway
+    }
+
+    /// How people reach a gateway that listens at `url`.
+    pub(super) fn public_url(&self, url: &str) -> String {
+        match self.config.gateway.public_url.trim_end_matches('/') {
+            "" => url.to_owned(),
+            public => public.to_owned(),
+        }
+    }
+
+    pub(super) fn serve_unix(&self, path: &Path, app: axum::Router) -> anyhow::Result<()> {
+        let listener = serve::bind_unix(path)?;
+        self.tracker
+            .spawn(serve::until(listener, app, self.cancel.clone()));
+        Ok(())
+    }
+
+    pub(super) fn serve_tcp(&self, listener: TcpListener, app: axum::Router) {
+        self.tracker
+            .spawn(serve::until(listener, app, self.cancel.clone()));
+    }
+
+    /// Everything ends; then the store is closed, for nobody is left who would write.
+    pub(super) async fn close(&self) {
+        self.cancel.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
+        self.store.close().await;
+    }
+}
+
+fn wanted(isolation: Isolation) -> WantedIsolation {
+    match isolation {
+        Isolation::Auto => WantedIsolation::Auto,
+        Isolation::Oci => WantedIsolation::Oci,
+        Isolation::Process => WantedIsolation::Process,
+    }
+}
+
+fn limits(config: &Config) -> carrel_gateway::Limits {
+    let bytes = |bytes: carrel_core::class::Bytes| usize::try_from(bytes.0).unwrap_or(usize::MAX);
+    carrel_gateway::Limits {
+        message_bytes: bytes(config.limits.message_bytes),
+        attachment_bytes: bytes(config.limits.attachment_bytes),
+        messages_per_minute: config.limits.messages_per_minute,
+    }
+}

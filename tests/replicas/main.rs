@@ -1,0 +1,44 @@
+//! Carrel as processes of its own, several of a role, on PostgreSQL and S3: what one process would do, they do together, and
+//! any of them may die.
+
+#![expect(clippy::print_stdout, reason = "tests print their evidence")]
+
+mod streams;
+mod together;
+
+use carrel_tests::{Member, Roles, agent};
+use serde_json::{Value, json};
+
+/// One of each role, with the learner `ada`, whose agent counts.
+struct School {
+    gateway: Member,
+    fleet: Member,
+    router: Member,
+    vault: Member,
+    roles: Roles,
+}
+
+async fn school(test: &str) -> anyhow::Result<Option<School>> {
+    let Some(roles) = Roles::prepare(test, &ada(&json!({})))? else {
+        return Ok(None);
+    };
+    // Each makes the keys that those after it read.
+    let gateway = roles.start("gateway").await?;
+    let fleet = roles.start("fleet").await?;
+    let router = roles.start("router").await?;
+    let vault = roles.start("vault").await?;
+    Ok(Some(School {
+        gateway,
+        fleet,
+        router,
+        vault,
+        roles,
+    }))
+}
+
+fn ada(more: &Value) -> Vec<Value> {
+    vec![
+        agent::http("counting", more),
+        agent::learner("ada", "counting"),
+    ]
+}

@@ -1,0 +1,84 @@
+//! What a learner and an operator see of processes that work together.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use carrel_tests::eventually;
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+
+use crate::school;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_learner_wakes_is_answered_sleeps_and_comes_back() -> anyhow::Result<()> {
+    let Some(school) = school("roles together").await? else {
+        return Ok(());
+    };
+    let api = school.roles.api(&school.gateway)?;
+    assert_eq!(api.reply("ada", "count").await?, "1");
+    assert_eq!(api.reply("ada", "count").await?, "2");
+    let document = api.learner("ada").await?;
+    assert_eq!(document["isolation"], "oci", "{document}");
+    api.sleep("ada").await?;
+    let second = school.roles.start("gateway").await?;
+    let other = school.roles.api(&second)?;
+    assert_eq!(other.reply("ada", "count").await?, "3");
+
+    let snapshots = api
+        .admin(Method::GET, "learners/ada/snapshots", None)
+        .await?;
+    let snapshots = snapshots["snapshots"].as_array().context("a list")?;
+    let oldest = snapshots.last().context("three turns")?["snapshot_id"].clone();
+    let path = format!(
+        "learners/ada/snapshots/{}/verify",
+        oldest.as_str().unwrap_or_default()
+    );
+    let check = api.admin(Method::POST, &path, None).await?;
+    assert_eq!(check["intact"], true, "{check}");
+    let body = Some(json!({"snapshot_id": oldest}));
+    api.admin(Method::POST, "learners/ada/restore", body)
+        .await?;
+    assert_eq!(other.reply("ada", "count").await?, "2");
+    let rewrapped = api.admin(Method::POST, "vault/rewrap", None).await?;
+    assert_eq!(rewrapped["left"], 1, "{rewrapped}");
+
+    other.admin(Method::DELETE, "learners/ada", None).await?;
+    eventually("ada is gone", Duration::from_secs(20), || async {
+        let (status, _) = api
+            .call(Method::GET, "/admin/v1/learners/ada", None)
+            .await?;
+        let stirring = school.roles.server.psql(
+            &school.roles.database,
+            "SELECT count(*) FROM learner WHERE id = 'ada'",
+        );
+        Ok((status == StatusCode::NOT_FOUND && stirring.trim() == "0").then_some(()))
+    })
+    .await?;
+    for member in [&school.fleet, &school.router, &school.vault, &second] {
+        let ready = reqwest::get(format!("{}/readyz", member.text("health_url"))).await?;
+        assert_eq!(ready.status(), StatusCode::OK);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_fleet_is_refused_and_takes_over_when_the_first_is_gone() -> anyhow::Result<()> {
+    let Some(mut school) = school("a second fleet").await? else {
+        return Ok(());
+    };
+    let api = school.roles.api(&school.gateway)?;
+    assert_eq!(api.reply("ada", "count").await?, "1");
+    let refused = school
+        .roles
+        .command(&["fleet", "--health-listen", "127.0.0.1:0"])?
+        .output()?;
+    assert_eq!(refused.status.code(), Some(6), "{refused:?}");
+    school.fleet.kill()?;
+    school.fleet = school.roles.start("fleet").await?;
+    assert_eq!(api.reply("ada", "count").await?, "2");
+    let status = school.fleet.terminate().await?;
+    assert!(status.success(), "{status}");
+    let asleep = api.learner("ada").await?;
+    assert_eq!(asleep["state"], "Asleep", "{asleep}");
+    Ok(())
+}

@@ -399,6 +399,30 @@ pub async fn usage_is_summed_by_every_key(store: SharedStore) {
     assert_eq!(wide, rows(&days[1..]), "whole hours that are touched");
 }
 
+pub async fn a_call_that_used_nothing_is_not_counted(store: SharedStore) {
+    let (ada, bob) = (learner(&store, "ada").await, learner(&store, "bob").await);
+    let now = time("2026-07-01T12:30:00Z");
+    spend(&store, &ada, 5, now).await;
+    // What is free is a call all the same.
+    let free = reservation(&ada, 0);
+    held(&store, &free, now).await;
+    let settled = store.settle(free.id, &settlement(0), now).await;
+    assert!(settled.expect("settled"));
+    for refused in [reservation(&ada, 9), reservation(&bob, 9)] {
+        held(&store, &refused, now).await;
+        let nothing = Settlement::default();
+        let settled = store.settle(refused.id, &nothing, now).await;
+        assert!(settled.expect("settled"));
+    }
+    let all = ("2026-07-01T00:00:00Z", "2026-07-31T00:00:00Z");
+    let expected = rows(&[("ada", 2, 5)]);
+    let folded = costs(&store, UsageBy::Learner, None, all).await;
+    assert_eq!(folded, expected);
+    store.rebuild_usage().await.expect("rebuilt");
+    let anew = costs(&store, UsageBy::Learner, None, all).await;
+    assert_eq!(anew, expected, "folded anew");
+}
+
 pub async fn usage_rebuilds_equal(store: SharedStore) {
     let (ada, _) = three_days(&store).await;
     let all = ("2026-07-01T00:00:00Z", "2026-07-31T00:00:00Z");

@@ -95,6 +95,7 @@ macro_rules! store_suite {
                 a_reservation_below_the_fence_is_refused
                 what_costs_nothing_passes_the_fence_too
                 usage_is_summed_by_every_key
+                a_call_that_used_nothing_is_not_counted
                 usage_rebuilds_equal;
             learners: making_a_learner_twice_makes_one
                 an_alias_belongs_to_one_learner

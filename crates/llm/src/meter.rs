@@ -25,9 +25,13 @@ pub struct Meter {
     usage: Usage,
     progress: Progress,
     has_input: bool,
-    has_output: bool,
+    tells_output: bool,
+    /// The answer has stopped, and what was told of it since is its last word.
+    is_stopped: bool,
     has_content: bool,
+    has_thinking: bool,
     seen_output_tokens: u64,
+    seen_uses: u64,
 }
 
 impl Meter {
@@ -38,9 +42,12 @@ impl Meter {
             usage: Usage::default(),
             progress: Progress::Open,
             has_input: false,
-            has_output: false,
+            tells_output: false,
+            is_stopped: false,
             has_content: false,
+            has_thinking: false,
             seen_output_tokens: 0,
+            seen_uses: 0,
         }
     }
 
@@ -48,12 +55,13 @@ impl Meter {
     pub fn of_body(dialect: Dialect, body: &Value) -> Self {
         let mut meter = Self::new(dialect);
         meter.progress = Progress::Complete;
+        let blocks = body["content"].as_array().into_iter().flatten();
+        blocks.for_each(|block| meter.see(block));
+        let choices = body["choices"].as_array().into_iter().flatten();
+        choices.for_each(|choice| meter.see(&choice["message"]));
         meter.has_content = true;
         meter.report(&body["usage"]);
-        meter.has_output = meter.has_input && meter.tells_output(&body["usage"]);
-        if !meter.has_output {
-            meter.seen_output_tokens = text_tokens(&body.to_string());
-        }
+        meter.report_output(&body["usage"]);
         meter
     }
 
@@ -62,14 +70,15 @@ impl Meter {
         self.usage
     }
 
-    /// Whether the input was reported.
+    /// Whether the input was reported: all of it that was read until now.
     pub fn has_input(&self) -> bool {
         self.has_input
     }
 
-    /// Whether the final output was reported.
+    /// Whether the final output was reported. The counts run: some providers tell one with each piece, and one after each round
+    /// of tools that they run.
     pub fn has_output(&self) -> bool {
-        self.has_output
+        self.tells_output && (self.is_stopped || self.progress == Progress::Complete)
     }
 
     /// Whether any content came.
@@ -80,6 +89,24 @@ impl Meter {
     /// A bound of the output that passed by.
     pub fn seen_output_tokens(&self) -> u64 {
         self.seen_output_tokens.max(self.usage.output_tokens)
+    }
+
+    /// Whether the output may be more than what passed by: Anthropic shows of its thinking a summary or nothing, but that there
+    /// was some; in OpenAI's dialect there is no sign of it.
+    pub fn may_hide_output(&self) -> bool {
+        match self.dialect {
+            Dialect::Anthropic => self.has_thinking,
+            Dialect::OpenAiChat => true,
+        }
+    }
+
+    /// How often the provider used its own tools at most: one use more than was seen may have begun, unless it said that the
+    /// answer ended and none was seen.
+    pub fn uses(&self) -> u64 {
+        match self.progress {
+            Progress::Complete | Progress::Failed if self.seen_uses == 0 => 0,
+            Progress::Open | Progress::Complete | Progress::Failed => self.seen_uses + 1,
+        }
     }
 
     /// How the answer stands.
@@ -111,11 +138,15 @@ impl Meter {
     fn pass_anthropic(&mut self, data: &Value) {
         match data["type"].as_str().unwrap_or_default() {
             "message_start" => self.report(&data["message"]["usage"]),
-            "content_block_start" => self.see(&data["content_block"]),
+            "content_block_start" => {
+                self.is_stopped = false;
+                self.see(&data["content_block"]);
+            }
             "content_block_delta" => self.see(&data["delta"]),
             "message_delta" => {
                 self.report(&data["usage"]);
-                self.has_output |= self.tells_output(&data["usage"]);
+                self.report_output(&data["usage"]);
+                self.is_stopped = data["delta"]["stop_reason"].is_string();
             }
             "message_stop" => self.end(Progress::Complete),
             "error" => self.end(Progress::Failed),
@@ -133,11 +164,14 @@ impl Meter {
             self.see(&choice["delta"]);
         }
         let reports = data["usage"].is_object();
-        if reports {
-            self.report(&data["usage"]);
-            self.has_output |= self.tells_output(&data["usage"]);
-        }
-        reports && choices.is_empty()
+        self.report(&data["usage"]);
+        self.report_output(&data["usage"]);
+        let is_apart = reports && choices.is_empty();
+        self.is_stopped = is_apart
+            || choices
+                .iter()
+                .any(|choice| choice["finish_reason"].is_string());
+        is_apart
     }
 
     fn end(&mut self, how: Progress) {
@@ -159,18 +193,31 @@ impl Meter {
             Dialect::OpenAiChat => later,
         };
         // No prompt is empty: a report without one reports nothing.
-        self.has_input = self.usage.prompt_tokens() > 0;
+        self.has_input |= later.prompt_tokens() > 0;
     }
 
-    fn tells_output(&self, usage: &Value) -> bool {
+    fn report_output(&mut self, usage: &Value) {
         let name = match self.dialect {
             Dialect::Anthropic => "output_tokens",
             Dialect::OpenAiChat => "completion_tokens",
         };
-        usage[name].is_u64()
+        self.tells_output |= usage[name].is_u64();
     }
 
+    /// Sees a part of what the model said, or of what its provider's tools found for it.
     fn see(&mut self, part: &Value) {
+        let kind = part["type"].as_str().unwrap_or_default();
+        self.has_thinking |= kind.contains("thinking");
+        if kind == "server_tool_use" {
+            self.seen_uses += 1;
+            // What was told of the input is from before this use; the model reads all of it again.
+            self.has_input = false;
+        }
+        if kind.ends_with("_tool_result") {
+            // Input, which is counted by how often the tools were used.
+            self.has_content = true;
+            return;
+        }
         let texts = part.as_object().into_iter().flatten();
         for (key, value) in texts.filter(|(key, _)| *key != "type" && *key != "role") {
             let tokens = match value {

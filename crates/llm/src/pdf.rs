@@ -73,21 +73,22 @@ fn told_in_streams(pdf: &[u8], room: &mut Room) -> Option<Told> {
                 .read_to_end(&mut unpacked),
         );
         let holds_objects = begins_as_objects(&unpacked);
-        if is_declared && !holds_objects {
-            return None;
-        }
         if holds_objects {
             drop(unpacking.by_ref().take(left).read_to_end(&mut unpacked));
-            left = left.saturating_sub(unpacked.len() as u64);
-            room.0 = room.0.saturating_sub(unpacked.len() as u64);
         }
         unread = unread.saturating_sub(unpacking.total_in().max(PEEK as u64));
-        if left == 0 || unread == 0 || holds_objects && hides_pages(&unpacked) {
+        if unread == 0 || is_declared && !holds_objects {
             return None;
         }
-        if holds_objects {
-            told = told.plus(told_pages(&unpacked));
+        if !holds_objects {
+            continue;
         }
+        left = left.saturating_sub(unpacked.len() as u64);
+        room.0 = room.0.saturating_sub(unpacked.len() as u64);
+        if left == 0 || hides_pages(&unpacked) {
+            return None;
+        }
+        told = told.plus(told_pages(&unpacked));
     }
     (!declares_objects(&pdf[before..])).then_some(told)
 }
@@ -358,6 +359,8 @@ mod tests {
         let mut room = Room::default();
         assert_eq!(super::pages(&one_of_two, &mut room), 1);
         assert_eq!(super::pages(&one_of_two, &mut room), MOST_PAGES, "together");
+        let picture = with("/Subtype /Image", &[0; 99]);
+        assert_eq!(super::pages(&picture, &mut room), 1, "holds no objects");
     }
 
     #[test]

@@ -4,11 +4,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use carrel_core::event::Cursor;
+use carrel_core::{NanoUsd, ReservationId};
+use carrel_store::ledger::{NewReservation, Settlement, UsageBy};
 use carrel_store::suite::fixture::{accept, at, id, learner, turn_of};
 use carrel_store::{Learners, SharedStore};
 use carrel_store_sqlite::{Error, SqliteStore};
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use tempfile::TempDir;
+use uuid::Uuid;
 
 async fn opened() -> (SharedStore, TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
@@ -133,6 +136,43 @@ async fn a_newer_schema_is_not_opened() {
     connection.close().await.expect("closed");
     let opened = SqliteStore::open(&folder.path().join("store.db")).await;
     assert!(matches!(opened, Err(Error::Schema(_))), "{opened:?}");
+}
+
+#[tokio::test]
+async fn usage_that_an_older_program_folded_is_folded_anew() {
+    let (store, folder) = opened().await;
+    let reservation = NewReservation {
+        id: ReservationId(Uuid::from_u128(1)),
+        learner: learner(&store, "ada").await,
+        epoch: None,
+        model: "demo/tutor".to_owned(),
+        amount: NanoUsd(9),
+        per_day: None,
+        per_month: None,
+    };
+    store.reserve(&reservation, at(1)).await.expect("held");
+    let settlement = Settlement {
+        cost: NanoUsd(9),
+        ..Settlement::default()
+    };
+    let settled = store.settle(reservation.id, &settlement, at(1)).await;
+    assert!(settled.expect("settled"));
+    let calls = async |store: &SharedStore| {
+        let rows = store.usage(UsageBy::Learner, None, at(0), at(2)).await;
+        rows.expect("read")[0].calls
+    };
+    assert_eq!(calls(&store).await, 1);
+    drop(store);
+    let mut connection = beside(folder.path()).await;
+    for statement in [
+        "UPDATE usage SET calls = 7",
+        "DELETE FROM _sqlx_migrations WHERE version = 4",
+    ] {
+        let done = sqlx::query(statement).execute(&mut connection).await;
+        assert_eq!(done.expect("changed").rows_affected(), 1);
+    }
+    connection.close().await.expect("closed");
+    assert_eq!(calls(&open(folder.path()).await).await, 1);
 }
 
 #[tokio::test]

@@ -18,6 +18,18 @@ pub enum Progress {
     Failed,
 }
 
+/// What was told of the output. The counts run: some providers tell one with each piece, and one after each round of tools that
+/// they run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// Nothing.
+    Not,
+    /// How much it was until then.
+    SoFar,
+    /// All of it, when the answer had stopped.
+    All,
+}
+
 /// Watches the events of one answer.
 #[derive(Debug, Clone)]
 pub struct Meter {
@@ -25,9 +37,7 @@ pub struct Meter {
     usage: Usage,
     progress: Progress,
     has_input: bool,
-    tells_output: bool,
-    /// The answer has stopped, and what was told of it since is its last word.
-    is_stopped: bool,
+    output: Told,
     has_content: bool,
     has_thinking: bool,
     seen_output_tokens: u64,
@@ -42,8 +52,7 @@ impl Meter {
             usage: Usage::default(),
             progress: Progress::Open,
             has_input: false,
-            tells_output: false,
-            is_stopped: false,
+            output: Told::Not,
             has_content: false,
             has_thinking: false,
             seen_output_tokens: 0,
@@ -61,7 +70,7 @@ impl Meter {
         choices.for_each(|choice| meter.see(&choice["message"]));
         meter.has_content = true;
         meter.report(&body["usage"]);
-        meter.report_output(&body["usage"]);
+        meter.report_output(&body["usage"], true);
         meter
     }
 
@@ -75,10 +84,13 @@ impl Meter {
         self.has_input
     }
 
-    /// Whether the final output was reported. The counts run: some providers tell one with each piece, and one after each round
-    /// of tools that they run.
+    /// Whether the final output was reported.
     pub fn has_output(&self) -> bool {
-        self.tells_output && (self.is_stopped || self.progress == Progress::Complete)
+        match self.output {
+            Told::Not => false,
+            Told::SoFar => self.progress == Progress::Complete,
+            Told::All => true,
+        }
     }
 
     /// Whether any content came.
@@ -139,14 +151,14 @@ impl Meter {
         match data["type"].as_str().unwrap_or_default() {
             "message_start" => self.report(&data["message"]["usage"]),
             "content_block_start" => {
-                self.is_stopped = false;
+                self.go_on();
                 self.see(&data["content_block"]);
             }
             "content_block_delta" => self.see(&data["delta"]),
             "message_delta" => {
                 self.report(&data["usage"]);
-                self.report_output(&data["usage"]);
-                self.is_stopped = data["delta"]["stop_reason"].is_string();
+                let has_stopped = data["delta"]["stop_reason"].is_string();
+                self.report_output(&data["usage"], has_stopped);
             }
             "message_stop" => self.end(Progress::Complete),
             "error" => self.end(Progress::Failed),
@@ -165,12 +177,14 @@ impl Meter {
         }
         let reports = data["usage"].is_object();
         self.report(&data["usage"]);
-        self.report_output(&data["usage"]);
         let is_apart = reports && choices.is_empty();
-        self.is_stopped = is_apart
-            || choices
-                .iter()
-                .any(|choice| choice["finish_reason"].is_string());
+        if !choices.is_empty() {
+            self.go_on();
+        }
+        let has_stopped = choices
+            .iter()
+            .any(|choice| choice["finish_reason"].is_string());
+        self.report_output(&data["usage"], is_apart || has_stopped);
         is_apart
     }
 
@@ -196,12 +210,21 @@ impl Meter {
         self.has_input |= later.prompt_tokens() > 0;
     }
 
-    fn report_output(&mut self, usage: &Value) {
+    fn report_output(&mut self, usage: &Value, has_stopped: bool) {
         let name = match self.dialect {
             Dialect::Anthropic => "output_tokens",
             Dialect::OpenAiChat => "completion_tokens",
         };
-        self.tells_output |= usage[name].is_u64();
+        if usage[name].is_u64() {
+            self.output = if has_stopped { Told::All } else { Told::SoFar };
+        }
+    }
+
+    /// More is written: what was told before is not all.
+    fn go_on(&mut self) {
+        if self.output == Told::All {
+            self.output = Told::SoFar;
+        }
     }
 
     /// Sees a part of what the model said, or of what its provider's tools found for it.

@@ -6,6 +6,7 @@
     reason = "tests print their evidence, and their tasks end with their runtime"
 )]
 
+mod bucket;
 mod damage;
 mod idempotency;
 mod kills;

@@ -32,6 +32,8 @@ pub(crate) struct Faulty<T> {
 #[derive(Debug, Default)]
 pub(crate) struct Switch {
     fault: AtomicU8,
+    /// Listing below this gives an input/output error.
+    pub(crate) unreadable: Mutex<Option<Path>>,
     /// Below this nothing is ever listed.
     pub(crate) stalled: Mutex<Option<Path>>,
     /// Whether somebody has waited for such a list.
@@ -100,10 +102,21 @@ impl<T: ObjectStore> ObjectStore for Faulty<T> {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let stalled = self.switch.stalled.lock().expect("not poisoned").clone();
-        if let (Some(stalled), Some(prefix)) = (stalled, prefix)
-            && prefix.prefix_matches(&stalled)
-        {
+        let is_below = |place: &Mutex<Option<Path>>| {
+            let place = place.lock().expect("not poisoned");
+            place
+                .as_ref()
+                .zip(prefix)
+                .is_some_and(|(place, prefix)| prefix.prefix_matches(place))
+        };
+        if is_below(&self.switch.unreadable) {
+            let error = object_store::Error::Generic {
+                store: "faulty",
+                source: Box::new(std::io::Error::from(std::io::ErrorKind::Other)),
+            };
+            return futures::stream::iter([Err(error)]).boxed();
+        }
+        if is_below(&self.switch.stalled) {
             self.switch.has_stalled.store(true, Ordering::SeqCst);
             return futures::stream::pending().boxed();
         }

@@ -2,18 +2,21 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use carrel_testkit::s3::{BUCKET, S3Server, SECRET_ACCESS_KEY};
-use carrel_tests::{Setup, Up, skip};
+use carrel_tests::{Setup, Up, eventually, skip};
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::ada;
 
 const MARK: &str = "carrel-storage";
+/// Longer than erasing takes.
+const WITHIN: Duration = Duration::from_secs(30);
 
 /// A server of S3's protocol, and a configuration that names a prefix of its bucket.
 struct Cloud {
@@ -56,7 +59,8 @@ impl Cloud {
         let root = self.server.bucket_folder().join(prefix);
         let (mut folders, mut found) = (vec![root.clone()], Vec::new());
         while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder)? {
+            // What is removed meanwhile is not there.
+            for entry in fs::read_dir(folder).into_iter().flatten() {
                 let path = entry?.path();
                 if path.is_dir() {
                     folders.push(path);
@@ -114,7 +118,11 @@ async fn a_learner_wakes_from_a_bucket_and_leaves_nothing_there() -> anyhow::Res
         .command(&["learner", "rm", "ada", "--yes", "--wait"])?
         .output()?;
     assert!(erased.status.success(), "{erased:?}");
-    assert_eq!(cloud.objects("of/us")?, [Path::new(MARK)]);
+    eventually("nothing of ada is left", WITHIN, || async {
+        let left = cloud.objects("of/us")?;
+        Ok((left == [Path::new(MARK)]).then_some(()))
+    })
+    .await?;
     let log = up.log()?;
     assert!(!log.contains(SECRET_ACCESS_KEY), "{log}");
     Ok(())

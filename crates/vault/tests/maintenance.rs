@@ -24,12 +24,12 @@ const LONG: Duration = Duration::from_mins(1);
 
 /// A desk on a storage that can stall.
 async fn desk() -> (Desk, Arc<Switch>) {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a folder");
     let root = folder.path().join("objects");
-    fs::create_dir(&root).unwrap();
+    fs::create_dir(&root).expect("made");
     let switch = Arc::new(Switch::default());
     let objects = Objects::new(Arc::new(Faulty {
-        inner: LocalFileSystem::new_with_prefix(&root).unwrap(),
+        inner: LocalFileSystem::new_with_prefix(&root).expect("a folder"),
         switch: Arc::clone(&switch),
     }));
     (Desk::with(folder, objects).await, switch)
@@ -37,10 +37,10 @@ async fn desk() -> (Desk, Arc<Switch>) {
 
 /// A learner who slept after five turns of one day, of which the last three are kept: the repository's place.
 async fn five_turns(desk: &Desk, learner: &LearnerId) -> Path {
-    let workspace = tempfile::tempdir().unwrap();
+    let workspace = tempfile::tempdir().expect("a folder");
     let mut pod = desk.pod(learner, 1).await;
     for turn in 0..5 {
-        fs::write(workspace.path().join("turn"), format!("{learner} {turn}")).unwrap();
+        fs::write(workspace.path().join("turn"), format!("{learner} {turn}")).expect("written");
         pod.save(workspace.path()).await;
     }
     Path::from(pod.head.repository.to_string())
@@ -48,17 +48,26 @@ async fn five_turns(desk: &Desk, learner: &LearnerId) -> Path {
 
 /// A learner's rows go, so many seconds after 1970; the objects are still there.
 async fn erased(desk: &Desk, learner: &LearnerId, second: i64) {
-    let time = jiff::Timestamp::from_second(second).unwrap();
-    desk.store.close_learner(learner, time).await.unwrap();
-    desk.store.erase_learner(learner, time).await.unwrap();
+    let time = jiff::Timestamp::from_second(second).expect("a time");
+    desk.store
+        .close_learner(learner, time)
+        .await
+        .expect("closed");
+    desk.store
+        .erase_learner(learner, time)
+        .await
+        .expect("erased");
 }
 
 /// Something about a learner changes; whether the vault has looked after the learner.
 async fn looked_after(desk: &Desk, learner: &LearnerId) -> bool {
     for state in [DesiredState::Asleep, DesiredState::Auto] {
-        desk.store.set_desired_state(learner, state).await.unwrap();
+        desk.store
+            .set_desired_state(learner, state)
+            .await
+            .expect("set");
     }
-    desk.vault.list(learner).await.unwrap().len() == 3
+    desk.vault.list(learner).await.expect("listed").len() == 3
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -34,7 +34,7 @@ const PIECES: usize = 4;
 impl Server {
     async fn answers(&self) {
         if self.is_stuck.load(Ordering::SeqCst) {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A vault with sleeping learners. Whether one was looked after shows by an unfinished upload of long ago: it goes.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use carrel_protocol::token::Verifier;
@@ -76,7 +76,7 @@ fn miss_some(sender: &Sender<LearnerId>) {
     }
 }
 
-async fn gone(file: &PathBuf) {
+async fn gone(file: &Path) {
     until("an unfinished upload is removed", || async {
         !file.exists()
     })

@@ -81,7 +81,8 @@ async fn stay_awake(
                 pod.fail("the agent's container has ended");
                 return Err(Exit::ShimLost);
             }
-            why = room::outgrown(awake, room::AT_REST) => {
+            excess = room::outgrown(awake, room::AT_REST) => {
+                let why = excess.to_string();
                 tracing::warn!(why, "the agent uses more room than it has");
                 pod.fail(why);
                 let _ = awake.link.kill_all().await;

@@ -15,7 +15,7 @@ use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::shim::protocol::{self, End, Order, Report, Wanted};
+use crate::shim::protocol::{self, End, Look, Order, Report, Wanted};
 
 /// Why an order was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -230,11 +230,10 @@ impl Link {
         self.ask(Order::Terminate).await.map(drop)
     }
 
-    /// Bytes on the disk that the agent's processes hold of files without a name, in the workspace as they see it; and
-    /// whether everything was seen.
-    pub(crate) async fn held(&self, folder: PathBuf) -> Result<(u64, bool), Error> {
+    /// What the agent's processes hold on the disk of files without a name, in the workspace as they see it.
+    pub(crate) async fn held(&self, folder: PathBuf) -> Result<Look, Error> {
         match self.ask(Order::Held { folder }).await? {
-            (Report::Held { bytes, whole }, _) => Ok((bytes, whole)),
+            (Report::Held(look), _) => Ok(look),
             (other, _) => Err(unexpected(&other)),
         }
     }

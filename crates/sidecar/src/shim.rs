@@ -139,8 +139,8 @@ impl Shim {
             }
             Order::Held { folder } => {
                 let list = || self.processes.list();
-                let held::Look { bytes, whole } = held::measure(list, &folder, &mut self.unseen)?;
-                Ok((Report::Held { bytes, whole }, Vec::new()))
+                let look = held::measure(list, &folder, held::WITHIN, &mut self.unseen)?;
+                Ok((Report::Held(look), Vec::new()))
             }
             Order::Terminate => {
                 if let Some(agent) = self.agent {

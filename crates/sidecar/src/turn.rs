@@ -24,9 +24,6 @@ use crate::room;
 pub(crate) use commit::{Uncommitted, commit, fingerprint_of, take_fingerprint};
 use outcome::{Outcome, ReplyPath};
 
-/// What a learner is told of a workspace that has outgrown its class.
-const FULL: &str = "The workspace is full.";
-
 /// How a turn went; all but the first end the incarnation.
 pub(crate) enum Verdict {
     /// Committed: the incarnation goes on.
@@ -148,11 +145,11 @@ async fn talk(awake: &mut Awake, attempt: &Attempt) -> Outcome {
             retryable: true,
             reason: format!("the agent had not ended after {} s", within.as_secs()),
         }),
-        reason = room::outgrown(awake, room::AT_WORK) => Outcome::Failed {
+        excess = room::outgrown(awake, room::AT_WORK) => Outcome::Failed {
             code: FailureCode::WorkspaceLimit,
-            detail: FULL.to_owned(),
-            retryable: false,
-            reason,
+            detail: excess.detail().to_owned(),
+            retryable: excess.is_passing(),
+            reason: excess.to_string(),
         },
         () = awake.link.lost() => Outcome::Died {
             by_agent: false,
@@ -161,15 +158,15 @@ async fn talk(awake: &mut Awake, attempt: &Attempt) -> Outcome {
     }
 }
 
-/// Stops everything; refuses a workspace of which too much is held without a name.
+/// Stops everything; refuses a workspace of which too much is held without a name, or unseen.
 pub(crate) async fn freeze(awake: &Awake) -> Result<(), Uncommitted> {
     match room::freeze(awake).await? {
         None => Ok(()),
-        Some(reason) => Err(Uncommitted::Refused {
+        Some(excess) => Err(Uncommitted::Refused {
             code: FailureCode::WorkspaceLimit,
-            detail: FULL.to_owned(),
-            retryable: false,
-            reason,
+            detail: excess.detail().to_owned(),
+            retryable: excess.is_passing(),
+            reason: excess.to_string(),
         }),
     }
 }

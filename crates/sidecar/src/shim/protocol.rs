@@ -164,7 +164,8 @@ pub(crate) fn send<T: Serialize>(
 ) -> io::Result<()> {
     let bytes = serde_json::to_vec(message)?;
     if bytes.len() > MESSAGE_BYTES || descriptors.len() > DESCRIPTORS {
-        return Err(io::Error::other("the message is too large"));
+        let kind = io::ErrorKind::InvalidInput;
+        return Err(io::Error::new(kind, "the message is too large"));
     }
     let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];

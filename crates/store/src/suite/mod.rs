@@ -122,7 +122,8 @@ macro_rules! store_suite {
             feed: events_of_a_learner_are_numbered_without_holes
                 a_reader_beside_many_writers_sees_every_event_once
                 a_hint_follows_an_append
-                a_class_that_is_written_is_a_hint_for_those_of_it_who_failed;
+                a_class_that_is_written_is_a_hint_for_those_of_it_who_wait_for_their_next_try
+                a_learner_that_changes_class_or_aliases_is_a_hint;
         }
     };
     ($open:path; $($module:ident: $($name:ident)+;)+) => {

@@ -27,6 +27,7 @@ use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 use crate::container::RootKind;
@@ -165,9 +166,18 @@ impl Images {
 
     /// The pull of this name that is under way, else a new one.
     fn pulling(&self, name: &str) -> Shared<Pull> {
+        // Let go after the lock: who waited may have gone meanwhile, and with the last handle a pull ends and is cleared up.
+        let mut seen = Vec::new();
         let mut pulls = self.pulls.lock().unwrap_or_else(PoisonError::into_inner);
-        // What came of those that have ended is not for who comes later.
-        pulls.retain(|_, pull| pull.upgrade().is_some_and(|pull| pull.peek().is_none()));
+        pulls.retain(|_, pull| {
+            let Some(pull) = pull.upgrade() else {
+                return false;
+            };
+            // What came of those that have ended is not for who comes later.
+            let goes_on = pull.peek().is_none();
+            seen.push(pull);
+            goes_on
+        });
         if let Some(pull) = pulls.get(name).and_then(WeakShared::upgrade) {
             return pull;
         }
@@ -249,15 +259,14 @@ impl Images {
         let config = config.config.unwrap_or_default();
         let rootfs = aside.path().join("rootfs");
         let mut left = self.limits;
-        let stop = CancellationToken::new();
-        let _stops_when_dropped = stop.clone().drop_guard();
         for layer in &manifest.layers {
             let file = self.download(name, reference, layer, aside.path()).await?;
-            let (rootfs, stop) = (rootfs.clone(), stop.clone());
+            let rootfs = rootfs.clone();
             // The folder is the unpacking's meanwhile: who stops waiting does not remove it under its hands.
-            let unpack =
-                move || unpack::unpack_layer(&file, &rootfs, left, &stop).map(|left| (left, aside));
-            (left, aside) = tokio::task::spawn_blocking(unpack)
+            let unpack = move |stop: &CancellationToken| {
+                unpack::unpack_layer(&file, &rootfs, left, stop).map(|left| (left, aside))
+            };
+            (left, aside) = while_waited_for(unpack)
                 .await
                 .map_err(|_| Error::Layer("interrupted".into()))??;
         }
@@ -330,6 +339,15 @@ impl Images {
             .join("names")
             .join(hex::encode(Sha256::digest(name.as_bytes())))
     }
+}
+
+/// Does on a thread of its own what takes long; it is told to stop when nobody waits for it any more.
+async fn while_waited_for<T: Send + 'static>(
+    work: impl FnOnce(&CancellationToken) -> T + Send + 'static,
+) -> Result<T, JoinError> {
+    let stop = CancellationToken::new();
+    let _stops_when_dropped = stop.clone().drop_guard();
+    tokio::task::spawn_blocking(move || work(&stop)).await
 }
 
 /// The part of an image's configuration that matters to a container (OCI image specification, config.md).

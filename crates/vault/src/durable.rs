@@ -5,12 +5,20 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
-/// Syncs the folder that names `path`.
+/// Syncs the folder that names `path`, which is there. A folder that we may write but not read cannot be opened, and so not be
+/// synced by itself: then all of its file system is.
 pub fn sync_name(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(folder) if folder.as_os_str().is_empty() => File::open(".")?.sync_all(),
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
+    let folder = match path.parent() {
+        Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
+        Some(folder) => folder,
+        None => return Ok(()),
+    };
+    match File::open(folder) {
+        Ok(folder) => folder.sync_all(),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Ok(rustix::fs::syncfs(File::open(path)?)?)
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -25,5 +33,46 @@ pub fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
     match DirBuilder::new().mode(mode).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => sync_name(path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+
+    use rustix::process::{Gid, Uid, geteuid};
+
+    use super::*;
+
+    /// An ordinary user that no system has: whatever a mode says, root may.
+    const ORDINARY_USER: u32 = 12_345;
+
+    #[test]
+    fn a_folder_is_made_in_one_that_may_be_written_but_not_read() {
+        let place = tempfile::tempdir().unwrap();
+        let above = place.path().join("above");
+        std::fs::create_dir(&above).unwrap();
+        std::fs::write(above.join("file"), "kept").unwrap();
+        if geteuid().is_root() {
+            for path in [place.path().to_owned(), above.clone(), above.join("file")] {
+                chown(path, Some(ORDINARY_USER), Some(ORDINARY_USER)).unwrap();
+            }
+        }
+        std::fs::set_permissions(&above, Permissions::from_mode(0o311)).unwrap();
+        // A thread of its own, whose rights alone are given up.
+        let made = std::thread::spawn(move || {
+            if geteuid().is_root() {
+                let (user, group) = (Uid::from_raw(ORDINARY_USER), Gid::from_raw(ORDINARY_USER));
+                rustix::thread::set_thread_res_gid(group, group, group).unwrap();
+                rustix::thread::set_thread_res_uid(user, user, user).unwrap();
+            }
+            assert!(File::open(&above).is_err());
+            make_folder(&above.join("data/objects"), 0o700).unwrap();
+            assert!(above.join("data/objects").is_dir());
+            sync_name(&above.join("file")).unwrap();
+            std::fs::set_permissions(&above, Permissions::from_mode(0o700)).unwrap();
+        });
+        made.join().unwrap();
     }
 }

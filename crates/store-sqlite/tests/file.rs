@@ -131,8 +131,16 @@ async fn a_newer_schema_is_not_opened() {
     .await
     .expect("noted");
     connection.close().await.expect("closed");
-    let opened = SqliteStore::open(&folder.path().join("store.db")).await;
-    assert!(matches!(opened, Err(Error::Schema(_))), "{opened:?}");
+    let path = folder.path().join("store.db");
+    let opened = SqliteStore::open(&path).await;
+    let Err(error @ Error::Newer { .. }) = opened else {
+        unreachable!("{opened:?}");
+    };
+    let said = error.to_string();
+    assert!(
+        said.contains(&path.display().to_string()) && said.contains("migration 9999"),
+        "{said}"
+    );
 }
 
 #[tokio::test]

@@ -41,6 +41,14 @@ pub enum Error {
     /// A key is missing, malformed or does not open what it should.
     #[error("{0}")]
     Key(&'static str),
+    /// The file of the key-encryption key does not serve.
+    #[error("{place}: {what}")]
+    KeyFile {
+        /// The file, and the line in it where there is one.
+        place: String,
+        /// What is wrong, and what to do.
+        what: &'static str,
+    },
     /// A file of the vault's own could not be read or written.
     #[error("{doing}")]
     File {
@@ -78,7 +86,7 @@ impl Error {
             Self::NoSnapshot => Problem::new(Code::NotFound, "there is no such snapshot"),
             Self::Awake => Problem::new(Code::Conflict, "put the learner to sleep first"),
             Self::NotForRestic => Problem::new(Code::Conflict, self.to_string()),
-            Self::Key(_) | Self::File { .. } | Self::Internal(_) => {
+            Self::Key(_) | Self::KeyFile { .. } | Self::File { .. } | Self::Internal(_) => {
                 Problem::new(Code::Internal, "")
             }
         }

@@ -197,6 +197,17 @@ impl LocalFleet {
         loop {
             match self.shared.store.stirring().await {
                 Ok(learners) => {
+                    let had_pods = learners
+                        .iter()
+                        .filter(|learner| learner.status.pod.is_some());
+                    let awake = had_pods.count();
+                    if awake > 0 {
+                        tracing::warn!(
+                            awake,
+                            "the server before this one ended while learners were awake: no message is lost, they go on from \
+                             their last finished turn, and what was being answered is answered again"
+                        );
+                    }
                     for learner in learners {
                         self.keep(&learner.id);
                     }

@@ -2,6 +2,7 @@
 
 mod chat;
 mod commands;
+mod refused;
 mod reload;
 
 use std::io::Write as _;

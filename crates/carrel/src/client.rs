@@ -21,6 +21,8 @@ pub(crate) struct Client {
     base: String,
     token: String,
     model_url: Option<String>,
+    /// What is known of a server that does not answer.
+    ended: String,
 }
 
 impl Client {
@@ -30,8 +32,8 @@ impl Client {
             .connect_timeout(Duration::from_secs(5))
             .user_agent(concat!("carrel/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        if let Some(server) = &flags.server {
-            let file = flags.token_file.as_ref().ok_or_else(|| {
+        if let Some(server) = &flags.place.server {
+            let file = flags.place.token_file.as_ref().ok_or_else(|| {
                 Failure::new(
                     Kind::Usage,
                     "with --server, name the admin token's file by --token-file",
@@ -47,22 +49,32 @@ impl Client {
                 base,
                 token: read_token(file)?,
                 model_url: None,
+                ended: String::new(),
             });
         }
-        let data_dir = paths::data_dir(flags.data_dir.as_deref())?;
+        let data_dir = paths::data_dir(flags.place.data_dir.as_deref())?;
         let run = RunFile::read(&data_dir)?.ok_or_else(|| {
             let message = format!(
-                "no server runs on {}; start one with 'carrel up', or name one by --server and --token-file",
-                data_dir.display()
+                "no server runs on {}; start one with '{}', or name one by --server and --token-file",
+                data_dir.display(),
+                flags.command("up")
             );
             Failure::new(Kind::Away, message)
         })?;
         let file = flags
+            .place
             .token_file
             .clone()
             .unwrap_or_else(|| PathBuf::from(&run.admin_token_file));
         let token = read_token(&file)?;
+        let ended = if run.is_of_a_process() {
+            String::new()
+        } else {
+            let (pid, up) = (run.pid, flags.command("up"));
+            format!("; the server that ran there (pid {pid}) has ended: start it again with '{up}'")
+        };
         Ok(Self {
+            ended,
             http,
             base: run.gateway_url,
             token,
@@ -125,7 +137,8 @@ impl Client {
 
     pub(crate) async fn answer(&self, request: RequestBuilder) -> anyhow::Result<Response> {
         let response = request.send().await.map_err(|error| {
-            let message = format!("{} does not answer: {}", self.base, root_cause(&error));
+            let (base, why, ended) = (&self.base, root_cause(&error), &self.ended);
+            let message = format!("{base} does not answer: {why}{ended}");
             Failure::new(Kind::Away, message)
         })?;
         if response.status().is_success() {

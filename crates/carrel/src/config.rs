@@ -7,6 +7,7 @@ mod load;
 mod located;
 mod objects;
 mod origin;
+mod wording;
 
 use std::collections::BTreeMap;
 

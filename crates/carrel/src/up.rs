@@ -1,9 +1,11 @@
 //! `carrel up`: all roles in one process, on one data folder.
 
 mod banner;
+mod check;
 mod data;
 mod documents;
 mod ground;
+mod making;
 mod models;
 mod objects;
 mod parts;
@@ -18,6 +20,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::data::Data;
 use crate::cli::Up;
 use crate::config;
 use crate::exit::Kind;
@@ -29,13 +32,16 @@ const STOP: Duration = Duration::from_secs(27);
 
 /// Runs until a signal; the exit status.
 pub(crate) fn run(flags: &Up) -> anyhow::Result<ExitCode> {
-    let data_dir = paths::data_dir(flags.data_dir.as_deref())?;
-    let data = data::open(&data_dir)?;
+    let data_dir = paths::data_dir(flags.folder.data_dir.as_deref())?;
+    // That a server runs here is said before anything else that is wrong.
+    let mut data = Data::hold(&data_dir)?;
     let file = flags
         .config
         .clone()
         .unwrap_or_else(|| data_dir.join("carrel.yaml"));
-    let loaded = config::load(Some(&file), std::env::vars())?;
+    // The file that is made where none is named changes nothing.
+    let there = Some(file.as_path()).filter(|file| flags.config.is_some() || file.exists());
+    let loaded = config::load(there, std::env::vars())?;
     let settings = loaded.config.telemetry.clone();
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr())
         && std::env::var_os("NO_COLOR").is_none();
@@ -43,14 +49,14 @@ pub(crate) fn run(flags: &Up) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let code = runtime.block_on(until_stopped(flags, &data, &file, loaded));
+    let code = runtime.block_on(until_stopped(flags, &mut data, &file, loaded));
     runtime.shutdown_timeout(Duration::from_secs(1));
     code
 }
 
 async fn until_stopped(
     flags: &Up,
-    data: &data::Data,
+    data: &mut Data,
     file: &Path,
     loaded: config::Loaded,
 ) -> anyhow::Result<ExitCode> {

@@ -10,9 +10,9 @@ use crate::run_file::RunFile;
 pub(super) fn run(command: ConfigCommand) -> anyhow::Result<()> {
     let ConfigCommand::Show {
         config: named,
-        data_dir,
+        folder,
     } = command;
-    let data_dir = paths::data_dir(data_dir.as_deref())?;
+    let data_dir = paths::data_dir(folder.data_dir.as_deref())?;
     let file = match named {
         Some(file) => Some(file),
         None => Some(data_dir.join("carrel.yaml")).filter(|file| file.exists()),

@@ -19,12 +19,14 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::check;
 use super::data::{self, Data};
 use super::documents;
 use super::objects;
 use super::serve;
 use super::vault_port::LocalVault;
 use crate::config::{Config, Isolation, Loaded};
+use crate::exit::{Failure, Kind};
 use crate::paths;
 
 /// The learner whom the printed link signs in.
@@ -69,15 +71,14 @@ impl Ground {
     pub(super) async fn open(data: &Data, loaded: &Loaded) -> anyhow::Result<Self> {
         let dir = data.dir.clone();
         let config = loaded.config.clone();
-        let run_dir = paths::run_dir(&dir).context("preparing the run folder")?;
+        let run_dir = paths::make_run_dir(&dir).context("preparing the run folder")?;
         let admin_token_file = dir.join(&config.keys.admin_token_file);
         let admin_token =
             data::read_or_make(&admin_token_file, || Ok(carrel_gateway::new_secret()))?;
-        let file = config.store.url.trim_start_matches("sqlite:");
         let ground = Self {
             executable: paths::shared_executable(&run_dir).context("sharing our executable")?,
             signer: signing_key(&dir, &config)?,
-            store: Arc::new(SqliteStore::open(&dir.join(file)).await?),
+            store: Arc::new(SqliteStore::open(&store_file(&dir, &config)).await?),
             vault_socket: run_dir.join("vault.sock"),
             admin_token: admin_token.trim().to_owned(),
             tracker: TaskTracker::new(),
@@ -113,11 +114,20 @@ impl Ground {
     }
 
     pub(super) async fn start_vault(&self, snapshots: &Snapshots) -> anyhow::Result<Vault> {
-        let objects = objects::open(&self.dir, &self.config.objects, &*self.store, now()).await?;
+        let has_snapshots = objects::has_snapshots(&*self.store, now()).await?;
+        let kek = self.dir.join(&self.config.keys.kek_file);
+        if has_snapshots && !kek.exists() {
+            let message = format!(
+                "keys.kekFile: {} is not there, and learners have snapshots that only the key in it opens: put it back",
+                kek.display()
+            );
+            return Err(Failure::new(Kind::Usage, message).into());
+        }
+        let objects = objects::open(&self.dir, &self.config.objects, has_snapshots).await?;
         let vault = Vault::new(carrel_vault::Options {
             store: self.shared(),
             objects,
-            keyring: Keyring::read_or_create(&self.dir.join(&self.config.keys.kek_file))?,
+            keyring: Keyring::read_or_create(&kek)?,
             verifier: self.verifier()?,
             password_folder: self.dir.join("restic"),
             clock: Arc::new(now),
@@ -227,10 +237,15 @@ impl Ground {
     }
 }
 
+/// Where the store lies.
+pub(super) fn store_file(dir: &Path, config: &Config) -> PathBuf {
+    dir.join(config.store.url.trim_start_matches("sqlite:"))
+}
+
 fn signing_key(dir: &Path, config: &Config) -> anyhow::Result<Signer> {
     let path = dir.join(&config.keys.signing_key_file);
     let pem = data::read_or_make(&path, || Ok(Signer::generate_pem()?))?;
-    Signer::from_pem(&pem).with_context(|| format!("reading {}", path.display()))
+    check::signer(&path, &pem)
 }
 
 fn wanted(isolation: Isolation) -> WantedIsolation {

@@ -46,8 +46,17 @@ pub(super) struct Models {
     pub(super) notice: String,
 }
 
-/// Puts providers, routes, prices and keys together. `admin_token` is a key of the operator's own commands.
-pub(super) fn options(config: &Config, admin_token: &str) -> anyhow::Result<Models> {
+impl Models {
+    /// Lets the operator's own commands call: the admin token is a key of theirs.
+    pub(super) fn with_admin(mut self, token: &str) -> Self {
+        let keys = &mut self.options.callers.keys;
+        keys.push(SecretString::from(token.to_owned()));
+        self
+    }
+}
+
+/// Puts providers, routes, prices and keys together.
+pub(super) fn options(config: &Config) -> anyhow::Result<Models> {
     let mut providers = Vec::new();
     for provider in &config.providers {
         providers.push(Provider {
@@ -107,13 +116,12 @@ pub(super) fn options(config: &Config, admin_token: &str) -> anyhow::Result<Mode
         .map(|provider| provider.name.clone())
         .collect();
     names.push("demo".to_owned());
-    let mut keys = config
+    let keys = config
         .router
         .keys
         .iter()
         .map(|key| secret("router.keys", key))
         .collect::<Result<Vec<_>, _>>()?;
-    keys.push(SecretString::from(admin_token.to_owned()));
     let mut options = carrel_router::Options {
         providers,
         routes,

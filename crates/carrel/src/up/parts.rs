@@ -9,11 +9,11 @@ use carrel_protocol::fleet::Fleet as _;
 use carrel_protocol::token::Signer;
 use carrel_telemetry::{Snapshots, Wakes};
 
+use super::check::check;
 use super::data::Data;
 use super::ground::{Ground, Measured};
-use super::models;
+use super::making::Making;
 use super::reload::{self, Watch};
-use super::serve;
 use crate::cli::Up;
 use crate::config::Loaded;
 use crate::exit::{Failure, Kind};
@@ -35,23 +35,21 @@ pub(super) struct Parts {
     ground: Ground,
 }
 
-/// Opens what the roles stand on, then starts them in the order in which they need each other.
+/// Checks what can be checked, opens what the roles stand on, then starts them in the order in which they need each other.
 /// `file` is what `loaded` was read from.
 pub(super) async fn start(
     flags: &Up,
-    data: &Data,
+    data: &mut Data,
     file: &Path,
     loaded: Loaded,
 ) -> anyhow::Result<Parts> {
+    let checked = check(flags, &data.dir, &loaded).await?;
+    let making = Making::begin(&data.dir);
+    data.make()?;
     let ground = Ground::open(data, &loaded).await?;
     let config = &ground.config;
-    let gateway_address = flags.listen.as_deref().unwrap_or(&config.gateway.listen);
-    let router_address = flags
-        .model_listen
-        .as_deref()
-        .unwrap_or(&config.router.listen);
-    let (gateway_listener, gateway_bound) = serve::bind(gateway_address, "--listen").await?;
-    let (router_listener, router_bound) = serve::bind(router_address, "--model-listen").await?;
+    let (gateway_listener, gateway_bound) = checked.gateway;
+    let (router_listener, router_bound) = checked.router;
     let gateway_url = format!("http://{gateway_bound}");
     let public_url = match config.gateway.public_url.trim_end_matches('/') {
         "" => gateway_url.clone(),
@@ -65,7 +63,7 @@ pub(super) async fn start(
     );
 
     let vault = ground.start_vault(&snapshots).await?;
-    let models = models::options(config, &ground.admin_token)?;
+    let models = checked.models.with_admin(&ground.admin_token);
     let router = ground
         .start_router(router_listener, models.options, &mut registry)
         .await?;
@@ -97,6 +95,7 @@ pub(super) async fn start(
     let chat_link = gateway.chat_link(me).await.map_err(said)?.url;
     let console_link = gateway.console_link().await.map_err(said)?.url;
     let isolation = fleet.isolation();
+    making.done();
     Ok(Parts {
         run: RunFile {
             // Commands on this machine carry the admin token: it goes nowhere else.

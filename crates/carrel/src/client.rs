@@ -148,10 +148,7 @@ impl Client {
         let body = response.bytes().await.unwrap_or_default();
         let failure = match serde_json::from_slice::<Problem>(&body) {
             Ok(problem) => Failure::new(kind_of(problem.code), problem.to_string()),
-            Err(_) => Failure::new(
-                Kind::Failed,
-                format!("the server answered with status {status}"),
-            ),
+            Err(_) => Failure::new(Kind::Failed, foreign(status, &body)),
         };
         Err(failure.into())
     }
@@ -165,6 +162,18 @@ impl Client {
             .context("reading the answer")?;
         serde_json::from_slice(&bytes).context("the server's answer cannot be understood")
     }
+}
+
+/// What an answer that is no problem document says: the router's errors have the shape of the dialect that was asked in.
+fn foreign(status: u16, body: &[u8]) -> String {
+    let body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let message = body
+        .pointer("/error/message")
+        .and_then(|said| said.as_str());
+    message.map_or_else(
+        || format!("the server answered with status {status}"),
+        str::to_owned,
+    )
 }
 
 fn read_token(path: &Path) -> anyhow::Result<String> {

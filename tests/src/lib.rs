@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod figures;
 pub mod machine;
 mod require;
 pub mod seed;

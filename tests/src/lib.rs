@@ -6,6 +6,7 @@ pub mod figures;
 pub mod machine;
 mod require;
 pub mod seed;
+pub mod shell;
 pub mod stream;
 pub mod up;
 pub mod wait;

@@ -1,7 +1,6 @@
 //! One `carrel up`, on a folder of its own.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -14,10 +13,13 @@ use tempfile::TempDir;
 use crate::api::Api;
 use crate::machine;
 use crate::require::{carrel, skip};
+use crate::shell::unheard;
 use crate::wait::eventually;
 
 /// Tests send more messages than people may.
 const CONFIG: &str = "limits: {messagesPerMinute: 1000000}\n";
+/// A server whose machine is busy is ready by then.
+const READY_WITHIN: Duration = Duration::from_mins(2);
 /// A server that was asked to end has done so by then.
 const STOPS_WITHIN: Duration = Duration::from_secs(30);
 
@@ -28,6 +30,8 @@ pub struct Setup {
     pub documents: Vec<Value>,
     /// More of `carrel.yaml`.
     pub settings: Option<Value>,
+    /// More flags.
+    pub flags: Vec<&'static str>,
     /// What a shell does before the server takes its place, in mounts of its own; `$DATA` is the data folder.
     pub first: Option<String>,
     /// Whether its log is kept, for [`Up::log`], instead of shown.
@@ -47,7 +51,7 @@ pub struct Up {
 
 impl Up {
     /// Starts a server in a new folder and waits until it is ready; `None` when the machine gives it no containers, which
-    /// is said, and the settings do not ask for isolation `process`.
+    /// is said, and neither settings nor flags ask for isolation `process`.
     ///
     /// # Errors
     /// When it does not start.
@@ -56,7 +60,8 @@ impl Up {
         std::fs::write(folder.path().join("config.yaml"), text(&setup))?;
         std::fs::create_dir_all(folder.path().join("data/objects"))?;
         let settings = setup.settings.as_ref();
-        let is_plain = settings.is_some_and(|all| all["fleet"]["isolation"] == "process");
+        let is_plain = settings.is_some_and(|all| all["fleet"]["isolation"] == "process")
+            || setup.flags.contains(&"process");
         let (child, ready, api) = run(folder.path(), &setup).await?;
         let up = Self {
             folder,
@@ -86,12 +91,25 @@ impl Up {
         self.folder.path().join("config.yaml")
     }
 
+    /// What it has printed since it was started.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn said(&self) -> anyhow::Result<String> {
+        said(self.folder.path())
+    }
+
     /// What it has logged, when its log is kept.
     ///
     /// # Errors
     /// When it is not.
     pub fn log(&self) -> anyhow::Result<String> {
         Ok(std::fs::read_to_string(self.folder.path().join("log"))?)
+    }
+
+    /// Its ready line.
+    pub fn ready(&self) -> &Value {
+        &self.ready
     }
 
     /// A text of its ready line: `gateway_url`, `model_url` …; or the empty one.
@@ -119,7 +137,9 @@ impl Up {
     /// When there is no executable.
     pub fn command(&self, words: &[&str]) -> anyhow::Result<Command> {
         let mut command = Command::new(carrel()?);
-        command.args(words).env("CARREL_DATA_DIR", self.data());
+        unheard(&mut command)
+            .args(words)
+            .env("CARREL_DATA_DIR", self.data());
         Ok(command)
     }
 
@@ -143,8 +163,16 @@ impl Up {
     /// When it has not ended in time.
     pub async fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
         signal(self.child.id(), Signal::TERM)?;
+        self.ended().await
+    }
+
+    /// Waits until it has ended, as it was asked to: its exit status.
+    ///
+    /// # Errors
+    /// When it has not ended in time.
+    pub async fn ended(&mut self) -> anyhow::Result<ExitStatus> {
         let child = &mut self.child;
-        eventually("the server ends after SIGTERM", STOPS_WITHIN, || {
+        eventually("the server ends", STOPS_WITHIN, || {
             let status = child.try_wait();
             async move { Ok(status?) }
         })
@@ -171,6 +199,14 @@ impl Drop for Up {
     }
 }
 
+/// Sends SIGINT, as Ctrl-C does.
+///
+/// # Errors
+/// When there is no such process.
+pub fn interrupt(pid: u32) -> anyhow::Result<()> {
+    signal(pid, Signal::INT)
+}
+
 /// Sends a signal.
 ///
 /// # Errors
@@ -191,6 +227,11 @@ fn text(setup: &Setup) -> String {
     text
 }
 
+/// What the server of this folder has printed.
+fn said(folder: &Path) -> anyhow::Result<String> {
+    Ok(std::fs::read_to_string(folder.join("stdout"))?)
+}
+
 async fn run(folder: &Path, setup: &Setup) -> anyhow::Result<(Child, Value, Api)> {
     let binary = carrel()?;
     let data = folder.join("data");
@@ -206,7 +247,7 @@ async fn run(folder: &Path, setup: &Setup) -> anyhow::Result<(Child, Value, Api)
             shell
         }
     };
-    command
+    unheard(&mut command)
         .args([
             "up",
             "--listen",
@@ -220,27 +261,32 @@ async fn run(folder: &Path, setup: &Setup) -> anyhow::Result<(Child, Value, Api)
         .arg(&data)
         .arg("--config")
         .arg(folder.join("config.yaml"))
+        .args(&setup.flags)
         .stdin(Stdio::null())
-        .stdout(Stdio::piped());
+        .stdout(File::create(folder.join("stdout"))?);
     if setup.keeps_log {
         let mut log = File::options();
         command.stderr(log.create(true).append(true).open(folder.join("log"))?);
     }
     let mut child = command.spawn().context("starting carrel up")?;
-    let stdout = child.stdout.take().context("its output is ours")?;
-    let line = tokio::task::spawn_blocking(move || {
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line).map(|_| line)
-    });
-    let line = tokio::time::timeout(Duration::from_mins(2), line).await;
-    let ready: Option<Value> = line
-        .ok()
-        .and_then(|joined| joined.ok()?.ok())
-        .and_then(|line| serde_json::from_str(&line).ok());
-    let Some(ready) = ready else {
-        let _ = child.kill();
-        let status = child.wait()?;
-        anyhow::bail!("carrel up was not ready: {status}");
+    let ready = eventually("carrel up is ready", READY_WITHIN, || {
+        let (said, ended) = (said(folder), child.try_wait());
+        async move {
+            if let Some(status) = ended? {
+                anyhow::bail!("carrel up ended before it was ready: {status}");
+            }
+            let line = said?.strip_suffix('\n').map(serde_json::from_str::<Value>);
+            Ok(line.transpose()?)
+        }
+    })
+    .await;
+    let ready = match ready {
+        Ok(ready) => ready,
+        Err(error) => {
+            let _ = child.kill();
+            child.wait()?;
+            return Err(error);
+        }
     };
     let text = |key: &str| {
         ready[key]

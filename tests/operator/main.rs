@@ -3,6 +3,7 @@
 
 mod chat;
 mod commands;
+mod every;
 mod reload;
 mod shell;
 mod up;

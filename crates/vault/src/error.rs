@@ -35,6 +35,9 @@ pub enum Error {
     /// No such snapshot of this learner.
     #[error("there is no such snapshot")]
     NoSnapshot,
+    /// The snapshot is the learner's newest one, its state.
+    #[error("it is the newest snapshot, which is the learner's state and stays")]
+    Newest,
     /// The learner is awake, and this is done only while it sleeps.
     #[error("the learner is awake")]
     Awake,
@@ -77,7 +80,7 @@ impl Error {
             Self::NoLearner => Problem::new(Code::Forbidden, "there is no such learner"),
             Self::NoSnapshot => Problem::new(Code::NotFound, "there is no such snapshot"),
             Self::Awake => Problem::new(Code::Conflict, "put the learner to sleep first"),
-            Self::NotForRestic => Problem::new(Code::Conflict, self.to_string()),
+            Self::Newest | Self::NotForRestic => Problem::new(Code::Conflict, self.to_string()),
             Self::Key(_) | Self::File { .. } | Self::Internal(_) => {
                 Problem::new(Code::Internal, "")
             }

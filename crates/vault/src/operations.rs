@@ -120,7 +120,7 @@ impl Vault {
     /// Lets a snapshot go before its time; its data go with the next prunes. Not the head's.
     ///
     /// # Errors
-    /// [`Error::NoSnapshot`] when there is none, or it is the head's.
+    /// [`Error::NoSnapshot`] when there is none, [`Error::Newest`] when it is the head's.
     pub async fn remove(&self, learner: &LearnerId, snapshot: &SnapshotId) -> Result<(), Error> {
         let _alone = self.exclusive(learner).await;
         let rows = self.list(learner).await?;
@@ -128,7 +128,7 @@ impl Vault {
             .iter()
             .any(|row| row.newest && row.snapshot_id == *snapshot)
         {
-            return Err(Error::NoSnapshot);
+            return Err(Error::Newest);
         }
         let generations: Vec<_> = rows
             .into_iter()

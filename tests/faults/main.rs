@@ -12,6 +12,7 @@ mod kills;
 mod life;
 mod metrics;
 mod orphans;
+mod pages;
 mod parking;
 mod server;
 mod starts;

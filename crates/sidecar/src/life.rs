@@ -234,6 +234,7 @@ mod tests {
             },
             attachments: Vec::new(),
             context: Vec::new(),
+            restore_ms: 0,
         };
         let refused = pod.take_turn(order()).expect_err("asleep soon");
         assert_eq!(refused.code, Code::Draining);

@@ -43,6 +43,7 @@ pub(crate) async fn run(awake: &mut Awake, attempt: &Attempt) -> Verdict {
     let outcome = talk(awake, attempt).await;
     let kills = room::memory_kills(awake).saturating_sub(kills);
     let mut timing = PodTiming {
+        restore: attempt.restore_ms,
         agent: milliseconds(began),
         snapshot: 0,
     };

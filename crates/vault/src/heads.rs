@@ -121,6 +121,7 @@ fn admitted(learner: &LearnerId, request: CommitRequest) -> Result<Commit, Probl
                 reply,
                 files,
                 timing: Timing {
+                    restore: timing.restore,
                     agent: timing.agent,
                     snapshot: timing.snapshot,
                     ..Timing::default()

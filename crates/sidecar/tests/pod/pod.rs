@@ -302,6 +302,7 @@ pub(crate) fn turn_order(text: &str) -> TurnOrder {
         message,
         attachments: Vec::new(),
         context: Vec::new(),
+        restore_ms: 7,
     }
 }
 

@@ -44,6 +44,7 @@ async fn a_turn_is_told_frame_by_frame_and_committed_with_its_reply() {
     assert_eq!(&commit.snapshot_id, snapshot_id);
     let result = commit.result.expect("with the turn");
     assert_eq!((&result.reply, result.stopped), (reply, false));
+    assert_eq!(result.timing.restore, order.restore_ms);
     let kept = pod.path(snapshot_id.as_str()).join("count");
     assert_eq!(fs::read_to_string(kept).expect("kept"), "1");
 

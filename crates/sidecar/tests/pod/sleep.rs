@@ -1,7 +1,9 @@
 //! Falling asleep.
 
+use std::time::{Duration, Instant};
+
 use carrel_protocol::Code;
-use carrel_protocol::sidecar::Frame;
+use carrel_protocol::sidecar::{Frame, Phase};
 use carrel_sidecar::Exit;
 use reqwest::Method;
 use rustix::process::Signal;
@@ -22,6 +24,36 @@ async fn a_quiet_learner_falls_asleep_by_itself() {
         1,
         "nothing had changed, and it was saved again"
     );
+}
+
+/// A pod whose class leaves it wide room, woken with these gaps between its learner's last messages.
+async fn with_gaps(gaps: &[u32]) -> Pod {
+    let mut class = talkative();
+    (class.idle.min_seconds, class.idle.max_seconds) = (1, 600);
+    let pod = Pod::blank(class).await;
+    let mut assignment = pod.assignment(7);
+    assignment.recent_gaps_seconds = gaps.to_vec();
+    assert_eq!(pod.assign(&assignment).await.status(), 200);
+    assert_eq!(pod.hello_when_settled().await.phase, Phase::Ready);
+    pod
+}
+
+#[tokio::test]
+async fn how_long_it_may_be_quiet_is_known_from_the_gaps_that_it_was_assigned_with() {
+    let began = Instant::now();
+    let mut pod = with_gaps(&[600, 1, 1, 1]).await;
+    assert_eq!(pod.exit().await, Exit::Clean);
+    let awake = began.elapsed();
+    assert!(awake >= Duration::from_secs(3), "three gaps: {awake:?}");
+}
+
+#[tokio::test]
+async fn messages_that_come_fast_shorten_what_was_known() {
+    let mut pod = with_gaps(&[600; 4]).await;
+    for _ in 0..5 {
+        assert_eq!(pod.said("echo").await, "");
+    }
+    assert_eq!(pod.exit().await, Exit::Clean);
 }
 
 #[tokio::test]

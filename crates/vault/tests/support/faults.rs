@@ -21,6 +21,8 @@ pub(crate) enum Fault {
     Read,
     /// There is no room.
     Full,
+    /// Reading gets no answer.
+    Stall,
 }
 
 #[derive(Debug)]
@@ -34,7 +36,7 @@ pub(crate) struct Switch {
     fault: AtomicU8,
     /// Below this nothing is ever listed.
     pub(crate) stalled: Mutex<Option<Path>>,
-    /// Whether somebody has waited for such a list.
+    /// Whether somebody has waited for such a list, or for a reading that got no answer.
     pub(crate) has_stalled: AtomicBool,
     /// Places written, each with whether it was create-only, in the order in which writing ended.
     pub(crate) written: Mutex<Vec<(String, bool)>>,
@@ -45,8 +47,12 @@ impl Switch {
         self.fault.store(fault as u8, Ordering::SeqCst);
     }
 
+    fn has(&self, fault: Fault) -> bool {
+        self.fault.load(Ordering::SeqCst) == fault as u8
+    }
+
     fn fails(&self, fault: Fault, kind: std::io::ErrorKind) -> Result<()> {
-        if self.fault.load(Ordering::SeqCst) == fault as u8 {
+        if self.has(fault) {
             return Err(object_store::Error::Generic {
                 store: "faulty",
                 source: Box::new(std::io::Error::from(kind)),
@@ -89,6 +95,10 @@ impl<T: ObjectStore> ObjectStore for Faulty<T> {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         self.switch.fails(Fault::Read, std::io::ErrorKind::Other)?;
+        if self.switch.has(Fault::Stall) {
+            self.switch.has_stalled.store(true, Ordering::SeqCst);
+            return futures::future::pending().await;
+        }
         self.inner.get_opts(location, options).await
     }
 

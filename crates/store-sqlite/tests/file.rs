@@ -156,3 +156,37 @@ async fn a_closed_store_says_that_it_is_away() {
         "{error}"
     );
 }
+
+/// Everything that a running server asks of the store by a timer, and what is looked at when somebody asks for metrics.
+#[tokio::test]
+async fn whatever_looks_and_sweeps_in_a_quiet_hour_writes_nothing() {
+    let (store, folder) = opened().await;
+    let ada = learner(&store, "ada").await;
+    turn_of(&store, &ada, 1, 1).await;
+    let gone = learner(&store, "gone").await;
+    store.close_learner(&gone, at(1)).await.expect("closed");
+    store.erase_learner(&gone, at(2)).await.expect("erased");
+    let files = || {
+        ["store.db", "store.db-wal"].map(|name| {
+            let path = folder.path().join(name);
+            let changed = std::fs::metadata(&path).expect(name).modified();
+            (std::fs::read(path).expect(name), changed.expect("a time"))
+        })
+    };
+    let before = files();
+    let hour = at(3600);
+    assert!(store.waiting(hour, 9).await.expect("read").is_empty());
+    assert!(store.renew(&[], hour).await.expect("renewed").is_empty());
+    assert_eq!(
+        store.sweep_reservations(hour, hour).await.expect("swept"),
+        0
+    );
+    assert_eq!(store.sweep_access(hour).await.expect("swept"), 0);
+    let erased = store.erased_repositories(at(1)).await;
+    assert!(erased.expect("read").is_empty(), "an upload may yet come");
+    store.stirring().await.expect("read");
+    store.backlog().await.expect("read");
+    store.census().await.expect("read");
+    store.feed(Cursor::default(), 99).await.expect("read");
+    assert!(files() == before, "the file or its log was written");
+}

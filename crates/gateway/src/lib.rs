@@ -13,6 +13,7 @@ mod metrics;
 mod options;
 mod outside;
 mod pass;
+mod paths;
 mod rate;
 mod refusal;
 mod secret;
@@ -22,6 +23,7 @@ mod stream;
 pub mod vault_admin;
 
 pub use admin::{EventPage, ResticEnvironment, SnapshotCheck, UsageReport};
+pub use api::paths;
 pub use gateway::{Handle, start};
 pub use metrics::Metrics;
 pub use options::{Clock, Limits, Options};

@@ -22,6 +22,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::admin;
 use crate::envelope;
 use crate::gateway::Shared;
+use crate::paths::Paths;
 use crate::refusal::Refusal;
 
 pub(crate) use wake::nudge;
@@ -29,10 +30,8 @@ pub(crate) use wake::nudge;
 /// The whole router.
 pub(crate) fn router(shared: &Shared) -> Router {
     let health = shared.options.health.clone().router();
-    Router::new()
-        .merge(learner_paths())
-        .merge(admin::paths())
-        .merge(pages())
+    all()
+        .into_router()
         .fallback(async || Refusal::not_found("there is no such path; see /openapi.json"))
         .with_state(Arc::clone(shared))
         .merge(admin::health::measured(shared, health))
@@ -40,8 +39,17 @@ pub(crate) fn router(shared: &Shared) -> Router {
         .layer(from_fn_with_state(Arc::clone(shared), envelope::wrap))
 }
 
-fn learner_paths() -> Router<Shared> {
-    Router::new()
+/// The paths of API and pages, with parameters in braces, as the document at `/openapi.json` names them.
+pub fn paths() -> Vec<String> {
+    all().into_names()
+}
+
+fn all() -> Paths {
+    learner_paths().merge(admin::paths()).merge(pages())
+}
+
+fn learner_paths() -> Paths {
+    Paths::default()
         .route(
             "/v1/learners/{id}/messages",
             post(messages::post).get(turns::history),
@@ -59,8 +67,8 @@ fn learner_paths() -> Router<Shared> {
         .route("/l/{id}/{*path}", any(proxy::proxy))
 }
 
-fn pages() -> Router<Shared> {
-    Router::new()
+fn pages() -> Paths {
+    Paths::default()
         .route("/", get(assets::chat))
         .route("/console", get(assets::console))
         .route("/assets/{*path}", get(assets::asset))

@@ -9,6 +9,7 @@ mod cookie;
 mod dispatch;
 mod envelope;
 mod gateway;
+mod grant;
 mod metrics;
 mod options;
 mod outside;

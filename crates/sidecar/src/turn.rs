@@ -42,29 +42,24 @@ pub(crate) async fn run(awake: &mut Awake, attempt: &Attempt) -> Verdict {
     let kills = room::memory_kills(awake);
     let outcome = talk(awake, attempt).await;
     let kills = room::memory_kills(awake).saturating_sub(kills);
+    let with_kills = |told: String| match kills {
+        0 => told,
+        _ if told.is_empty() => starved(kills),
+        _ => format!("{told}; {}", starved(kills)),
+    };
     let mut timing = PodTiming {
         agent: milliseconds(began),
         snapshot: 0,
     };
     let (stopped, paths) = match outcome {
-        Outcome::Ended(ended) => {
-            if kills > 0 {
-                tracing::warn!(
-                    kills,
-                    "processes of the agent were killed for want of memory"
-                );
-            }
-            (ended.stopped, ended.files)
-        }
+        Outcome::Ended(ended) => (ended.stopped, ended.files),
         Outcome::Failed {
             code,
             detail,
             retryable,
-            mut reason,
+            reason,
         } => {
-            if kills > 0 {
-                reason = format!("{reason}; {kills} of its processes ran out of memory");
-            }
+            let reason = with_kills(reason);
             return failed(awake, code, detail, retryable, reason, timing).await;
         }
         Outcome::Died { by_agent, reason } => {
@@ -74,13 +69,21 @@ pub(crate) async fn run(awake: &mut Awake, attempt: &Attempt) -> Verdict {
             } else {
                 Exit::ShimLost
             };
+            let reason = with_kills(reason);
             return Verdict::Over(Frame::Died { by_agent, reason }, exit);
         }
     };
     let ended = Instant::now();
     // Nobody has to hear it.
     let _ = attempt.mark(Frame::Snapshotting);
-    let result = conclude(awake, attempt, stopped, &paths, timing).await;
+    let result = TurnResult {
+        stopped,
+        reply: Reply::default(),
+        files: Vec::new(),
+        timing,
+        operator_note: with_kills(String::new()),
+    };
+    let result = conclude(awake, attempt, &paths, result).await;
     timing.snapshot = milliseconds(ended);
     match result {
         Ok((answer, reply)) => Verdict::Committed(Frame::Committed {
@@ -178,9 +181,8 @@ pub(crate) async fn freeze(awake: &Awake) -> Result<(), Uncommitted> {
 async fn conclude(
     awake: &mut Awake,
     attempt: &Attempt,
-    stopped: bool,
     paths: &[ReplyPath],
-    timing: PodTiming,
+    mut result: TurnResult,
 ) -> Result<(carrel_protocol::vault::CommitAnswer, Reply), Uncommitted> {
     freeze(awake).await?;
     let (files, data) = reply::read(&awake.pod.options, paths)?;
@@ -188,12 +190,7 @@ async fn conclude(
         text: attempt.text(),
         files,
     };
-    let result = TurnResult {
-        stopped,
-        reply: reply.clone(),
-        files: data,
-        timing,
-    };
+    (result.reply, result.files) = (reply.clone(), data);
     let answer = commit(awake, Some((attempt.turn, result))).await?;
     awake.link.thaw().await?;
     Ok((answer, reply))
@@ -219,6 +216,11 @@ async fn failed(
         timing,
     };
     Verdict::Over(frame, Exit::TurnFailed)
+}
+
+/// What the operator is told of processes that the kernel killed.
+fn starved(kills: u64) -> String {
+    format!("{kills} of the agent's processes ran out of memory")
 }
 
 fn milliseconds(since: Instant) -> u64 {

@@ -101,6 +101,7 @@ fn admitted(learner: &LearnerId, request: CommitRequest) -> Result<Commit, Probl
                 reply,
                 files,
                 timing,
+                operator_note,
             } = result;
             let files = files
                 .into_iter()
@@ -125,6 +126,7 @@ fn admitted(learner: &LearnerId, request: CommitRequest) -> Result<Commit, Probl
                     snapshot: timing.snapshot,
                     ..Timing::default()
                 },
+                operator_note,
             })
         }
         _ => {

@@ -298,6 +298,7 @@ impl Pod {
                     snapshot: 13,
                     ..Timing::default()
                 },
+                operator_note: String::new(),
             }),
         };
         match self.store.commit(&commit, now()).await.expect("a store") {

@@ -14,6 +14,7 @@ mod tests;
 use std::collections::HashMap;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -109,6 +110,8 @@ impl Image {
 pub struct Images {
     root: PathBuf,
     client: Client,
+    /// For registries on this machine's loopback: without TLS, as other container tools do it.
+    on_loopback: Client,
     limits: unpack::Limits,
     /// The pulls under way, by name: each lives as long as somebody waits for it.
     pulls: Arc<Mutex<HashMap<String, WeakShared<Pull>>>>,
@@ -118,10 +121,10 @@ type Pull = BoxFuture<'static, Result<Image, Arc<Error>>>;
 
 impl Images {
     /// Images in the folder `root`, cleared of what an earlier run left half done; registries in
-    /// `plain_http` (host and port) are spoken to without TLS.
+    /// `plain_http` (host and port), and those on loopback, are spoken to without TLS.
     pub fn new(root: PathBuf, plain_http: Vec<String>) -> Self {
-        let config = ClientConfig {
-            protocol: ClientProtocol::HttpsExcept(plain_http),
+        let config = |protocol| ClientConfig {
+            protocol,
             user_agent: concat!("carrel/", env!("CARGO_PKG_VERSION")),
             connect_timeout: Some(CONNECT_WITHIN),
             read_timeout: Some(SILENT_AT_MOST),
@@ -145,7 +148,8 @@ impl Images {
         };
         Self {
             root,
-            client: Client::new(config),
+            client: Client::new(config(ClientProtocol::HttpsExcept(plain_http))),
+            on_loopback: Client::new(config(ClientProtocol::Http)),
             limits,
             pulls: Arc::default(),
         }
@@ -204,7 +208,7 @@ impl Images {
             source: Box::new(source),
         };
         let asked = self
-            .client
+            .client(&reference)
             .pull_image_manifest(&reference, &RegistryAuth::Anonymous)
             .await;
         let (manifest, digest) = asked.map_err(refused)?;
@@ -234,7 +238,7 @@ impl Images {
             .tempdir_in(&self.root)
             .map_err(|source| disk("making a folder in", &self.root, source))?;
         let mut config = Vec::new();
-        self.client
+        self.client(reference)
             .pull_blob(reference, &manifest.config, &mut config)
             .await
             .map_err(|source| Error::Pull {
@@ -297,7 +301,7 @@ impl Images {
         let copy = file
             .try_clone()
             .map_err(|source| disk("opening a file in", folder, source))?;
-        self.client
+        self.client(reference)
             .pull_blob(reference, layer, tokio::fs::File::from_std(copy))
             .await
             .map_err(|source| Error::Pull {
@@ -305,6 +309,14 @@ impl Images {
                 source: Box::new(source),
             })?;
         Ok(file)
+    }
+
+    fn client(&self, reference: &Reference) -> &Client {
+        if is_on_loopback(reference.registry()) {
+            &self.on_loopback
+        } else {
+            &self.client
+        }
     }
 
     fn unpacked(&self, digest: &str) -> Option<Image> {
@@ -330,6 +342,16 @@ impl Images {
             .join("names")
             .join(hex::encode(Sha256::digest(name.as_bytes())))
     }
+}
+
+/// Whether a registry, `host[:port]`, is on this machine's loopback.
+fn is_on_loopback(registry: &str) -> bool {
+    let host = match registry.rsplit_once(':') {
+        Some((host, port)) if port.parse::<u16>().is_ok() => host,
+        _ => registry,
+    };
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// The part of an image's configuration that matters to a container (OCI image specification, config.md).

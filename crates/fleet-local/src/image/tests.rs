@@ -9,6 +9,7 @@ use tar::{Builder, EntryType, Header};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
+use super::is_on_loopback;
 use super::unpack::{Limits, add_mount_points, unpack_layer};
 use super::{Error, Images};
 
@@ -299,4 +300,25 @@ async fn all_who_wait_for_a_pull_share_its_failure_and_its_name_is_forgotten() {
     images.get(&name("two")).await.unwrap_err();
     let pulls = images.pulls.lock().unwrap();
     assert_eq!(pulls.keys().collect::<Vec<_>>(), [&name("two")]);
+}
+
+#[test]
+fn registries_on_loopback_are_known_by_name_and_address() {
+    for registry in [
+        "localhost",
+        "localhost:5000",
+        "127.0.0.1:9",
+        "127.8.0.1",
+        "[::1]:5000",
+    ] {
+        assert!(is_on_loopback(registry), "{registry}");
+    }
+    for registry in [
+        "ghcr.io",
+        "10.0.0.1:5000",
+        "localhost.example:80",
+        "[2001:db8::1]:443",
+    ] {
+        assert!(!is_on_loopback(registry), "{registry}");
+    }
 }

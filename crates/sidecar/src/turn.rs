@@ -5,6 +5,7 @@ mod commit;
 mod http;
 mod inbox;
 mod outcome;
+mod pace;
 mod reply;
 
 use std::time::Duration;

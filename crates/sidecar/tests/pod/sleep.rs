@@ -6,7 +6,7 @@ use carrel_sidecar::Exit;
 use reqwest::Method;
 use rustix::process::Signal;
 
-use crate::pod::{Pod, command, frames, kill, talkative, turn_order, wait};
+use crate::pod::{Pod, command, frames, kill, skip, talkative, turn_order, wait};
 
 #[tokio::test]
 async fn a_quiet_learner_falls_asleep_by_itself() {
@@ -113,7 +113,8 @@ async fn at_rest_a_learner_costs_little_memory_beside_its_agent() {
     assert_eq!(pod.said("count").await, "1");
     let own = |child| own_memory(child, "Private_Dirty:");
     let (Some(sidecar), Some(shim)) = (own(&pod.sidecar), own(&pod.shim)) else {
-        return println!("skipped: the memory of other processes cannot be seen here");
+        let reason = "the memory of other processes cannot be seen here";
+        return skip("at_rest_a_learner_costs_little_memory", "smaps", reason);
     };
     println!("sidecar {sidecar} KiB, shim {shim} KiB");
     assert!(

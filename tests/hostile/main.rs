@@ -7,6 +7,7 @@ mod clients;
 mod exhaustion;
 mod network;
 mod raw;
-mod shell;
 mod tokens;
 mod workspace;
+
+use carrel_tests::shell;

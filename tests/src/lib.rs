@@ -5,6 +5,7 @@ pub mod api;
 pub mod machine;
 mod require;
 pub mod seed;
+pub mod shell;
 pub mod stream;
 pub mod up;
 pub mod wait;

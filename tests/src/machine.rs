@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
@@ -124,7 +125,8 @@ pub fn lives(pid: u32) -> bool {
 /// The folder in which a server on this data folder has its sockets and pods: the name that `carrel up` gives it.
 pub fn run_dir(data: &Path) -> PathBuf {
     let digest = Sha256::digest(data.as_os_str().as_encoded_bytes());
-    let user = rustix::process::geteuid().as_raw();
+    let user =
+        fs::metadata(data).map_or_else(|_| rustix::process::geteuid().as_raw(), |data| data.uid());
     Path::new("/var/tmp").join(format!("carrel-{user}-{}", hex::encode(&digest[..5])))
 }
 

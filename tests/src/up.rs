@@ -1,7 +1,10 @@
 //! One `carrel up`, on a folder of its own.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -30,6 +33,10 @@ pub struct Setup {
     pub settings: Option<Value>,
     /// What a shell does before the server takes its place, in mounts of its own; `$DATA` is the data folder.
     pub first: Option<String>,
+    /// A command that becomes the one whose words follow it, as in `setsid`; the server is started by it.
+    pub under: Vec<String>,
+    /// Who runs it and owns its folder, if not who runs the test: only root may say.
+    pub user: Option<u32>,
     /// Whether its log is kept, for [`Up::log`], instead of shown.
     pub keeps_log: bool,
 }
@@ -46,25 +53,40 @@ pub struct Up {
 }
 
 impl Up {
-    /// Starts a server in a new folder and waits until it is ready; `None` when the machine gives it no containers, which
-    /// is said, and the settings do not ask for isolation `process`.
+    /// Starts a server in a new folder and waits until it is ready, however it isolates its learners.
     ///
     /// # Errors
     /// When it does not start.
-    pub async fn start(test: &str, setup: Setup) -> anyhow::Result<Option<Self>> {
+    pub async fn any(setup: Setup) -> anyhow::Result<Self> {
         let folder = TempDir::with_prefix("carrel-tests-")?;
         std::fs::write(folder.path().join("config.yaml"), text(&setup))?;
         std::fs::create_dir_all(folder.path().join("data/objects"))?;
-        let settings = setup.settings.as_ref();
-        let is_plain = settings.is_some_and(|all| all["fleet"]["isolation"] == "process");
+        if let Some(user) = setup.user {
+            // The one that cargo built lies where others may not go.
+            std::fs::copy(carrel()?, folder.path().join("carrel"))?;
+            for name in ["", "config.yaml", "data", "data/objects", "carrel"] {
+                chown(folder.path().join(name), Some(user), Some(user))?;
+            }
+        }
         let (child, ready, api) = run(folder.path(), &setup).await?;
-        let up = Self {
+        Ok(Self {
             folder,
             setup,
             child,
             ready,
             api,
-        };
+        })
+    }
+
+    /// The same; `None` when the machine gives it no containers, which is said, and the settings do not ask for isolation
+    /// `process`.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start(test: &str, setup: Setup) -> anyhow::Result<Option<Self>> {
+        let settings = setup.settings.as_ref();
+        let is_plain = settings.is_some_and(|all| all["fleet"]["isolation"] == "process");
+        let up = Self::any(setup).await?;
         if up.ready["isolation"] == "oci" || is_plain {
             return Ok(Some(up));
         }
@@ -92,6 +114,11 @@ impl Up {
     /// When it is not.
     pub fn log(&self) -> anyhow::Result<String> {
         Ok(std::fs::read_to_string(self.folder.path().join("log"))?)
+    }
+
+    /// What its ready line says under a key; or null.
+    pub fn says(&self, key: &str) -> &Value {
+        &self.ready[key]
     }
 
     /// A text of its ready line: `gateway_url`, `model_url` …; or the empty one.
@@ -143,8 +170,16 @@ impl Up {
     /// When it has not ended in time.
     pub async fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
         signal(self.child.id(), Signal::TERM)?;
+        self.ended().await
+    }
+
+    /// Waits until it has ended, by a signal that was sent: its exit status.
+    ///
+    /// # Errors
+    /// When it has not ended in time.
+    pub async fn ended(&mut self) -> anyhow::Result<ExitStatus> {
         let child = &mut self.child;
-        eventually("the server ends after SIGTERM", STOPS_WITHIN, || {
+        eventually("the server ends after a signal", STOPS_WITHIN, || {
             let status = child.try_wait();
             async move { Ok(status?) }
         })
@@ -192,21 +227,25 @@ fn text(setup: &Setup) -> String {
 }
 
 async fn run(folder: &Path, setup: &Setup) -> anyhow::Result<(Child, Value, Api)> {
-    let binary = carrel()?;
     let data = folder.join("data");
-    let mut command = match &setup.first {
-        None => Command::new(binary),
-        Some(first) => {
-            let mut shell = Command::new("unshare");
-            shell.args(["--mount", "--propagation", "private", "/bin/sh", "-e", "-c"]);
-            shell
-                .arg(format!("{first}\nexec \"$0\" \"$@\""))
-                .arg(binary)
-                .env("DATA", &data);
-            shell
-        }
-    };
+    let mut words: Vec<OsString> = setup.under.iter().map(OsString::from).collect();
+    if let Some(first) = &setup.first {
+        let own_mounts = ["unshare", "--mount", "--propagation", "private"];
+        words.extend(own_mounts.map(OsString::from));
+        words.extend(["/bin/sh", "-e", "-c"].map(OsString::from));
+        words.push(format!("{first}\nexec \"$0\" \"$@\"").into());
+    }
+    words.push(match setup.user {
+        None => carrel()?.into(),
+        Some(_) => folder.join("carrel").into(),
+    });
+    let mut command = Command::new(&words[0]);
+    if let Some(user) = setup.user {
+        command.uid(user).gid(user);
+    }
     command
+        .env("DATA", &data)
+        .args(&words[1..])
         .args([
             "up",
             "--listen",

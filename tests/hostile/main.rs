@@ -7,6 +7,7 @@ mod clients;
 mod exhaustion;
 mod network;
 mod raw;
+mod secrets;
 mod tokens;
 mod workspace;
 

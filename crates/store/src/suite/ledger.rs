@@ -1,6 +1,7 @@
 //! Money: never over, settled once, folded exactly.
 
 use carrel_core::event::{EventBody, Usage};
+use carrel_core::invariants::{UsageByModel, read_models_are_folds};
 use carrel_core::{Epoch, LearnerId, NanoUsd, ReservationId};
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -348,6 +349,27 @@ async fn three_days(store: &SharedStore) -> (LearnerId, LearnerId) {
     (ada, bob)
 }
 
+/// The usage that the store keeps is the fold of these learners' events.
+async fn is_folded_from(store: &SharedStore, learners: [&LearnerId; 2]) {
+    let (since, until) = (time("2026-07-01T00:00:00Z"), time("2026-07-31T00:00:00Z"));
+    let rows = store.usage(UsageBy::Model, None, since, until).await;
+    let kept = rows.expect("read").into_iter().map(|row| {
+        let usage = Usage {
+            input_tokens: row.input_tokens,
+            output_tokens: row.output_tokens,
+            cost_nano_usd: row.cost_nano_usd,
+        };
+        (row.key, usage)
+    });
+    let kept: UsageByModel = kept.collect();
+    let mut bodies = Vec::new();
+    for learner in learners {
+        let events = events(store, learner).await;
+        bodies.extend(events.into_iter().map(|event| event.body));
+    }
+    assert!(read_models_are_folds(&kept, &bodies), "{kept:?}");
+}
+
 async fn costs(
     store: &SharedStore,
     by: UsageBy,
@@ -370,7 +392,8 @@ fn rows(expected: &[(&str, u64, i64)]) -> Vec<(String, u64, i64)> {
 }
 
 pub async fn usage_is_summed_by_every_key(store: SharedStore) {
-    let (_, bob) = three_days(&store).await;
+    let (ada, bob) = three_days(&store).await;
+    is_folded_from(&store, [&ada, &bob]).await;
     let all = ("2026-07-01T00:00:00Z", "2026-07-31T00:00:00Z");
     let by = |by| costs(&store, by, None, all);
     assert_eq!(
@@ -400,7 +423,7 @@ pub async fn usage_is_summed_by_every_key(store: SharedStore) {
 }
 
 pub async fn usage_rebuilds_equal(store: SharedStore) {
-    let (ada, _) = three_days(&store).await;
+    let (ada, bob) = three_days(&store).await;
     let all = ("2026-07-01T00:00:00Z", "2026-07-31T00:00:00Z");
     let before = costs(&store, UsageBy::Learner, None, all).await;
     store.rebuild_usage().await.expect("rebuilt");
@@ -420,4 +443,5 @@ pub async fn usage_rebuilds_equal(store: SharedStore) {
     beside.await;
     let after = costs(&store, UsageBy::Learner, None, all).await;
     assert_eq!(after, rows(&[("ada", 4, 10), ("bob", 3, 60)]));
+    is_folded_from(&store, [&ada, &bob]).await;
 }

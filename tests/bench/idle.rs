@@ -4,15 +4,16 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use carrel_tests::figures::Figures;
 use carrel_tests::machine::pods;
 
-use crate::{row, up};
+use crate::up;
 
 const LEARNERS: usize = 2000;
 /// How long is watched.
 const WATCH: Duration = Duration::from_mins(1);
 
-pub(super) async fn measure() -> anyhow::Result<()> {
+pub(super) async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
     let up = up("idle", LEARNERS).await?;
     // What the start itself does has ended by then.
     tokio::time::sleep(Duration::from_secs(10)).await;
@@ -20,14 +21,15 @@ pub(super) async fn measure() -> anyhow::Result<()> {
     tokio::time::sleep(WATCH).await;
     let wrote = self::written(up.pid())? - written;
     let used = ticks(up.pid())? - used;
-    row(
+    let pods = pods(up.pid()).len();
+    figures.held(
         "2,000 learners asleep, watched for 60 s",
         &format!(
-            "{} pods, {wrote} bytes written, {} ms of processor time",
-            pods(up.pid()).len(),
+            "{pods} pods, {wrote} bytes written, {} ms of processor time",
             used * 10
         ),
         "no process, no timer, no write",
+        pods == 0 && wrote == 0,
     );
     Ok(())
 }

@@ -1,5 +1,5 @@
 //! The figures of `docs/BENCHMARKS.md`, measured on this machine against the executable as it ships. Arguments choose some
-//! of them by name; without any, all are measured.
+//! of them by name; without any, all are measured. A missed bar is a failure.
 
 #![expect(clippy::print_stdout, reason = "figures are for people to read")]
 
@@ -11,6 +11,7 @@ mod talk;
 use std::fs;
 
 use anyhow::{Context as _, ensure};
+use carrel_tests::figures::Figures;
 use carrel_tests::{Setup, Up};
 use serde_json::json;
 
@@ -28,24 +29,20 @@ async fn main() -> anyhow::Result<()> {
     println!("machine: {}", machine()?);
     println!("date: {}", jiff::Timestamp::now());
     println!("\n| figure | measured | bar |\n|---|---|---|");
+    let mut figures = Figures::default();
     if wanted("talk") {
-        talk::measure().await?;
+        talk::measure(&mut figures).await?;
     }
     if wanted("memory") {
-        memory::measure().await?;
+        memory::measure(&mut figures).await?;
     }
     if wanted("many") {
-        many::measure().await?;
+        many::measure(&mut figures).await?;
     }
     if wanted("idle") {
-        idle::measure().await?;
+        idle::measure(&mut figures).await?;
     }
-    Ok(())
-}
-
-/// One line of the table.
-fn row(figure: &str, measured: &str, bar: &str) {
-    println!("| {figure} | {measured} | {bar} |");
+    figures.end()
 }
 
 /// A server with nothing but what is given.

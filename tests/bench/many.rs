@@ -3,13 +3,14 @@
 use std::time::Instant;
 
 use anyhow::ensure;
+use carrel_tests::figures::Figures;
 use carrel_tests::machine::pods;
 
-use crate::{row, up};
+use crate::up;
 
 const LEARNERS: usize = 200;
 
-pub(super) async fn measure() -> anyhow::Result<()> {
+pub(super) async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
     let up = up("many", LEARNERS).await?;
     let began = Instant::now();
     let turns = (0..LEARNERS).map(|n| {
@@ -26,10 +27,11 @@ pub(super) async fn measure() -> anyhow::Result<()> {
         failed[0]
     );
     let awake = pods(up.pid()).len();
-    row(
+    figures.held(
         "200 learners awake at once, one turn each",
         &format!("all `done` in {took:.1} s, {awake} awake at the end"),
         "all `done`, no error",
+        awake == LEARNERS,
     );
     Ok(())
 }

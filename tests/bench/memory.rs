@@ -4,14 +4,15 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use carrel_tests::figures::Figures;
 use carrel_tests::machine::pods;
 
-use crate::{RUNS, median, row, up};
+use crate::{RUNS, median, up};
 
 /// For memory to be given back after a turn.
 const REST: Duration = Duration::from_secs(5);
 
-pub(super) async fn measure() -> anyhow::Result<()> {
+pub(super) async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
     let (mut ready, mut idle, mut pod) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..RUNS {
         let began = Instant::now();
@@ -26,20 +27,16 @@ pub(super) async fn measure() -> anyhow::Result<()> {
         let shim = one.shim.context("its shim runs")?;
         pod.push(private(one.sidecar)? + private(shim)?);
     }
-    row(
-        "`carrel up` ready",
-        &format!("{:.0} ms", median(&mut ready)?),
-        "≤ 1 s",
-    );
-    row(
+    figures.at_most("`carrel up` ready", "ms", &[(median(&mut ready)?, 1000.0)]);
+    figures.at_most(
         "idle memory of `carrel up` (resident set)",
-        &format!("{:.1} MiB", median(&mut idle)?),
-        "≤ 60 MiB",
+        "MiB",
+        &[(median(&mut idle)?, 60.0)],
     );
-    row(
+    figures.at_most(
         "private memory (USS) of sidecar and shim of an awake learner, at rest",
-        &format!("{:.1} MiB", median(&mut pod)?),
-        "≤ 10 MiB",
+        "MiB",
+        &[(median(&mut pod)?, 10.0)],
     );
     Ok(())
 }

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use carrel_tests::figures::{Figures, shown};
 use carrel_tests::{Api, Up, eventually};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::{RUNS, median, percentile, row, up};
+use crate::{RUNS, median, percentile, up};
 
 const LEARNER: &str = "l0";
 /// Messages of one run.
@@ -28,7 +29,7 @@ struct Times {
     until_done: f64,
 }
 
-pub(super) async fn measure() -> anyhow::Result<()> {
+pub(super) async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
     let (mut asleep, mut asleep_99) = (Vec::new(), Vec::new());
     let (mut awake, mut done) = (Vec::new(), Vec::new());
     let (mut first_done, mut last_done) = (Vec::new(), Vec::new());
@@ -54,33 +55,28 @@ pub(super) async fn measure() -> anyhow::Result<()> {
         last_done.push(median(&mut ends[MESSAGES - FEW..].to_vec())?);
         done.push(median(&mut ends)?);
     }
-    row(
+    figures.at_most(
         "message accepted → first text, learner asleep with a 10 MB workspace, p50 / p99 of 100",
-        &format!(
-            "{:.0} / {:.0} ms",
-            median(&mut asleep)?,
-            median(&mut asleep_99)?
-        ),
-        "≤ 350 / 700 ms",
+        "ms",
+        &[
+            (median(&mut asleep)?, 350.0),
+            (median(&mut asleep_99)?, 700.0),
+        ],
     );
-    row(
-        "the same, learner awake, agent and stand-in model included, p50",
-        &format!("{:.1} ms", median(&mut awake)?),
-        "≤ 15 ms (our share)",
+    figures.at_most(
+        "the same, learner awake, agent and stand-in model included, p50 (the bar is of our share)",
+        "ms",
+        &[(median(&mut awake)?, 15.0)],
     );
-    row(
+    figures.at_most(
         "end of text → `done`, one small change in the 10 MB workspace, p50",
-        &format!("{:.0} ms", median(&mut done)?),
-        "≤ 80 ms",
+        "ms",
+        &[(median(&mut done)?, 80.0)],
     );
-    row(
+    let (first, last) = (median(&mut first_done)?, median(&mut last_done)?);
+    figures.noted(
         "the same, p50 of the first ten and of the last ten of 100 turns without sleep",
-        &format!(
-            "{:.0} / {:.0} ms",
-            median(&mut first_done)?,
-            median(&mut last_done)?
-        ),
-        "none",
+        &format!("{} / {} ms", shown(first), shown(last)),
     );
     Ok(())
 }

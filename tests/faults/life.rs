@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use carrel_tests::{Api, eventually, machine};
+use carrel_tests::{Api, Setup, Up, agent, eventually, machine};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -189,6 +189,71 @@ async fn an_older_snapshot_is_taken_as_the_newest_state() -> anyhow::Result<()> 
         api.reply("ada", "count").await?,
         "4",
         "what was newer is still there"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_changed_class_is_in_force_at_the_next_wake() -> anyhow::Result<()> {
+    let says_other = json!({"adapter": "Command", "command": ["/bin/echo", "other"]});
+    let documents = vec![
+        agent::http("counting", &json!({})),
+        agent::command("other", &json!({"agent": says_other})),
+        agent::learner("ada", "counting"),
+    ];
+    let setup = Setup {
+        documents,
+        ..Setup::default()
+    };
+    let Some(up) = Up::start("a changed class", setup).await? else {
+        return Ok(());
+    };
+    let api = &up.api;
+    assert_eq!(api.reply("ada", "count").await?, "1");
+    let changed = api.admin(
+        Method::PATCH,
+        "learners/ada",
+        Some(json!({"class": "other"})),
+    );
+    assert_eq!(changed.await?["class"], "other");
+    assert_eq!(
+        api.reply("ada", "count").await?,
+        "2",
+        "it is awake as it was"
+    );
+    api.sleep("ada").await?;
+    assert_eq!(api.reply("ada", "count").await?.trim(), "other");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_turns_document_says_where_its_time_went() -> anyhow::Result<()> {
+    let Some(up) = with_ada("a turn's time", &json!({})).await? else {
+        return Ok(());
+    };
+    let api = &up.api;
+    let turn = async || -> anyhow::Result<Value> {
+        let events = api.ask("ada", "count").await?;
+        let last = events.last().context("a turn has an outcome")?;
+        api.turn("ada", last.text("turn_id")).await
+    };
+    let took = |turn: &Value, stage: &str| turn["timing_ms"][stage].as_u64();
+    turn().await?;
+    api.sleep("ada").await?;
+    let cold = turn().await?;
+    assert_eq!(cold["start_kind"], "cold", "{cold}");
+    let (wake, restore) = (took(&cold, "wake"), took(&cold, "restore"));
+    assert!(Some(0) < restore && restore < wake, "{cold}");
+
+    let slow = api.post("ada", "slow 20", "slow").await?;
+    let live = turn().await?;
+    assert_eq!(live["start_kind"], "live", "{live}");
+    assert_eq!(took(&live, "restore"), Some(0), "{live}");
+    let slow = api.turn("ada", &slow.turn).await?;
+    assert!(took(&slow, "agent") >= Some(200), "{slow}");
+    assert!(
+        took(&live, "queue") > Some(100),
+        "it waited for the other: {live}"
     );
     Ok(())
 }

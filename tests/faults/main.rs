@@ -6,12 +6,14 @@
     reason = "tests print their evidence, and their tasks end with their runtime"
 )]
 
+mod bucket;
 mod damage;
 mod idempotency;
 mod kills;
 mod life;
 mod metrics;
 mod orphans;
+mod pages;
 mod parking;
 mod server;
 mod starts;

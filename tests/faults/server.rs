@@ -1,7 +1,8 @@
 //! The server itself is asked to end, or started twice.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use carrel_tests::{Setup, Up, agent, eventually};
 use serde_json::json;
 
 use crate::with_ada;
@@ -95,5 +96,34 @@ async fn a_second_server_on_the_same_folder_refuses_and_names_the_first() -> any
         "1",
         "the first is unharmed"
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_that_follows_one_that_was_killed_says_what_was_kept_and_alarms_nobody()
+-> anyhow::Result<()> {
+    let setup = Setup {
+        documents: vec![
+            agent::http("counting", &json!({})),
+            agent::learner("ada", "counting"),
+        ],
+        keeps_log: true,
+        ..Setup::default()
+    };
+    let Some(mut up) = Up::start("a server after one that was killed", setup).await? else {
+        return Ok(());
+    };
+    assert_eq!(up.api.reply("ada", "count").await?, "1");
+    up.kill()?;
+    up.again().await?;
+    assert_eq!(up.api.reply("ada", "count").await?, "2");
+    let within = Duration::from_secs(20);
+    let log = eventually("what was kept is said", within, || async {
+        let log = up.log()?;
+        let says = log.contains("no message is lost") && log.contains("awake=1");
+        Ok(says.then_some(log))
+    })
+    .await?;
+    assert_eq!(log.lines().count(), 1, "{log}");
     Ok(())
 }

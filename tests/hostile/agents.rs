@@ -170,6 +170,8 @@ async fn an_agent_has_no_rights_and_takes_none() -> anyhow::Result<()> {
         "touch /run/carrel/mine",
         "touch /carrel",
         "echo $$ > /sys/fs/cgroup/cgroup.procs",
+        "true 3<>/proc/1/mem",
+        "ls -l /proc/1/fd",
         "kill -STOP 1; kill -0 0; perl -e 'kill(9, -1) > 500 or exit 1'",
         "perl -e 'exit(syscall(101, 16, 1, 0, 0) != 0)'",
         "perl -e 'use Socket; socket(my $s, 40, SOCK_STREAM, 0) or exit 1'",

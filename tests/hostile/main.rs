@@ -7,6 +7,8 @@ mod clients;
 mod exhaustion;
 mod network;
 mod raw;
-mod shell;
+mod secrets;
 mod tokens;
 mod workspace;
+
+use carrel_tests::shell;

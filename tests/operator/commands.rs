@@ -65,6 +65,7 @@ async fn who_is_not_there_cannot_be_erased_and_who_is_has_an_age() -> anyhow::Re
     let up = plain("ages", json!({})).await?;
     let said = carrel(&up, &["learner", "rm", "nobody"], "")?;
     assert_eq!(said.status, Some(4), "{}", said.stderr);
+    assert_eq!(said.stderr, "carrel: there is no such learner\n");
     let said = carrel(&up, &["learner", "rm", "me"], "")?;
     assert_eq!(said.status, Some(2), "{}", said.stderr);
     assert!(
@@ -96,7 +97,7 @@ async fn who_is_not_there_cannot_be_erased_and_who_is_has_an_age() -> anyhow::Re
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_next_command_is_one_for_the_same_folder() -> anyhow::Result<()> {
-    let up = plain("next commands", json!({})).await?;
+    let mut up = plain("next commands", json!({})).await?;
     let elsewhere = up.data().join("else where");
     std::fs::create_dir(&elsewhere)?;
     let elsewhere = elsewhere.display().to_string();
@@ -105,9 +106,25 @@ async fn the_next_command_is_one_for_the_same_folder() -> anyhow::Result<()> {
     let next = format!("next: carrel up --data-dir '{elsewhere}'\n");
     assert!(said.stdout.contains(&next), "{}", said.stdout);
 
+    let data = up.data().display().to_string();
+    for words in [
+        ["--data-dir", &data, "learner", "ls"],
+        ["learner", "--data-dir", &data, "ls"],
+    ] {
+        let said = crate::said(up.command(&words)?.env_remove("CARREL_DATA_DIR").output()?)?;
+        assert_eq!(said.status, Some(0), "{}", said.stderr);
+    }
+
     let said = carrel(&up, &["config", "show"], "")?;
     assert_eq!(said.status, Some(0), "{}", said.stderr);
     let who = format!("(pid {}) was not asked", up.pid());
     assert!(said.stderr.contains(&who), "{}", said.stderr);
+
+    let pid = up.pid();
+    up.kill()?;
+    let said = carrel(&up, &["learner", "ls"], "")?;
+    assert_eq!(said.status, Some(1));
+    let ended = format!("(pid {pid}) has ended: start it again with 'carrel up --data-dir {data}'");
+    assert!(said.stderr.contains(&ended), "{}", said.stderr);
     Ok(())
 }

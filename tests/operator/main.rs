@@ -1,8 +1,13 @@
-//! The operator's commands against a server that runs: what they print, how they end, and what an edited file does.
+//! The operator's commands against a server that runs: what they print, how they end, and what an edited file does; and
+//! that server as its operator starts and ends it.
 
 mod chat;
 mod commands;
+mod every;
+mod refused;
 mod reload;
+mod shell;
+mod up;
 
 use std::io::Write as _;
 use std::process::{Output, Stdio};
@@ -28,6 +33,7 @@ async fn plain(test: &str, settings: serde_json::Value) -> anyhow::Result<Up> {
 }
 
 /// How a command on a server's folder ended.
+#[derive(Debug)]
 struct Said {
     status: Option<i32>,
     stdout: String,

@@ -21,7 +21,9 @@ async fn a_route_that_is_edited_serves_the_next_call_and_a_broken_file_changes_n
     .await?;
     assert!(models(&up)?.contains(&"before".to_owned()));
     assert_eq!(asked(&up, "before")?, 0);
-    assert_ne!(asked(&up, "after")?, 0);
+    let said = carrel(&up, &["model", "test", "after"], "")?;
+    assert_eq!(said.status, Some(1));
+    assert!(said.stderr.contains("'after'"), "{}", said.stderr);
 
     // Renamed: only that line of the file changes.
     let written = std::fs::read_to_string(up.config())?;

@@ -98,6 +98,36 @@ async fn an_operator_sees_learners_live_and_puts_them_to_sleep() -> anyhow::Resu
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_reads_why_a_learners_last_turn_failed() -> anyhow::Result<()> {
+    let Some(browser) = Browser::start("an_operator_reads_why").await? else {
+        return Ok(());
+    };
+    let server = Server::start(&[
+        agent::http("counting", &json!({})),
+        agent::learner("sam", "counting"),
+    ])?;
+    let chat = browser.page(Look::LIGHT).await?;
+    chat.go(&server.link("sam")?).await?;
+    chat.until("document.activeElement.id === 'text'").await?;
+    chat.say("exit").await?;
+    chat.until("!!document.querySelector('.turn:last-child .failure')")
+        .await?;
+
+    let page = browser.page(Look::LIGHT).await?;
+    page.go(&server.console).await?;
+    let name = format!("{}?.querySelector('.name')", row("sam"));
+    page.until(&format!("!!{name}")).await?;
+    page.run(&format!("{name}.click()")).await?;
+    page.until(
+        "/Last turn\\s+failed \\(agent_failed\\): the agent /.test(document.getElementById('learner-facts').innerText)",
+    )
+    .await?;
+    page.picture("console-failure-light").await?;
+    page.is_clean()?;
+    chat.is_clean()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_console_opens_to_the_admin_token_only() -> anyhow::Result<()> {
     let Some(browser) = Browser::start("the_console_opens").await? else {
         return Ok(());

@@ -14,4 +14,5 @@ mod page;
 mod policy;
 mod resume;
 mod server;
+mod spent;
 mod waking;

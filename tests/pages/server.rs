@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, ensure};
 use carrel_tests::machine;
+use carrel_tests::variables::unheard;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -48,7 +49,7 @@ impl Server {
 
     /// A new link for a learner, from the command line.
     pub(crate) fn link(&self, learner: &str) -> anyhow::Result<String> {
-        let output = Command::new(carrel_tests::carrel()?)
+        let output = unheard(&mut Command::new(carrel_tests::carrel()?))
             .args(["learner", "link", learner])
             .arg("--data-dir")
             .arg(self.folder.path().join("data"))
@@ -92,7 +93,7 @@ impl Drop for Server {
 }
 
 fn run(folder: &TempDir, addresses: [&str; 2]) -> anyhow::Result<(Child, String, String)> {
-    let mut child = Command::new(carrel_tests::carrel()?)
+    let mut child = unheard(&mut Command::new(carrel_tests::carrel()?))
         .args([
             "up",
             "--listen",
@@ -104,9 +105,6 @@ fn run(folder: &TempDir, addresses: [&str; 2]) -> anyhow::Result<(Child, String,
         .arg(folder.path().join("data"))
         .arg("--config")
         .arg(folder.path().join("config.yaml"))
-        .env_remove("ANTHROPIC_API_KEY")
-        .env_remove("OPENAI_API_KEY")
-        .env_remove("OPENROUTER_API_KEY")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()?;

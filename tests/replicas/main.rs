@@ -1,8 +1,6 @@
 //! Carrel as processes of its own, several of a role, on PostgreSQL and S3: what one process would do, they do together, and
 //! any of them may die.
 
-#![expect(clippy::print_stdout, reason = "tests print their evidence")]
-
 mod streams;
 mod together;
 

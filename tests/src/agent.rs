@@ -3,6 +3,9 @@
 
 use serde_json::{Value, json};
 
+/// The key with which the agents' WebSockets can be opened (RFC 6455, section 1.3).
+pub const WEBSOCKET_KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+
 const HTTP: &str = include_str!("agent/counting.pl");
 const COMMAND: &str = include_str!("agent/counting.sh");
 
@@ -12,6 +15,8 @@ const COMMAND: &str = include_str!("agent/counting.sh");
 /// `exit` ends with status 1 · `hang` says nothing any more · `write N` writes N MiB · `files N` makes N files ·
 /// `file NAME TEXT` writes a file and adds it to the reply · `link TARGET` adds a link to TARGET as if it were one ·
 /// `name PATH` adds whatever is there · `context` answers with the context that it was given.
+///
+/// What a browser asks of it, it answers with what was asked; a WebSocket with [`WEBSOCKET_KEY`] gives every message back.
 pub fn http(name: &str, more: &Value) -> Value {
     class(
         name,

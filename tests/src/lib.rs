@@ -2,12 +2,15 @@
 
 pub mod agent;
 pub mod api;
+pub mod figures;
 pub mod machine;
 mod require;
 pub mod roles;
 pub mod seed;
+pub mod shell;
 pub mod stream;
 pub mod up;
+pub mod variables;
 pub mod wait;
 
 pub use api::{Accepted, Api};

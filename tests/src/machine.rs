@@ -3,12 +3,16 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
 use sha2::{Digest as _, Sha256};
 
 use crate::up::signal;
+
+/// A socket's state in `/proc/PID/net/tcp`.
+const LISTENS: &str = "0A";
 
 /// One pod of a server, by its processes' numbers on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +112,34 @@ fn arguments(pid: u32) -> Vec<String> {
         .collect()
 }
 
+/// The TCP ports on which a process listens, in its own network: its sockets among those of `/proc/PID/net/tcp` and `tcp6`
+/// (proc_pid_net(5)).
+///
+/// # Errors
+/// When they cannot be read.
+pub fn listening(pid: u32) -> anyhow::Result<BTreeSet<u16>> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd"))?.flatten();
+    // A descriptor may be closed meanwhile.
+    let links = descriptors.filter_map(|entry| fs::read_link(entry.path()).ok());
+    let sockets: BTreeSet<String> = links
+        .filter_map(|link| {
+            let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+            Some(inode.to_owned())
+        })
+        .collect();
+    let mut ports = BTreeSet::new();
+    for table in ["tcp", "tcp6"] {
+        let text = fs::read_to_string(format!("/proc/{pid}/net/{table}"))?;
+        ports.extend(text.lines().filter_map(|line| {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            let (address, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
+            let port = u16::from_str_radix(address.rsplit_once(':')?.1, 16).ok()?;
+            (*state == LISTENS && sockets.contains(*inode)).then_some(port)
+        }));
+    }
+    Ok(ports)
+}
+
 /// Kills a process; whether it was there.
 pub fn kill(pid: u32) -> bool {
     lives(pid) && signal(pid, Signal::KILL).is_ok()
@@ -124,7 +156,8 @@ pub fn lives(pid: u32) -> bool {
 /// The folder in which a server on this data folder has its sockets and pods: the name that `carrel up` gives it.
 pub fn run_dir(data: &Path) -> PathBuf {
     let digest = Sha256::digest(data.as_os_str().as_encoded_bytes());
-    let user = rustix::process::geteuid().as_raw();
+    let user =
+        fs::metadata(data).map_or_else(|_| rustix::process::geteuid().as_raw(), |data| data.uid());
     Path::new("/var/tmp").join(format!("carrel-{user}-{}", hex::encode(&digest[..5])))
 }
 

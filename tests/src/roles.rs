@@ -1,8 +1,10 @@
 //! Carrel as separate processes: gateways, routers, vaults and the fleet on one database and one bucket.
 
+use std::fs::File;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +19,7 @@ use crate::api::Api;
 use crate::machine;
 use crate::require::{carrel, skip};
 use crate::up::{ready_line, signal};
+use crate::variables::unheard;
 use crate::wait::eventually;
 
 /// A process that was asked to end has done so by then.
@@ -42,6 +45,7 @@ pub struct Roles {
     pub s3: S3Server,
     router: String,
     vault: String,
+    started: AtomicU32,
 }
 
 impl Roles {
@@ -92,6 +96,7 @@ impl Roles {
             s3,
             router,
             vault,
+            started: AtomicU32::new(0),
         };
         let migrated = roles.command(&["migrate"])?.output()?;
         ensure!(
@@ -117,7 +122,7 @@ impl Roles {
         let role = words.first().context("a command has a word")?;
         let url = self.server.url(&format!("carrel_{role}"), &self.database);
         let mut command = Command::new(carrel()?);
-        command
+        unheard(&mut command)
             .args(words)
             .env("CARREL_DATA_DIR", self.data())
             .env("CARREL_STORE_URL", url);
@@ -144,12 +149,14 @@ impl Roles {
         if role != "fleet" {
             command.args(["--listen", address]);
         }
+        let number = self.started.fetch_add(1, Ordering::Relaxed);
+        let stdout = self.folder.path().join(format!("{role}.{number}"));
         let mut child = command
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
+            .stdout(File::create(&stdout)?)
             .spawn()
             .with_context(|| format!("starting carrel {role}"))?;
-        let ready = ready_line(&mut child)
+        let ready = ready_line(&mut child, &stdout)
             .await
             .with_context(|| role.to_owned())?;
         Ok(Member {

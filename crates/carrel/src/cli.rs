@@ -16,8 +16,41 @@ use crate::config::Isolation;
     max_term_width = 100
 )]
 pub(crate) struct Cli {
+    // Each command has it too, and hears what was said before its name.
+    #[command(flatten)]
+    _place: Place,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// Which server is meant: said before a command's name or after it.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Place {
+    /// The gateway's address; else that of the server that runs on the data folder
+    #[arg(long, env = "CARREL_SERVER", global = true)]
+    pub(crate) server: Option<String>,
+    /// A file with the admin token
+    #[arg(long, env = "CARREL_TOKEN_FILE", global = true)]
+    pub(crate) token_file: Option<PathBuf>,
+    /// The data folder of the server on this machine
+    #[arg(long, env = "CARREL_DATA_DIR", global = true)]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+/// The data folder of a command that asks no server; a server that is named after it is refused.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Folder {
+    /// Where everything is kept
+    #[arg(long, env = "CARREL_DATA_DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    #[arg(long, hide = true, value_parser = asks_no_server::<String>)]
+    server: Option<String>,
+    #[arg(long, hide = true, value_parser = asks_no_server::<PathBuf>)]
+    token_file: Option<PathBuf>,
+}
+
+fn asks_no_server<T>(_: &str) -> Result<T, &'static str> {
+    Err("this command asks no server")
 }
 
 #[derive(Debug, Subcommand)]
@@ -65,9 +98,8 @@ pub(crate) enum Command {
 /// Where a command finds what it works on.
 #[derive(Debug, Args)]
 pub(crate) struct At {
-    /// Where relative files lie
-    #[arg(long, env = "CARREL_DATA_DIR")]
-    pub(crate) data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) folder: Folder,
     /// A file or folder of YAML; else carrel.yaml in the data folder
     #[arg(long, env = "CARREL_CONFIG")]
     pub(crate) config: Option<PathBuf>,
@@ -102,9 +134,8 @@ pub(crate) struct Vault {
 /// Flags of `carrel up`.
 #[derive(Debug, Args)]
 pub(crate) struct Up {
-    /// Where everything is kept
-    #[arg(long, env = "CARREL_DATA_DIR")]
-    pub(crate) data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) folder: Folder,
     /// Address of gateway, web chat and console; port 0 picks a free one
     #[arg(long)]
     pub(crate) listen: Option<String>,
@@ -131,15 +162,8 @@ pub(crate) enum UpOutput {
 /// Where the server is, and how answers are printed.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Client {
-    /// The gateway's address; else that of the server that runs on the data folder
-    #[arg(long, env = "CARREL_SERVER", global = true)]
-    pub(crate) server: Option<String>,
-    /// A file with the admin token
-    #[arg(long, env = "CARREL_TOKEN_FILE", global = true)]
-    pub(crate) token_file: Option<PathBuf>,
-    /// The data folder of the server on this machine
-    #[arg(long, env = "CARREL_DATA_DIR", global = true)]
-    pub(crate) data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) place: Place,
     /// How it is printed
     #[arg(short, long, value_enum, default_value = "table", global = true)]
     pub(crate) output: Output,
@@ -152,9 +176,9 @@ impl Client {
     /// A command for people to type, that speaks to the same server as this one.
     pub(crate) fn command(&self, words: &str) -> String {
         let flags = [
-            ("--data-dir", shown(self.data_dir.as_deref())),
-            ("--server", self.server.clone()),
-            ("--token-file", shown(self.token_file.as_deref())),
+            ("--data-dir", shown(self.place.data_dir.as_deref())),
+            ("--server", self.place.server.clone()),
+            ("--token-file", shown(self.place.token_file.as_deref())),
         ];
         // A server is not told where one is.
         let count = if words == "up" { 1 } else { flags.len() };
@@ -434,4 +458,41 @@ pub(crate) enum ConfigCommand {
     /// It is what a server would start with. One that runs may use other values: it has variables and flags of its own, and
     /// some changes of the file wait for its next start.
     Show(At),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn a_server_may_be_named_before_a_command_or_after_it() {
+        Cli::command().debug_assert();
+        let said = |words: &[&str]| Cli::try_parse_from([&["carrel"], words].concat());
+        for words in [
+            ["--data-dir", "here", "learner", "ls"],
+            ["learner", "--data-dir", "here", "ls"],
+            ["learner", "ls", "--data-dir", "here"],
+        ] {
+            let Ok(Command::Learner(LearnerCommand::Ls { client })) =
+                said(&words).map(|cli| cli.command)
+            else {
+                unreachable!("{words:?}");
+            };
+            assert_eq!(client.place.data_dir.as_deref(), Some(Path::new("here")));
+        }
+        let first = ["--server", "http://x", "--token-file", "t", "doctor"];
+        let Ok(Command::Doctor(client)) = said(&first).map(|cli| cli.command) else {
+            unreachable!("{first:?}");
+        };
+        assert_eq!(client.place.server.as_deref(), Some("http://x"));
+        assert_eq!(client.place.token_file.as_deref(), Some(Path::new("t")));
+        let Ok(Command::Up(up)) = said(&["--data-dir", "here", "up"]).map(|cli| cli.command) else {
+            unreachable!("a server can be started");
+        };
+        assert_eq!(up.folder.data_dir.as_deref(), Some(Path::new("here")));
+        let refused = said(&["up", "--server", "http://x"]).expect_err("it asks none");
+        assert!(refused.to_string().contains("asks no server"), "{refused}");
+    }
 }

@@ -21,6 +21,8 @@ pub(crate) struct Client {
     base: String,
     token: String,
     model_url: Option<String>,
+    /// What is known of a server that does not answer.
+    ended: String,
 }
 
 impl Client {
@@ -30,8 +32,8 @@ impl Client {
             .connect_timeout(Duration::from_secs(5))
             .user_agent(concat!("carrel/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        if let Some(server) = &flags.server {
-            let file = flags.token_file.as_ref().ok_or_else(|| {
+        if let Some(server) = &flags.place.server {
+            let file = flags.place.token_file.as_ref().ok_or_else(|| {
                 Failure::new(
                     Kind::Usage,
                     "with --server, name the admin token's file by --token-file",
@@ -47,22 +49,32 @@ impl Client {
                 base,
                 token: read_token(file)?,
                 model_url: None,
+                ended: String::new(),
             });
         }
-        let data_dir = paths::data_dir(flags.data_dir.as_deref())?;
+        let data_dir = paths::data_dir(flags.place.data_dir.as_deref())?;
         let run = RunFile::read(&data_dir)?.ok_or_else(|| {
             let message = format!(
-                "no server runs on {}; start one with 'carrel up', or name one by --server and --token-file",
-                data_dir.display()
+                "no server runs on {}; start one with '{}', or name one by --server and --token-file",
+                data_dir.display(),
+                flags.command("up")
             );
             Failure::new(Kind::Away, message)
         })?;
         let file = flags
+            .place
             .token_file
             .clone()
             .unwrap_or_else(|| PathBuf::from(&run.admin_token_file));
         let token = read_token(&file)?;
+        let ended = if run.is_of_a_process() {
+            String::new()
+        } else {
+            let (pid, up) = (run.pid, flags.command("up"));
+            format!("; the server that ran there (pid {pid}) has ended: start it again with '{up}'")
+        };
         Ok(Self {
+            ended,
             http,
             base: run.gateway_url,
             token,
@@ -125,7 +137,8 @@ impl Client {
 
     pub(crate) async fn answer(&self, request: RequestBuilder) -> anyhow::Result<Response> {
         let response = request.send().await.map_err(|error| {
-            let message = format!("{} does not answer: {}", self.base, root_cause(&error));
+            let (base, why, ended) = (&self.base, root_cause(&error), &self.ended);
+            let message = format!("{base} does not answer: {why}{ended}");
             Failure::new(Kind::Away, message)
         })?;
         if response.status().is_success() {
@@ -135,10 +148,7 @@ impl Client {
         let body = response.bytes().await.unwrap_or_default();
         let failure = match serde_json::from_slice::<Problem>(&body) {
             Ok(problem) => Failure::new(kind_of(problem.code), problem.to_string()),
-            Err(_) => Failure::new(
-                Kind::Failed,
-                format!("the server answered with status {status}"),
-            ),
+            Err(_) => Failure::new(Kind::Failed, foreign(status, &body)),
         };
         Err(failure.into())
     }
@@ -152,6 +162,18 @@ impl Client {
             .context("reading the answer")?;
         serde_json::from_slice(&bytes).context("the server's answer cannot be understood")
     }
+}
+
+/// What an answer that is no problem document says: the router's errors have the shape of the dialect that was asked in.
+fn foreign(status: u16, body: &[u8]) -> String {
+    let body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let message = body
+        .pointer("/error/message")
+        .and_then(|said| said.as_str());
+    message.map_or_else(
+        || format!("the server answered with status {status}"),
+        str::to_owned,
+    )
 }
 
 fn read_token(path: &Path) -> anyhow::Result<String> {

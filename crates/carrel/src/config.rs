@@ -8,6 +8,7 @@ mod located;
 mod objects;
 mod origin;
 mod store;
+mod wording;
 
 use std::collections::BTreeMap;
 

@@ -25,13 +25,13 @@ fn main() -> ExitCode {
     let _: Result<(), _> = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let result = match cli::Cli::parse().command {
         cli::Command::Up(flags) => up::run(&flags),
-        cli::Command::Gateway(flags) => up::run_role(Role::Gateway, flags),
-        cli::Command::Router(flags) => up::run_role(Role::Router, flags),
-        cli::Command::Fleet(flags) => up::run_role(Role::Fleet, flags),
+        cli::Command::Gateway(flags) => up::run_role(Role::Gateway, &flags),
+        cli::Command::Router(flags) => up::run_role(Role::Router, &flags),
+        cli::Command::Fleet(flags) => up::run_role(Role::Fleet, &flags),
         cli::Command::Vault(cli::Vault {
             command: None,
             role,
-        }) => up::run_role(Role::Vault, role),
+        }) => up::run_role(Role::Vault, &role),
         command => run_client(command),
     };
     result.unwrap_or_else(|error| {

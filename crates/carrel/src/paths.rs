@@ -31,12 +31,18 @@ pub(crate) fn config_file(named: Option<PathBuf>, data_dir: &Path) -> Option<Pat
     named.or_else(|| Some(data_dir.join("carrel.yaml")).filter(|file| file.exists()))
 }
 
-/// The run folder of a data folder: short, because sockets' paths are, on a disk, and passable for the users of pods.
-pub(crate) fn run_dir(data_dir: &Path) -> io::Result<PathBuf> {
+/// The run folder of a data folder: short, because sockets' paths are, and on a disk.
+pub(crate) fn run_dir(data_dir: &Path) -> PathBuf {
     let user = rustix::process::geteuid().as_raw();
     let digest = Sha256::digest(data_dir.as_os_str().as_encoded_bytes());
     let name = format!("carrel-{user}-{}", hex::encode(&digest[..5]));
-    let folder = Path::new("/var/tmp").join(name);
+    Path::new("/var/tmp").join(name)
+}
+
+/// Makes the run folder, passable for the users of pods.
+pub(crate) fn make_run_dir(data_dir: &Path) -> io::Result<PathBuf> {
+    let user = rustix::process::geteuid().as_raw();
+    let folder = run_dir(data_dir);
     match std::fs::DirBuilder::new().mode(0o711).create(&folder) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let found = std::fs::symlink_metadata(&folder)?;

@@ -2,9 +2,11 @@
 
 mod banner;
 mod base;
+mod check;
 mod data;
 mod documents;
 mod keys;
+mod making;
 mod models;
 mod objects;
 mod parts;
@@ -25,6 +27,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use self::data::Data;
 use crate::cli::{self, Up};
 use crate::config::{self, Loaded};
 use crate::exit::Kind;
@@ -38,26 +41,30 @@ const AFTER_DRAIN: Duration = Duration::from_secs(6);
 
 /// Runs everything until a signal; the exit status.
 pub(crate) fn run(flags: &Up) -> anyhow::Result<ExitCode> {
-    let data_dir = paths::data_dir(flags.data_dir.as_deref())?;
-    let data = data::open(&data_dir)?;
+    let data_dir = paths::data_dir(flags.folder.data_dir.as_deref())?;
+    // That a server runs here is said before anything else that is wrong.
+    let mut data = Data::hold(&data_dir)?;
     let file = flags
         .config
         .clone()
         .unwrap_or_else(|| data_dir.join("carrel.yaml"));
-    let loaded = config::load(Some(&file), std::env::vars())?;
-    blocking(&loaded.clone(), until_stopped(flags, &data, &file, loaded))
+    // The file that is made where none is named changes nothing.
+    let there = Some(file.as_path()).filter(|file| flags.config.is_some() || file.exists());
+    let loaded = config::load(there, std::env::vars())?;
+    let runs = until_stopped(flags, &mut data, &file, loaded.clone());
+    blocking(&loaded, runs)
 }
 
 /// Runs one role until a signal; the exit status.
-pub(crate) fn run_role(role: Role, flags: cli::Role) -> anyhow::Result<ExitCode> {
-    let dir = paths::data_dir(flags.at.data_dir.as_deref())?;
+pub(crate) fn run_role(role: Role, flags: &cli::Role) -> anyhow::Result<ExitCode> {
+    let dir = paths::data_dir(flags.at.folder.data_dir.as_deref())?;
     carrel_vault::durable::make_folder(&dir, 0o700)
         .with_context(|| format!("making the data folder {}", dir.display()))?;
     let file = paths::config_file(flags.at.config.clone(), &dir);
     let loaded = config::load(file.as_deref(), std::env::vars())?;
     let runs = async {
         let mut signals = Signals::listen()?;
-        let started = single::start(role, &flags, &dir, file.as_deref(), loaded.clone());
+        let started = single::start(role, flags, &dir, file.as_deref(), loaded.clone());
         let single = tokio::select! {
             single = Box::pin(started) => single?,
             code = signals.any() => return Ok(code),
@@ -121,7 +128,7 @@ impl Signals {
 
 async fn until_stopped(
     flags: &Up,
-    data: &data::Data,
+    data: &mut Data,
     file: &Path,
     loaded: Loaded,
 ) -> anyhow::Result<ExitCode> {

@@ -98,6 +98,9 @@ pub enum EventBody {
         snapshot_id: Option<SnapshotId>,
         /// The committed generation.
         generation: Generation,
+        /// What the operator should know, if anything; never shown to the learner.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        operator_note: String,
     },
     /// A turn ended without a commit.
     Failed {

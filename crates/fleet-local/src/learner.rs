@@ -130,8 +130,13 @@ impl Keeper {
         if !self.write(learner, &plan, now).await {
             return false;
         }
-        if plan.write == Write::Must && risks_data(&plan) {
-            tracing::warn!(learner.id = %self.id, detail = plan.status.detail, "data at risk: what was not committed is lost");
+        // Of a pod that an earlier run of the fleet had, the start of this one has spoken.
+        if plan.write == Write::Must && risks_data(&plan) && self.pod.is_some() {
+            tracing::warn!(
+                learner.id = %self.id,
+                detail = plan.status.detail,
+                "an incarnation ends without its last snapshot: the learner goes on from its last finished turn"
+            );
         }
         self.publish(lifecycle::shown(&learner.desired, plan.status.clone()));
         let resting = plan.effects.is_empty()

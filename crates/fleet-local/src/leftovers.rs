@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
+use rustix::io::Errno;
 use rustix::process::Pid;
 
 use crate::container::{Stranger, end_process, open_process};
@@ -33,16 +34,15 @@ pub(crate) async fn clear(pods_dir: &Path) -> io::Result<()> {
 pub(crate) async fn end_processes(folder: &Path) -> io::Result<()> {
     let mut stuck = BTreeSet::new();
     for _ in 0..ROUNDS {
-        let below = folder.to_owned();
-        let found = tokio::task::spawn_blocking(move || started_below(&below));
-        let mut found = found.await.unwrap_or_else(|e| Err(io::Error::other(e)))?;
-        found.retain(|(pid, _)| !stuck.contains(pid));
+        let (below, known) = (folder.to_owned(), stuck.clone());
+        let found = tokio::task::spawn_blocking(move || started_below(&below, &known));
+        let found = found.await.unwrap_or_else(|e| Err(io::Error::other(e)))?;
         if found.is_empty() {
             return Ok(());
         }
         let ends = found
             .into_iter()
-            .map(|(pid, process)| async move { (pid, end_process(process).await) });
+            .map(|(pid, process)| async move { (pid, end_process(&process).await) });
         for (pid, ended) in futures::future::join_all(ends).await {
             if let Err(error) = ended {
                 tracing::warn!(
@@ -57,50 +57,79 @@ pub(crate) async fn end_processes(folder: &Path) -> io::Result<()> {
     Err(io::Error::other("its processes start others without end"))
 }
 
-/// Sidecars and shims, whose arguments name a path below the folder, and agents, whose environment does: whatever an agent
-/// starts inherits it. Each is opened before it is looked at: its number may be another's by the time it is killed.
-fn started_below(folder: &Path) -> io::Result<Vec<(i32, Stranger)>> {
+/// The processes that were started for what is below a folder, but for those that are known. More than there are descriptors
+/// for are found when these have ended.
+fn started_below(folder: &Path, known: &BTreeSet<i32>) -> io::Result<Vec<(i32, Stranger)>> {
     let path = format!("{}/", folder.display());
-    let workspace = format!("CARREL_WORKSPACE={path}");
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+        let pid = name.to_str().and_then(|name| name.parse().ok());
+        let Some(pid) = pid.filter(|pid| !known.contains(pid)) else {
             continue;
         };
-        let Some(process) = Pid::from_raw(pid).and_then(|pid| open_process(pid).ok()) else {
-            continue;
-        };
-        let words = |file: &str| {
-            let bytes = std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-            String::from_utf8_lossy(&bytes).into_owned()
-        };
-        let arguments = words("cmdline");
-        let role = arguments.split('\0').nth(1);
-        let is_ours =
-            (role == Some("sidecar") || role == Some("shim")) && arguments.contains(&path);
-        let is_agents = || {
-            words("environ")
-                .split('\0')
-                .any(|word| word.starts_with(&workspace))
-        };
-        if is_ours || is_agents() {
-            found.push((pid, process));
+        match open_if_started_for(&path, pid) {
+            Ok(None) => {}
+            Ok(Some(process)) => found.push((pid, process)),
+            Err(error) if found.is_empty() => return Err(error),
+            Err(_) => break,
         }
     }
     Ok(found)
 }
 
+/// Sidecars and shims, whose arguments name a path below the folder, and agents, whose environment does: whatever an agent
+/// starts inherits it. Each is opened before it is looked at: its number may be another's by the time it is killed.
+fn open_if_started_for(path: &str, pid: i32) -> io::Result<Option<Stranger>> {
+    let Some(process) = Pid::from_raw(pid).map_or(Ok(None), open_process)? else {
+        return Ok(None);
+    };
+    let arguments = words(pid, "cmdline")?;
+    let role = arguments.split('\0').nth(1);
+    let is_ours = (role == Some("sidecar") || role == Some("shim")) && arguments.contains(path);
+    if is_ours {
+        return Ok(Some(process));
+    }
+    let environment = words(pid, "environ")?;
+    let workspace = format!("CARREL_WORKSPACE={path}");
+    let mut variables = environment.split('\0');
+    let is_agents = variables.any(|variable| variable.starts_with(&workspace));
+    Ok(is_agents.then_some(process))
+}
+
+/// What a process was started with: nothing of one that is gone, or that is another user's.
+fn words(pid: i32, file: &str) -> io::Result<String> {
+    match std::fs::read(format!("/proc/{pid}/{file}")) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) if is_short_of_descriptors(&error) => Err(error),
+        Err(_) => Ok(String::new()),
+    }
+}
+
+fn is_short_of_descriptors(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE)
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
-    use std::process::Command;
+    use std::process::{Child, Command};
 
     use super::*;
+    use crate::again;
 
     /// The folder of pods, for this program when it runs beside a process that cannot be killed.
     const PODS: &str = "CARREL_TEST_PODS";
     const WORKSPACE: &str = "CARREL_WORKSPACE";
+
+    fn agent_of(pod: &Path) -> Child {
+        let mut command = Command::new("sleep");
+        command.arg("1000").env(WORKSPACE, pod.join("workspace"));
+        command.spawn().unwrap()
+    }
 
     /// No process ends the first one of its own namespace: here that is one of an ended pod.
     #[test]
@@ -111,20 +140,12 @@ mod tests {
         }
         let place = tempfile::tempdir().unwrap();
         let pods = place.path().join("p");
-        let unshare = |script: &str| {
-            let mut command = Command::new("unshare");
-            command
-                .args(["--user", "--map-root-user", "--pid", "--fork"])
-                .args(["--mount-proc", "sh", "-c", script])
-                .arg(std::env::current_exe().unwrap());
-            command
-        };
-        if !unshare("true").status().is_ok_and(|ended| ended.success()) {
+        let test = format!("leftovers::tests::{name}");
+        let Some(mut command) = again::below_one_that_nobody_ends(&test) else {
             println!("SKIP {name}: no namespace can be entered here");
             return;
-        }
-        let again = format!("env -u {WORKSPACE} $0 --exact leftovers::tests::{name}; exit $?");
-        let ran = unshare(&again)
+        };
+        let ran = command
             .env(WORKSPACE, pods.join("one/workspace"))
             .env(PODS, &pods)
             .output()
@@ -134,16 +155,37 @@ mod tests {
 
     fn clear_beside_another(pods: &Path) {
         std::fs::create_dir_all(pods.join("one/workspace")).unwrap();
-        let mut other = Command::new("sleep")
-            .arg("1000")
-            .env(WORKSPACE, pods.join("two/workspace"))
-            .spawn()
-            .unwrap();
+        let mut other = agent_of(&pods.join("two"));
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(clear(pods)).unwrap();
         assert!(!other.wait().unwrap().success(), "it was killed");
         assert_eq!(std::fs::read_dir(pods).unwrap().count(), 0);
         let first = Pid::from_raw(1).unwrap();
         rustix::process::test_kill_process(first).unwrap();
+    }
+
+    #[tokio::test]
+    async fn want_of_descriptors_hides_no_process() {
+        if !again::is_again() {
+            return again::succeeds("leftovers::tests::want_of_descriptors_hides_no_process");
+        }
+        let place = tempfile::tempdir().unwrap();
+        let mut agents = ["one", "two"].map(|pod| agent_of(&place.path().join(pod)));
+        let found = |left| {
+            let taken = again::take_descriptors_but(left);
+            let found = started_below(place.path(), &BTreeSet::new());
+            drop(taken);
+            found.map(|found| found.len())
+        };
+        // One for the list of all processes, one for a process, one for what that was started with.
+        let seen = [0, 1, 2, 3, 4].map(found);
+        for agent in &mut agents {
+            agent.kill().unwrap();
+            agent.wait().unwrap();
+        }
+        let [none, list, process, one, both] = seen;
+        assert!(none.is_err() && list.is_err() && process.is_err());
+        assert_eq!(one.unwrap(), 1, "the other when this one has ended");
+        assert_eq!(both.unwrap(), 2);
     }
 }

@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 mod admission;
+#[cfg(test)]
+mod again;
 mod assignment;
 mod call;
 pub mod container;

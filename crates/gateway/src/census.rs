@@ -81,6 +81,7 @@ mod tests {
     use carrel_core::learner::LearnerState;
     use carrel_telemetry::Registry;
     use prometheus_client::encoding::text::encode;
+    use tokio::sync::oneshot;
 
     use super::*;
 
@@ -126,16 +127,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_could_not_be_counted_leaves_the_last_count() {
+    async fn the_last_count_is_shown_while_it_is_counted_anew_and_when_that_fails() {
         let census = Census::lasting(Duration::ZERO);
         looks(&census).await;
         let before = census.shown().clone();
         assert_eq!(before.len(), 1);
-        let away = carrel_store::Error::Corrupt {
-            doing: "counting",
-            what: "a state".to_owned(),
+        let (ask, asked) = oneshot::channel();
+        let (fail, failed) = oneshot::channel();
+        let count = async {
+            ask.send(()).expect("somebody looks meanwhile");
+            Err(failed.await.expect("a failure"))
         };
-        census.refresh(async { Err(away) }).await;
+        let look_meanwhile = async {
+            asked.await.expect("it is counted anew");
+            assert_eq!(*census.shown(), before);
+            let away = carrel_store::Error::Corrupt {
+                doing: "counting",
+                what: "a state".to_owned(),
+            };
+            fail.send(away).expect("it is waited for");
+        };
+        tokio::join!(census.refresh(count), look_meanwhile);
         assert_eq!(*census.shown(), before);
     }
 }

@@ -16,7 +16,7 @@ use crate::outside::Outside;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const ID_LENGTH: usize = 64;
 
-/// Marks an answer that is not ours: an agent's, passed on.
+/// Marks an answer whose body stays as it is: an agent's, passed on, or what probes read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PassedOn;
 

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::admin::{erase, tokens};
 use crate::dispatch::{self, Roster};
+use crate::grant::Swept;
 use crate::options::Options;
 use crate::rate::RateLimit;
 use crate::sidecar::Sidecar;
@@ -33,6 +34,7 @@ pub(crate) struct Gateway {
     pub(crate) rate: RateLimit,
     /// Where learners were when their messages were first answered.
     pub(crate) answered: Cache<MessageId, LearnerState>,
+    pub(crate) swept: Swept,
     pub(crate) owner: OwnerId,
     erasing: Mutex<HashSet<LearnerId>>,
     pub(crate) tracker: TaskTracker,
@@ -86,6 +88,7 @@ pub fn start(options: Options, tracker: TaskTracker, cancel: CancellationToken) 
             .max_capacity(ANSWERS_KEPT)
             .time_to_live(ANSWERED_FOR)
             .build(),
+        swept: Swept::default(),
         owner: OwnerId(Uuid::now_v7()),
         erasing: Mutex::default(),
         draining: cancel.child_token(),

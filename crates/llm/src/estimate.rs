@@ -4,8 +4,9 @@
 use base64::Engine as _;
 use serde_json::Value;
 
-use crate::pdf;
+use crate::pdf::{self, Room};
 use crate::request::Request;
+use crate::server_tools;
 
 /// What an image may cost at most (Anthropic: 4,784 at full resolution; OpenAI: 10,000 patches at most).
 const IMAGE_TOKENS: u64 = 10_000;
@@ -20,35 +21,57 @@ const TOOL_TOKENS: u64 = 24;
 /// The prompt that providers add when there are tools, and their fixed part.
 const TOOLS_TOKENS: u64 = 1_000;
 const BASE_TOKENS: u64 = 32;
-/// What one search of the provider's own brings into the prompt, and how often a tool that the provider runs is used when
-/// the request sets no bound.
-const SEARCH_TOKENS: u64 = 25_000;
-const MOST_USES: u64 = 10;
-/// No budget pays for so many uses.
-const PAST_ANY_BUDGET: u64 = 1 << 20;
 
 /// What a request may use at most before its output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Bound {
-    /// Input of every kind.
+    /// Input of every kind, as often as it is read.
     pub input_tokens: u64,
     /// Searches of the provider's own.
     pub web_searches: u64,
-    /// How often the provider may read again what was written before: once after each use of a tool that it runs.
+    /// How often the provider may read again what was written before: after each round of tools that it runs.
     pub rereads: u64,
     /// Whether a part of the input may be kept in a cache for an hour or longer.
     pub long_cache: bool,
+    /// The input that is sent, read once.
+    pub prompt_tokens: u64,
+    /// The most that one use of a tool that the provider runs adds to it.
+    pub(crate) most_found_tokens: u64,
+}
+
+impl Bound {
+    /// What still holds when the provider's tools were used so many times at most.
+    #[must_use]
+    pub fn with_uses(self, uses: u64) -> Self {
+        let rereads = self.rereads.min(uses);
+        let found = self.most_found_tokens.saturating_mul(uses);
+        Self {
+            input_tokens: self
+                .input_tokens
+                .min(read(self.prompt_tokens, found, rereads)),
+            web_searches: self.web_searches.min(uses),
+            rereads,
+            ..self
+        }
+    }
+}
+
+/// A prompt that is read once and again so many times, with what was found meanwhile: all of it at once in the worst case.
+fn read(prompt: u64, found: u64, rereads: u64) -> u64 {
+    let again = prompt.saturating_add(found).saturating_mul(rereads);
+    prompt.saturating_add(again)
 }
 
 /// The bound of a request.
 pub fn bound(request: &Request) -> Bound {
+    let mut room = Room::default();
     let mut sixths = 0;
     let mut tokens = BASE_TOKENS;
     for message in request.messages() {
         tokens += MESSAGE_TOKENS;
         for (key, value) in &message.rest {
             let (text, media) = if key == "content" {
-                content(value)
+                content(value, &mut room)
             } else {
                 (json(value), 0)
             };
@@ -62,7 +85,7 @@ pub fn bound(request: &Request) -> Bound {
     };
     for (key, value) in rest {
         let (text, media) = if key == "system" {
-            content(value)
+            content(value, &mut room)
         } else {
             (json(value), 0)
         };
@@ -72,85 +95,35 @@ pub fn bound(request: &Request) -> Bound {
     if !request.tools().is_empty() {
         tokens += TOOLS_TOKENS;
     }
-    let (mut web_searches, mut uses) = (0, Vec::new());
     for tool in request.tools() {
         tokens += TOOL_TOKENS;
         sixths += json(tool);
-        let kind = tool["type"].as_str().unwrap_or_default();
-        let Some(brings) = server_tool(kind, tool) else {
-            continue;
-        };
-        let times = tool["max_uses"].as_u64().unwrap_or(MOST_USES);
-        let times = times.min(PAST_ANY_BUDGET);
-        uses.push((brings, times));
-        if kind.starts_with(WEB_SEARCH) {
-            web_searches += times;
-        }
     }
-    let rereads = uses.iter().map(|(_, times)| times).sum::<u64>();
-    let prompt = tokens.saturating_add(sixths.div_ceil(6));
+    let served = server_tools::served(request.tools());
+    let prompt_tokens = tokens.saturating_add(sixths.div_ceil(6));
     Bound {
-        input_tokens: prompt
-            .saturating_mul(rereads + 1)
-            .saturating_add(found_tokens(uses, rereads)),
-        web_searches,
-        rereads,
+        input_tokens: read(prompt_tokens, served.found_tokens, served.rereads),
+        web_searches: served.web_searches,
+        rereads: served.rereads,
         long_cache: has_long_cache(request),
+        prompt_tokens,
+        most_found_tokens: served.most_found_tokens,
     }
 }
 
-/// What tools that the provider runs bring into the prompt, (tokens a use, uses): each result is read again after each use
-/// that follows, so that the worst order is the longest results first.
-fn found_tokens(mut uses: Vec<(u64, u64)>, rereads: u64) -> u64 {
-    uses.sort_by_key(|(brings, _)| std::cmp::Reverse(*brings));
-    let mut follow = rereads;
-    let mut found = 0_u64;
-    for (brings, times) in uses {
-        let readings = times * follow - times * times.saturating_sub(1) / 2;
-        found = found.saturating_add(brings.saturating_mul(readings));
-        follow -= times;
+/// Whether a request has documents, for whose bound they are unpacked: no work for a thread that others wait for.
+pub fn has_documents(request: &Request) -> bool {
+    fn within(content: &Value) -> bool {
+        let mut blocks = content.as_array().into_iter().flatten();
+        blocks.any(|block| {
+            matches!(block["type"].as_str(), Some("document" | "file")) || within(&block["content"])
+        })
     }
-    found
-}
-
-const WEB_SEARCH: &str = "web_search";
-
-/// What one use of a tool that the provider runs brings into the prompt, in tokens; `None` for a tool of the client's.
-fn server_tool(kind: &str, tool: &Value) -> Option<u64> {
-    if kind.starts_with(WEB_SEARCH) {
-        Some(SEARCH_TOKENS)
-    } else if kind.starts_with("web_fetch") {
-        let most = tool["max_content_tokens"].as_u64();
-        Some(most.unwrap_or(UNSEEN_DOCUMENT_TOKENS))
-    } else if kind.starts_with("tool_search") {
-        // What it finds are tools of the request, which are counted already.
-        Some(0)
-    } else {
-        None
-    }
-}
-
-/// Bounds the uses of a tool whose uses are billed and which the request leaves unbounded, so that what was reserved holds.
-pub(crate) fn bound_uses(tool: &mut Value) {
-    let kind = tool["type"].as_str().unwrap_or_default();
-    let is_web = kind.starts_with(WEB_SEARCH) || kind.starts_with("web_fetch");
-    if is_web && !tool["max_uses"].is_u64() {
-        tool["max_uses"] = MOST_USES.into();
-    }
-}
-
-/// Whether the worst of a tool is known: the client runs it, or it is one whose uses are counted above.
-pub(crate) fn is_bounded(tool: &Value) -> bool {
-    const OF_CLIENTS: [&str; 6] = [
-        "custom",
-        "function",
-        "bash_",
-        "text_editor_",
-        "computer_",
-        "memory_",
-    ];
-    let kind = tool["type"].as_str().unwrap_or("custom");
-    OF_CLIENTS.iter().any(|client| kind.starts_with(client)) || server_tool(kind, tool).is_some()
+    let system = match request {
+        Request::Messages(request) => request.rest.get("system"),
+        Request::Chat(_) => None,
+    };
+    system.is_some_and(within) || request.messages().iter().any(|m| within(m.content()))
 }
 
 /// At most so many tokens has a text.
@@ -207,24 +180,24 @@ fn json(value: &Value) -> u64 {
 }
 
 /// The content of a message or a tool's result: (sixths of text, tokens of media).
-fn content(value: &Value) -> (u64, u64) {
+fn content(value: &Value, room: &mut Room) -> (u64, u64) {
     match value {
         Value::Array(blocks) => blocks
             .iter()
-            .map(block)
+            .map(|value| block(value, room))
             .fold((0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1)),
         other => (json(other), 0),
     }
 }
 
-fn block(value: &Value) -> (u64, u64) {
+fn block(value: &Value, room: &mut Room) -> (u64, u64) {
     let media = match value["type"].as_str().unwrap_or_default() {
         "image" => Some(("source", IMAGE_TOKENS)),
         "image_url" => Some(("image_url", IMAGE_TOKENS)),
-        "document" => document(&value["source"]).map(|tokens| ("source", tokens)),
-        "file" => Some(("file", file(&value["file"]))),
+        "document" => document(&value["source"], room).map(|tokens| ("source", tokens)),
+        "file" => Some(("file", file(&value["file"], room))),
         "tool_result" => {
-            let (text, media) = content(&value["content"]);
+            let (text, media) = content(&value["content"], room);
             let (beside, _) = without(value, "content");
             return (text + beside, media);
         }
@@ -245,28 +218,28 @@ fn without(value: &Value, left_out: &str) -> (u64, u64) {
 }
 
 /// The tokens of a document's source; `None` when it is text and counts as such.
-fn document(source: &Value) -> Option<u64> {
+fn document(source: &Value, room: &mut Room) -> Option<u64> {
     match source["type"].as_str() {
-        Some("base64") => Some(pages(source["data"].as_str().unwrap_or_default()) * PAGE_TOKENS),
+        Some("base64") => Some(pages(source["data"].as_str().unwrap_or_default(), room)),
         Some("url" | "file") => Some(UNSEEN_DOCUMENT_TOKENS),
         _ => None,
     }
 }
 
-fn file(file: &Value) -> u64 {
+fn file(file: &Value, room: &mut Room) -> u64 {
     match file["file_data"].as_str() {
         Some(data) => {
             let encoded = data.split_once(',').map_or(data, |(_, encoded)| encoded);
-            pages(encoded) * PAGE_TOKENS
+            pages(encoded, room)
         }
         None => UNSEEN_DOCUMENT_TOKENS,
     }
 }
 
-/// The pages of a PDF in Base64.
-fn pages(encoded: &str) -> u64 {
+/// The tokens of a PDF in Base64, by its pages.
+fn pages(encoded: &str, room: &mut Room) -> u64 {
     let decoded = base64::engine::general_purpose::STANDARD.decode(encoded);
-    pdf::pages(decoded.as_deref().unwrap_or(encoded.as_bytes()))
+    pdf::pages(decoded.as_deref().unwrap_or(encoded.as_bytes()), room) * PAGE_TOKENS
 }
 
 /// Whether any `cache_control` asks for longer than minutes, or the request keeps its prompt for longer.

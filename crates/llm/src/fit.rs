@@ -82,10 +82,8 @@ mod tests {
 
     fn ask(input_tokens: u64, max_tokens: u64, thinking_tokens: u64, answers: u64) -> Ask {
         let bound = Bound {
-            rereads: 0,
             input_tokens,
-            web_searches: 0,
-            long_cache: false,
+            ..Bound::default()
         };
         Ask {
             bound,

@@ -11,6 +11,7 @@ pub mod openai;
 mod pdf;
 pub mod price;
 pub mod request;
+mod server_tools;
 pub mod settle;
 pub mod sse;
 pub mod usage;

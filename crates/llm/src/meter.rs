@@ -18,6 +18,18 @@ pub enum Progress {
     Failed,
 }
 
+/// What was told of the output. The counts run: some providers tell one with each piece, and one after each round of tools that
+/// they run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// Nothing.
+    Not,
+    /// How much it was until then.
+    SoFar,
+    /// All of it, when the answer had stopped.
+    All,
+}
+
 /// Watches the events of one answer.
 #[derive(Debug, Clone)]
 pub struct Meter {
@@ -25,9 +37,11 @@ pub struct Meter {
     usage: Usage,
     progress: Progress,
     has_input: bool,
-    has_output: bool,
+    output: Told,
     has_content: bool,
+    has_thinking: bool,
     seen_output_tokens: u64,
+    seen_uses: u64,
 }
 
 impl Meter {
@@ -38,9 +52,11 @@ impl Meter {
             usage: Usage::default(),
             progress: Progress::Open,
             has_input: false,
-            has_output: false,
+            output: Told::Not,
             has_content: false,
+            has_thinking: false,
             seen_output_tokens: 0,
+            seen_uses: 0,
         }
     }
 
@@ -48,12 +64,13 @@ impl Meter {
     pub fn of_body(dialect: Dialect, body: &Value) -> Self {
         let mut meter = Self::new(dialect);
         meter.progress = Progress::Complete;
+        let blocks = body["content"].as_array().into_iter().flatten();
+        blocks.for_each(|block| meter.see(block));
+        let choices = body["choices"].as_array().into_iter().flatten();
+        choices.for_each(|choice| meter.see(&choice["message"]));
         meter.has_content = true;
         meter.report(&body["usage"]);
-        meter.has_output = meter.has_input && meter.tells_output(&body["usage"]);
-        if !meter.has_output {
-            meter.seen_output_tokens = text_tokens(&body.to_string());
-        }
+        meter.report_output(&body["usage"], true);
         meter
     }
 
@@ -62,14 +79,18 @@ impl Meter {
         self.usage
     }
 
-    /// Whether the input was reported.
+    /// Whether the input was reported: all of it that was read until now.
     pub fn has_input(&self) -> bool {
         self.has_input
     }
 
     /// Whether the final output was reported.
     pub fn has_output(&self) -> bool {
-        self.has_output
+        match self.output {
+            Told::Not => false,
+            Told::SoFar => self.progress == Progress::Complete,
+            Told::All => true,
+        }
     }
 
     /// Whether any content came.
@@ -80,6 +101,24 @@ impl Meter {
     /// A bound of the output that passed by.
     pub fn seen_output_tokens(&self) -> u64 {
         self.seen_output_tokens.max(self.usage.output_tokens)
+    }
+
+    /// Whether the output may be more than what passed by: Anthropic shows of its thinking a summary or nothing, but that there
+    /// was some; in OpenAI's dialect there is no sign of it.
+    pub fn may_hide_output(&self) -> bool {
+        match self.dialect {
+            Dialect::Anthropic => self.has_thinking,
+            Dialect::OpenAiChat => true,
+        }
+    }
+
+    /// How often the provider used its own tools at most: one use more than was seen may have begun, unless it said that the
+    /// answer ended and none was seen.
+    pub fn uses(&self) -> u64 {
+        match self.progress {
+            Progress::Complete | Progress::Failed if self.seen_uses == 0 => 0,
+            Progress::Open | Progress::Complete | Progress::Failed => self.seen_uses + 1,
+        }
     }
 
     /// How the answer stands.
@@ -111,11 +150,15 @@ impl Meter {
     fn pass_anthropic(&mut self, data: &Value) {
         match data["type"].as_str().unwrap_or_default() {
             "message_start" => self.report(&data["message"]["usage"]),
-            "content_block_start" => self.see(&data["content_block"]),
+            "content_block_start" => {
+                self.go_on();
+                self.see(&data["content_block"]);
+            }
             "content_block_delta" => self.see(&data["delta"]),
             "message_delta" => {
                 self.report(&data["usage"]);
-                self.has_output |= self.tells_output(&data["usage"]);
+                let has_stopped = data["delta"]["stop_reason"].is_string();
+                self.report_output(&data["usage"], has_stopped);
             }
             "message_stop" => self.end(Progress::Complete),
             "error" => self.end(Progress::Failed),
@@ -133,11 +176,16 @@ impl Meter {
             self.see(&choice["delta"]);
         }
         let reports = data["usage"].is_object();
-        if reports {
-            self.report(&data["usage"]);
-            self.has_output |= self.tells_output(&data["usage"]);
+        self.report(&data["usage"]);
+        let is_apart = reports && choices.is_empty();
+        if !choices.is_empty() {
+            self.go_on();
         }
-        reports && choices.is_empty()
+        let has_stopped = choices
+            .iter()
+            .any(|choice| choice["finish_reason"].is_string());
+        self.report_output(&data["usage"], is_apart || has_stopped);
+        is_apart
     }
 
     fn end(&mut self, how: Progress) {
@@ -159,18 +207,40 @@ impl Meter {
             Dialect::OpenAiChat => later,
         };
         // No prompt is empty: a report without one reports nothing.
-        self.has_input = self.usage.prompt_tokens() > 0;
+        self.has_input |= later.prompt_tokens() > 0;
     }
 
-    fn tells_output(&self, usage: &Value) -> bool {
+    fn report_output(&mut self, usage: &Value, has_stopped: bool) {
         let name = match self.dialect {
             Dialect::Anthropic => "output_tokens",
             Dialect::OpenAiChat => "completion_tokens",
         };
-        usage[name].is_u64()
+        if usage[name].is_u64() {
+            self.output = if has_stopped { Told::All } else { Told::SoFar };
+        }
     }
 
+    /// More is written: what was told before is not all.
+    fn go_on(&mut self) {
+        if self.output == Told::All {
+            self.output = Told::SoFar;
+        }
+    }
+
+    /// Sees a part of what the model said, or of what its provider's tools found for it.
     fn see(&mut self, part: &Value) {
+        let kind = part["type"].as_str().unwrap_or_default();
+        self.has_thinking |= kind.contains("thinking");
+        if kind == "server_tool_use" {
+            self.seen_uses += 1;
+            // What was told of the input is from before this use; the model reads all of it again.
+            self.has_input = false;
+        }
+        if kind.ends_with("_tool_result") {
+            // Input, which is counted by how often the tools were used.
+            self.has_content = true;
+            return;
+        }
         let texts = part.as_object().into_iter().flatten();
         for (key, value) in texts.filter(|(key, _)| *key != "type" && *key != "role") {
             let tokens = match value {

@@ -1,9 +1,9 @@
 //! How many pages a PDF has at most, without a reader of PDFs (ISO 32000-1, sections 7.5.7 and 7.7.3): the largest number
-//! that its page tree tells in plain sight and in compressed streams. Where it tells none, its size decides; where pages could
-//! hide or come again, it counts as the longest that providers take (Anthropic, "PDF support": 600 pages): under encryption,
-//! in a stream of objects that does not unpack, behind a name that is written in escapes, in a list of children that is
-//! elsewhere or names one child twice. That is no proof that no reader finds more: what a provider bills above it is charged
-//! in full.
+//! that its page tree tells in plain sight and in packed streams of objects. Where it tells none, its size decides; where pages
+//! could hide or come again, it counts as the longest that providers take (Anthropic, "PDF support": 600 pages): under
+//! encryption, in a stream of objects that does not unpack, behind a name that is written in escapes, in a list of children
+//! that is elsewhere or names one child twice. That is no proof that no reader finds more: what a provider bills above it is
+//! charged in full.
 
 use std::collections::HashSet;
 use std::io::Read as _;
@@ -14,54 +14,98 @@ use flate2::bufread::ZlibDecoder;
 const PAGE_BYTES: u64 = 4_000;
 /// What providers take at most.
 const MOST_PAGES: u64 = 600;
-/// What is unpacked of one document at most, and how many times its size beside a little; one that holds more counts as the
-/// longest. So a request of many small ones does not make us unpack without end.
+/// What is unpacked for one request at most, and of one document how many times its size beside a little; one that holds more
+/// counts as the longest. So a request of many small ones does not make us unpack without end. Only streams of objects count:
+/// pictures, which unpack to many times their size, are left packed.
 const MOST_UNPACKED: u64 = 32 << 20;
 const MOST_TIMES: u64 = 16;
 const A_LITTLE: u64 = 64 << 10;
+/// Of every stream so much is unpacked to see whether it holds objects.
+const PEEK: usize = 64;
+/// What a page tree is read by.
+const TELLING: [&[u8]; 6] = [b"Page", b"Kids", b"Type", b"Count", b"ObjStm", b"Encrypt"];
 
-pub(crate) fn pages(pdf: &[u8]) -> u64 {
+/// What may still be unpacked for one request.
+#[derive(Debug)]
+pub(crate) struct Room(u64);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(MOST_UNPACKED)
+    }
+}
+
+pub(crate) fn pages(pdf: &[u8], room: &mut Room) -> u64 {
     let by_size = (pdf.len() as u64).div_ceil(PAGE_BYTES).max(1);
     if hides_pages(pdf) {
         return MOST_PAGES;
     }
-    let mut told = told_pages(pdf);
-    let mut object_streams = after(pdf, b"/ObjStm").count();
-    let mut left = MOST_UNPACKED.min(MOST_TIMES * pdf.len() as u64 + A_LITTLE);
-    // Streams do not overlap: whoever makes us read the same bytes again and again wastes our time.
-    let mut unread = 2 * pdf.len() as u64;
-    let mut unpacked = Vec::new();
-    for packed in streams(pdf) {
-        unpacked.clear();
-        let mut unpacking = ZlibDecoder::new(packed).take(left);
-        // What is broken or packed otherwise unpacks to nothing, or to what was right of it.
-        drop(unpacking.read_to_end(&mut unpacked));
-        left -= unpacked.len() as u64;
-        unread = unread.saturating_sub(unpacking.get_ref().total_in());
-        if left == 0 || unread == 0 {
-            return MOST_PAGES;
-        }
-        // A stream of objects begins with their numbers.
-        if unpacked
-            .trim_ascii_start()
-            .first()
-            .is_some_and(u8::is_ascii_digit)
-        {
-            object_streams = object_streams.saturating_sub(1);
-        }
-        if hides_pages(&unpacked) {
-            return MOST_PAGES;
-        }
-        told = told.plus(told_pages(&unpacked));
-    }
-    if object_streams > 0 {
+    let Some(packed) = told_in_streams(pdf, room) else {
         return MOST_PAGES;
-    }
-    match told.most() {
+    };
+    match told_pages(pdf).plus(packed).most() {
         0 => by_size,
         told => told,
     }
     .min(MOST_PAGES)
+}
+
+/// What the packed streams of objects tell; `None` where one could hide pages or they hold too much.
+fn told_in_streams(pdf: &[u8], room: &mut Room) -> Option<Told> {
+    let size = pdf.len() as u64;
+    let mut left = room.0.min(MOST_TIMES * size + A_LITTLE);
+    // Streams do not overlap and are longer than a peek: whoever makes us read the same bytes again and again wastes our time.
+    let mut unread = 2 * size;
+    let mut told = Told::default();
+    let mut unpacked = Vec::new();
+    let mut unpacking = ZlibDecoder::new(&[][..]);
+    let mut before = 0;
+    for start in streams(pdf) {
+        let is_declared = declares_objects(&pdf[before..start]);
+        before = start;
+        unpacking.reset(&pdf[start..]);
+        unpacked.clear();
+        // What is broken or packed otherwise unpacks to nothing, or to what was right of it.
+        drop(
+            unpacking
+                .by_ref()
+                .take(PEEK as u64)
+                .read_to_end(&mut unpacked),
+        );
+        let holds_objects = begins_as_objects(&unpacked);
+        if holds_objects {
+            drop(unpacking.by_ref().take(left).read_to_end(&mut unpacked));
+        }
+        unread = unread.saturating_sub(unpacking.total_in().max(PEEK as u64));
+        if unread == 0 || is_declared && !holds_objects {
+            return None;
+        }
+        if !holds_objects {
+            continue;
+        }
+        left = left.saturating_sub(unpacked.len() as u64);
+        room.0 = room.0.saturating_sub(unpacked.len() as u64);
+        if left == 0 || hides_pages(&unpacked) {
+            return None;
+        }
+        told = told.plus(told_pages(&unpacked));
+    }
+    (!declares_objects(&pdf[before..])).then_some(told)
+}
+
+fn declares_objects(text: &[u8]) -> bool {
+    memchr::memmem::find(text, b"/ObjStm").is_some()
+}
+
+/// Whether a stream may be one of objects, whatever it is called: such begin with an object's number and its place.
+fn begins_as_objects(unpacked: &[u8]) -> bool {
+    let is_blank = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0;
+    let mut words = unpacked.split(is_blank).filter(|word| !word.is_empty());
+    let is_number = |word: &[u8]| word.iter().all(u8::is_ascii_digit);
+    words.next().is_some_and(is_number)
+        && words
+            .next()
+            .is_some_and(|word| word.first().is_some_and(u8::is_ascii_digit))
 }
 
 /// Three ways in which a page tree tells how many leaves it has.
@@ -118,22 +162,29 @@ fn hides_pages(text: &[u8]) -> bool {
     };
     after(text, b"/Encrypt").next().is_some()
         || children(text).any(names_twice)
-        || after(text, b"/").any(is_escaped_without_need)
+        || after(text, b"/").any(is_disguised)
 }
 
-/// Whether a name has a letter as an escape, which nobody writes who does not hide it.
-fn is_escaped_without_need(name: &[u8]) -> bool {
+/// Whether a name by which pages are found is written in escapes, which nobody does who does not hide it. Other names have
+/// escapes for good reasons, and between packed bytes anything looks like one.
+fn is_disguised(name: &[u8]) -> bool {
     let end = name
         .iter()
         .position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'#');
-    let name = &name[..end.unwrap_or(name.len())];
-    after(name, b"#").any(|rest| {
-        let digits = rest
+    let mut rest = &name[..end.unwrap_or(name.len())];
+    if !rest.contains(&b'#') {
+        return false;
+    }
+    let mut plain = Vec::new();
+    while let Some((&first, after)) = rest.split_first() {
+        let code = after
             .get(..2)
-            .and_then(|digits| std::str::from_utf8(digits).ok());
-        let code = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        code.is_some_and(|code| code.is_ascii_alphabetic())
-    })
+            .filter(|_| first == b'#')
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        plain.push(code.unwrap_or(first));
+        rest = if code.is_some() { &after[2..] } else { after };
+    }
+    TELLING.contains(&plain.as_slice())
 }
 
 fn number(text: &[u8]) -> u64 {
@@ -164,11 +215,17 @@ fn after<'a>(text: &'a [u8], mark: &'static [u8]) -> impl Iterator<Item = &'a [u
     starts.map(|start| &text[start + mark.len()..])
 }
 
-/// The content of each stream, from its beginning.
-fn streams(pdf: &[u8]) -> impl Iterator<Item = &[u8]> {
-    after(pdf, b"stream").filter_map(|rest| {
-        let rest = rest.strip_prefix(b"\r").unwrap_or(rest);
-        rest.strip_prefix(b"\n")
+/// Where the content of each stream begins.
+fn streams(pdf: &[u8]) -> impl Iterator<Item = usize> {
+    const WORD: &[u8] = b"stream";
+    memchr::memmem::find_iter(pdf, WORD).filter_map(|start| {
+        let after = start + WORD.len();
+        let blanks = pdf[after..]
+            .iter()
+            .take_while(|byte| byte.is_ascii_whitespace())
+            .count();
+        let begins = blanks > 0 && !pdf[..start].ends_with(b"end");
+        begins.then_some(after + blanks)
     })
 }
 
@@ -181,15 +238,22 @@ mod tests {
 
     use super::*;
 
-    fn with_stream(content: &[u8]) -> Vec<u8> {
+    fn pages(pdf: &[u8]) -> u64 {
+        super::pages(pdf, &mut Room::default())
+    }
+
+    /// A document of one page with a packed stream.
+    fn with(dictionary: &str, content: &[u8]) -> Vec<u8> {
         let mut packed = ZlibEncoder::new(Vec::new(), Compression::best());
         packed.write_all(content).unwrap();
-        let mut pdf =
-            b"%PDF-1.7\n<< /Type /Pages /Count 1 >>\n9 0 obj << /Type /ObjStm >> stream\r\n"
-                .to_vec();
-        pdf.extend(packed.finish().unwrap());
-        pdf.extend(b"\nendstream endobj");
-        pdf
+        let head =
+            format!("%PDF-1.7\n<< /Type /Pages /Count 1 >>\n9 0 obj << {dictionary} >> stream\r\n");
+        let packed = packed.finish().unwrap();
+        [head.as_bytes(), &packed, b"\nendstream endobj"].concat()
+    }
+
+    fn with_stream(content: &[u8]) -> Vec<u8> {
+        with("/Type /ObjStm", content)
     }
 
     #[test]
@@ -211,6 +275,34 @@ mod tests {
         }
         let packed = with_stream(b"1 0 << /Kids [2 0 R 2 0 R] >>");
         assert_eq!(pages(&packed), MOST_PAGES);
+    }
+
+    #[test]
+    fn pictures_are_left_packed_however_much_they_hold() {
+        let screenshot = |pixel: u8| with("/Subtype /Image", &vec![pixel; 6 << 20]);
+        for pixel in [0x1e, 0, 0xff, b'3', b' '] {
+            assert_eq!(pages(&screenshot(pixel)), 1, "{pixel:#x}");
+        }
+        let mut mask = screenshot(0);
+        mask.extend(with_stream(b"1 0 << /Type /Page >> << /Type /Page >>"));
+        assert_eq!(pages(&mask), 2, "what comes after it is read");
+    }
+
+    #[test]
+    fn what_looks_like_a_name_between_packed_bytes_hides_nothing() {
+        let packed = b"/Type /Pages /Count 1 stream\n\x9c/#41\x01/x#62/Pag#zz#\nendstream";
+        assert_eq!(pages(packed), 1);
+    }
+
+    #[test]
+    fn a_stream_of_objects_is_known_by_what_it_holds_and_by_what_it_is_called() {
+        let leaves = b"1 0 << /Type /Page >> << /Type /Page >> << /Type /Page >>";
+        assert_eq!(pages(&with("/First 4 /N 1", leaves)), 3);
+        let mut decoy = with_stream(b"% no number comes first\n1 0 << /Type /Page >>");
+        decoy.extend(with("", b"0 0 m 1 1 l S"));
+        assert_eq!(pages(&decoy), MOST_PAGES);
+        let no_stream = b"/Type /Pages /Count 1 << /Type /ObjStm >> strea";
+        assert_eq!(pages(no_stream), MOST_PAGES);
     }
 
     #[test]
@@ -246,6 +338,10 @@ mod tests {
         let mut nested = b"stream\n\x78\x9c".repeat(1 << 10);
         nested.extend(b"\0\0\0\xff\xff".repeat(1 << 20));
         pages(&nested);
+        let small = with("", &[b'a'; 1 << 10]);
+        let many = small[small.len() - 60..].repeat(1 << 17);
+        assert!(streams(&many).count() >= 1 << 17);
+        pages(&many);
         assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
     }
 
@@ -258,6 +354,13 @@ mod tests {
         let mut large = blank(33 << 20);
         large.resize(4 << 20, b' ');
         assert_eq!(pages(&large), MOST_PAGES, "more than any document");
+        let mut one_of_two = blank(20 << 20);
+        one_of_two.resize(4 << 20, b' ');
+        let mut room = Room::default();
+        assert_eq!(super::pages(&one_of_two, &mut room), 1);
+        assert_eq!(super::pages(&one_of_two, &mut room), MOST_PAGES, "together");
+        let picture = with("/Subtype /Image", &[0; 99]);
+        assert_eq!(super::pages(&picture, &mut room), 1, "holds no objects");
     }
 
     #[test]

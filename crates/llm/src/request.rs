@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::anthropic::{Message, MessagesRequest};
 use crate::dialect::Dialect;
-use crate::estimate;
 use crate::openai::ChatRequest;
+use crate::server_tools::{bound_uses, is_bounded};
 
 const MAX_MODEL_BYTES: usize = 200;
 /// Fields that raise the price of a call and have no place in the price table: dearer tiers and places, searches and
@@ -39,6 +39,11 @@ pub enum Error {
         /// What it must be.
         must: &'static str,
     },
+    /// A tool that the provider runs, at a price that is not known before, where a budget has to hold.
+    #[error(
+        "tools: '{0}' is run by the provider at a cost that no budget can hold; leave it out, or have the operator lift the budget"
+    )]
+    UnboundedTool(String),
 }
 
 /// A request in its own dialect.
@@ -182,16 +187,23 @@ impl Request {
         }
     }
 
-    /// Takes out what would raise the price, so that the price table holds, with tools that the provider runs and whose
-    /// worst is not known; bounds the uses of the others. For callers with a budget.
-    pub fn strip_surcharges(&mut self) {
+    /// Takes out what would raise the price, so that the price table holds, and bounds the uses of tools that the provider
+    /// runs. For callers with a budget.
+    ///
+    /// # Errors
+    /// A tool whose worst is not known. Without it the model would do something else than what was asked for, so it is not
+    /// taken out.
+    pub fn strip_surcharges(&mut self) -> Result<(), Error> {
+        if let Some(tool) = self.tools().iter().find(|tool| !is_bounded(tool)) {
+            let kind = tool["type"].as_str().unwrap_or_default();
+            return Err(Error::UnboundedTool(kind.chars().take(80).collect()));
+        }
         self.strip(&SURCHARGES);
-        self.keep_tools(estimate::is_bounded);
         let (tools, rest) = match self {
             Self::Messages(request) => (&mut request.tools, &mut request.rest),
             Self::Chat(request) => (&mut request.tools, &mut request.rest),
         };
-        tools.iter_mut().flatten().for_each(estimate::bound_uses);
+        tools.iter_mut().flatten().for_each(bound_uses);
         // Compaction is one more pass over the prompt, with output of its own that no limit bounds.
         let management = rest.get_mut("context_management");
         if let Some(Value::Array(edits)) = management.and_then(|it| it.get_mut("edits")) {
@@ -202,22 +214,19 @@ impl Request {
             };
             edits.retain(|edit| !compacts(edit));
         }
+        Ok(())
     }
 
     /// Takes out what would make the provider use another model, with tools that do; else neither an allow-list nor a
     /// price holds. For callers who may not use every model.
     pub fn strip_detours(&mut self) {
         self.strip(&DETOURS);
-        self.keep_tools(|tool| tool.get("model").is_none());
-    }
-
-    fn keep_tools(&mut self, keep: fn(&Value) -> bool) {
         let tools = match self {
             Self::Messages(request) => &mut request.tools,
             Self::Chat(request) => &mut request.tools,
         };
         if let Some(tools) = tools {
-            tools.retain(keep);
+            tools.retain(|tool| tool.get("model").is_none());
         }
     }
 
@@ -370,10 +379,9 @@ mod tests {
             "service_tier": "priority", "speed": "fast", "inference_geo": "us", "top_k": 3,
             "context_management": {"edits": [{"type": "compact_20260112"}, {"type": "clear_thinking_20251015"}]},
             "tools": [{"name": "a", "input_schema": {}}, {"type": "custom", "name": "b"}, {"type": "bash_20250124", "name": "c"},
-                {"type": "code_execution_20250825", "name": "d"}, {"type": "mcp_toolset"},
                 {"type": "web_fetch_20250910", "name": "e"}, {"type": "tool_search_tool_regex_20251119", "name": "f"}]});
         let mut request = parse(Dialect::Anthropic, &body).unwrap();
-        request.strip_surcharges();
+        request.strip_surcharges().unwrap();
         let sent: Value = serde_json::from_slice(&request.to_body()).unwrap();
         assert_eq!(sent["top_k"], 3);
         for field in SURCHARGES {
@@ -382,11 +390,30 @@ mod tests {
         let names = sent["tools"].as_array().unwrap().iter();
         let names: Vec<_> = names.map(|tool| tool["name"].as_str().unwrap()).collect();
         assert_eq!(names, ["a", "b", "c", "e", "f"]);
-        assert_eq!(sent["tools"][3]["max_uses"], 10);
-        assert_eq!(sent["tools"][0].get("max_uses"), None);
+        assert_eq!(sent["tools"][3]["max_uses"], 5);
+        for other in [0, 4] {
+            assert_eq!(sent["tools"][other].get("max_uses"), None);
+        }
         assert_eq!(
             sent["context_management"]["edits"],
             json!([{"type": "clear_thinking_20251015"}])
         );
+    }
+
+    #[test]
+    fn a_tool_that_cannot_be_bounded_is_refused_by_its_name() {
+        for kind in [
+            "code_execution_20250825",
+            "mcp_toolset",
+            "openrouter:web_search",
+        ] {
+            let body = json!({"model": "m", "max_tokens": 5, "messages": [{"role": "user"}],
+                "tools": [{"name": "a", "input_schema": {}}, {"type": kind}]});
+            let mut request = parse(Dialect::Anthropic, &body).unwrap();
+            let before = request.clone();
+            let error = request.strip_surcharges().unwrap_err();
+            assert_eq!(error, Error::UnboundedTool(kind.to_owned()));
+            assert_eq!(request, before);
+        }
     }
 }

@@ -1,23 +1,27 @@
 //! The final charge of a call: what was reported, or the worst of what is not known.
 
+use carrel_core::NanoUsd;
+
+use crate::estimate::Bound;
 use crate::meter::{Meter, Progress};
+use crate::price::Price;
 use crate::usage::Usage;
 
 /// What a call may have used at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Worst {
     /// The input's bound.
-    pub input_tokens: u64,
-    /// The limit of output that was sent, times the answers; absent: unbounded, as seen then.
-    pub output_tokens: Option<u64>,
+    pub bound: Bound,
+    /// The limit of output that was sent, times the answers.
+    pub output_tokens: u64,
 }
 
 impl Worst {
     /// All of it.
-    pub fn usage(&self, seen_output_tokens: u64) -> Usage {
+    pub fn usage(&self) -> Usage {
         Usage {
-            input_tokens: self.input_tokens,
-            output_tokens: self.output_tokens.unwrap_or(seen_output_tokens),
+            input_tokens: self.bound.input_tokens,
+            output_tokens: self.output_tokens,
             ..Usage::default()
         }
     }
@@ -28,37 +32,68 @@ impl Worst {
 pub enum Basis {
     /// The provider reported it.
     Reported,
-    /// The provider ended the answer and left out the count: what passed by was counted.
+    /// The provider ended the answer and left out the count: what passed by was counted, which was all.
     Counted,
-    /// The connection ended before the answer: the worst is assumed.
+    /// The connection ended before the answer, or not all that was written passed by: the worst is assumed.
     Assumed,
     /// The provider failed before it began: nothing.
     Nothing,
 }
 
-/// What an answer used.
-pub fn settled(meter: &Meter, worst: &Worst) -> (Usage, Basis) {
-    let reported = meter.usage();
-    let input = if meter.has_input() {
-        reported
+/// What an answer is charged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Charge {
+    /// What it used.
+    pub usage: Usage,
+    /// What that costs.
+    pub cost: NanoUsd,
+    /// How sure both are.
+    pub basis: Basis,
+}
+
+/// What an answer is charged.
+pub fn charge(meter: &Meter, worst: &Worst, price: &Price) -> Charge {
+    let basis = basis(meter);
+    let bound = worst.bound.with_uses(meter.uses());
+    let told = meter.usage().told(bound.long_cache);
+    let output_tokens = match basis {
+        Basis::Reported => told.output_tokens,
+        Basis::Counted => meter.seen_output_tokens(),
+        Basis::Assumed => worst.output_tokens,
+        Basis::Nothing => {
+            return Charge {
+                usage: Usage::default(),
+                cost: NanoUsd::ZERO,
+                basis,
+            };
+        }
+    };
+    let knows_input = meter.has_input() && (basis == Basis::Reported || bound.rereads == 0);
+    let (usage, cost) = if knows_input {
+        let usage = Usage {
+            output_tokens,
+            ..told
+        };
+        (usage, price.cost(&usage))
     } else {
-        worst.usage(0)
+        // Nothing is known of it, or only what was read before the provider's tools ran: it counts at its dearest.
+        let usage = Usage {
+            input_tokens: bound.input_tokens,
+            output_tokens,
+            web_searches: bound.web_searches,
+            ..Usage::default()
+        };
+        let (input, each) = price.worst(&bound);
+        (usage, input.plus(each.times(output_tokens)))
     };
-    let with_output = |output_tokens| Usage {
-        output_tokens,
-        ..input
-    };
+    Charge { usage, cost, basis }
+}
+
+fn basis(meter: &Meter) -> Basis {
     match meter.progress() {
-        Progress::Failed if !meter.has_input() && !meter.has_content() => {
-            (Usage::default(), Basis::Nothing)
-        }
-        _ if meter.has_input() && meter.has_output() => (reported, Basis::Reported),
-        Progress::Complete | Progress::Failed => {
-            (with_output(meter.seen_output_tokens()), Basis::Counted)
-        }
-        Progress::Open => {
-            let output = worst.output_tokens.unwrap_or(meter.seen_output_tokens());
-            (with_output(output), Basis::Assumed)
-        }
+        Progress::Failed if !meter.has_input() && !meter.has_content() => Basis::Nothing,
+        _ if meter.has_input() && meter.has_output() => Basis::Reported,
+        Progress::Complete | Progress::Failed if !meter.may_hide_output() => Basis::Counted,
+        Progress::Open | Progress::Complete | Progress::Failed => Basis::Assumed,
     }
 }

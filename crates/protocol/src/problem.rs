@@ -158,10 +158,32 @@ impl Problem {
 
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.title)?;
-        if !self.detail.is_empty() {
-            write!(f, ": {}", self.detail)?;
+        // The details of these say what is wrong by themselves.
+        let is_whole = matches!(
+            self.code,
+            Code::NotFound | Code::InvalidBody | Code::InvalidRequest | Code::Conflict
+        );
+        match self.detail.as_str() {
+            "" => f.write_str(&self.title),
+            detail if is_whole => f.write_str(detail),
+            detail => write!(f, "{}: {detail}", self.title),
         }
-        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_one_sentence_that_says_nothing_twice() {
+        let said = |code, detail: &str| Problem::new(code, detail).to_string();
+        let nobody = "there is no such learner";
+        assert_eq!(said(Code::NotFound, nobody), nobody);
+        assert_eq!(said(Code::NotFound, ""), "there is no such thing here");
+        assert_eq!(
+            said(Code::QueueFull, "wait for answers"),
+            "too many messages wait: wait for answers"
+        );
     }
 }

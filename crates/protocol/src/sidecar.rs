@@ -150,11 +150,17 @@ pub struct TurnOrder {
     /// What the workspace has lost.
     #[serde(default)]
     pub context: Vec<Exchange>,
+    /// How long the turn waited for the workspace to be restored, in milliseconds; it is committed with the turn.
+    #[serde(default)]
+    pub restore_ms: u64,
 }
 
 /// Where a turn's time went inside the pod, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PodTiming {
+    /// Restoring the workspace, as it was ordered.
+    #[serde(default)]
+    pub restore: u64,
     /// The agent's part.
     pub agent: u64,
     /// Freezing, snapshot and commit.

@@ -81,6 +81,9 @@ pub struct TurnResult {
     pub files: Vec<AttachmentData>,
     /// Where the time went.
     pub timing: PodTiming,
+    /// What the operator should know, if anything; never shown to the learner.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub operator_note: String,
 }
 
 /// The answer of `PUT /v1/learners/{id}/head`.

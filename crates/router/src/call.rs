@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use axum::response::Response;
 use bytes::Bytes;
+use carrel_llm::meter::Meter;
 use carrel_llm::{Dialect, Failure, Kind, Request};
 use carrel_telemetry::label::Word;
 use http::HeaderMap;
@@ -39,6 +40,8 @@ pub(crate) struct Call {
     pub(crate) dialect: Dialect,
     pub(crate) target: Target,
     pub(crate) hold: Hold,
+    /// Whether a stream was asked for.
+    streams: bool,
     /// Keeps the chunk of usage from a client that did not ask for it.
     pub(crate) hides_usage: bool,
     pub(crate) sent: Instant,
@@ -78,6 +81,7 @@ pub(crate) async fn serve(service: Service, incoming: Incoming) -> Result<Respon
             dialect: incoming.dialect,
             target,
             hold,
+            streams: request.streams(),
             hides_usage,
             sent: Instant::now(),
         };
@@ -119,10 +123,14 @@ impl Call {
         let answer = match answered {
             Ok(answer) => answer,
             Err(error) => {
-                if error.may_be_billed() {
-                    self.hold.settle_worst(&self.service.shared).await;
+                let shared = &self.service.shared;
+                if !error.may_be_billed() {
+                    self.hold.settle_nothing(shared).await;
+                } else if self.streams {
+                    // A stream that was cut before its first event.
+                    self.hold.settle(shared, &Meter::new(self.dialect)).await;
                 } else {
-                    self.hold.settle_nothing(&self.service.shared).await;
+                    self.hold.settle_worst(shared).await;
                 }
                 self.count(error.result());
                 return Err(error.failure(&self.target).into());

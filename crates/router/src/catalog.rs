@@ -2,11 +2,12 @@
 
 use axum::Json;
 use axum::response::{IntoResponse as _, Response};
-use carrel_llm::{Dialect, Failure, Kind, Request, estimate};
+use carrel_llm::{Dialect, Failure, Kind, Request};
 use futures::TryStreamExt as _;
 use serde_json::{Value, json};
 
 use crate::answer::{self, Refusal};
+use crate::bound;
 use crate::call::{Incoming, current_policy, known};
 use crate::options::Options;
 use crate::routing::{self, Place};
@@ -61,7 +62,10 @@ pub(crate) async fn count_tokens(
     )?;
     request.set_model(&routed.0.model);
     let told = provider_count(&shared, &options, &incoming, &routed.1, &request).await;
-    let tokens = told.unwrap_or_else(|| estimate::bound(&request).input_tokens * 2 / 3);
+    let tokens = match told {
+        Some(tokens) => tokens,
+        None => bound::of(&shared.tracker, request).await?.1.prompt_tokens * 2 / 3,
+    };
     let mut response = Json(json!({"input_tokens": tokens})).into_response();
     answer::identify(&mut response, incoming.id);
     Ok(response)

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod answer;
+mod bound;
 mod call;
 mod caller;
 mod catalog;

@@ -5,15 +5,15 @@ use std::time::Duration;
 use carrel_core::class::OnExhausted;
 use carrel_core::{Epoch, NanoUsd, ReservationId};
 use carrel_llm::budget::{self, Exhausted};
-use carrel_llm::estimate::Bound;
 use carrel_llm::fit::{self, Ask, Fit};
 use carrel_llm::meter::Meter;
-use carrel_llm::settle::{Basis, Worst, settled};
-use carrel_llm::{Dialect, Failure, Kind, Price, Request, Usage, estimate};
+use carrel_llm::settle::{Basis, Charge, Worst, charge};
+use carrel_llm::{Dialect, Failure, Kind, Price, Request, Usage};
 use carrel_store::ledger::{Left, NewReservation, Period, Reserved, Settlement};
 use uuid::Uuid;
 
 use crate::answer::Refusal;
+use crate::bound;
 use crate::caller::Caller;
 use crate::options::{Options, Target};
 use crate::policy::Policy;
@@ -43,7 +43,6 @@ pub(crate) struct Hold {
     price: Price,
     is_priced: bool,
     reserved: NanoUsd,
-    bound: Bound,
     worst: Worst,
     lowered_to: Option<u64>,
     /// Reserved and spent, of which bound.
@@ -120,10 +119,13 @@ async fn attempt(
         request.strip_detours();
     }
     if is_bounded && !price.is_free() {
-        request.strip_surcharges();
+        request
+            .strip_surcharges()
+            .map_err(|error| Failure::new(Kind::InvalidRequest, error.to_string()))?;
     }
+    let (mut request, bound) = bound::of(&shared.tracker, request).await?;
     let ask = Ask {
-        bound: estimate::bound(&request),
+        bound,
         max_tokens: request
             .output_limit()
             .or(price.max_output)
@@ -257,10 +259,9 @@ impl Hold {
             price,
             is_priced,
             reserved: fit.worst,
-            bound: ask.bound,
             worst: Worst {
-                input_tokens: ask.bound.input_tokens,
-                output_tokens: Some(fit.max_tokens.saturating_mul(ask.answers)),
+                bound: ask.bound,
+                output_tokens: fit.max_tokens.saturating_mul(ask.answers),
             },
             lowered_to: None,
             used: None,
@@ -290,19 +291,7 @@ impl Hold {
 
     /// Settles what an answer used; gives its cost.
     pub(crate) async fn settle(&self, shared: &Shared, meter: &Meter) -> NanoUsd {
-        let (usage, basis) = settled(meter, &self.worst);
-        let usage = usage.told(self.bound.long_cache);
-        let cost = match basis {
-            // Of the input nothing is known, or only what the provider read before its own tools ran: it counts at its
-            // dearest.
-            Basis::Assumed | Basis::Counted if !meter.has_input() || self.bound.rereads > 0 => {
-                let (input, each) = self.price.worst(&self.bound);
-                input.plus(each.times(usage.output_tokens))
-            }
-            Basis::Assumed | Basis::Reported | Basis::Counted | Basis::Nothing => {
-                self.price.cost(&usage)
-            }
-        };
+        let Charge { usage, cost, basis } = charge(meter, &self.worst, &self.price);
         if basis != Basis::Reported {
             tracing::warn!(?basis, %cost, "a provider did not report what a call used");
         }
@@ -312,8 +301,7 @@ impl Hold {
 
     /// Settles a call of which nothing is known but that it was sent.
     pub(crate) async fn settle_worst(&self, shared: &Shared) {
-        self.write(shared, &self.worst.usage(0), self.reserved)
-            .await;
+        self.write(shared, &self.worst.usage(), self.reserved).await;
     }
 
     /// Settles a call that cost nothing.

@@ -235,3 +235,47 @@ pub(crate) async fn next(
         Err(_) => Some(Err(Error::Timeout)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The headers by which a provider knows us.
+    fn known_by(dialect: Dialect, base_url: &str) -> [Option<String>; 2] {
+        let provider = Provider {
+            name: "one".to_owned(),
+            dialect,
+            base_url: base_url.to_owned(),
+            keys: Vec::new(),
+        };
+        // What the client says of itself is not for the provider.
+        let mut client = HeaderMap::new();
+        for name in ["x-api-key", "authorization"] {
+            client.insert(name, HeaderValue::from_static("the client's own"));
+        }
+        let sending = Sending {
+            provider: &provider,
+            path: Path::Generate,
+            headers: &client,
+            is_beta: false,
+        };
+        let sent = headers(&sending, Some(&"sk-1".into()), false);
+        ["x-api-key", "authorization"].map(|name| {
+            let value = sent.get(name)?;
+            assert!(value.is_sensitive(), "{name}");
+            Some(value.to_str().expect("text").to_owned())
+        })
+    }
+
+    #[test]
+    fn anthropic_itself_gets_its_key_in_a_header_of_its_own_and_all_others_a_bearer() {
+        let own = [Some("sk-1".to_owned()), None];
+        let bearer = [None, Some("Bearer sk-1".to_owned())];
+        let at = |url| known_by(Dialect::Anthropic, url);
+        assert_eq!(at("https://api.anthropic.com"), own);
+        assert_eq!(at("https://openrouter.ai/api"), bearer);
+        assert_eq!(at("http://127.0.0.1:8000"), bearer);
+        let openai = known_by(Dialect::OpenAiChat, "https://api.openai.com/v1");
+        assert_eq!(openai, bearer);
+    }
+}

@@ -27,6 +27,8 @@ pub(crate) struct Attempt {
     pub(crate) turn: TurnId,
     /// Cancelled when the learner wants it stopped.
     pub(crate) stop: CancellationToken,
+    /// How long it waited for the workspace to be restored.
+    pub(crate) restore_ms: u64,
     order: Mutex<Option<TurnOrder>>,
     log: Mutex<Log>,
     length: watch::Sender<usize>,
@@ -54,6 +56,7 @@ impl Attempt {
         Self {
             turn: order.turn_id,
             stop: CancellationToken::new(),
+            restore_ms: order.restore_ms,
             order: Mutex::new(Some(order)),
             log: Mutex::default(),
             length: watch::Sender::new(0),

@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
 use tokio_util::task::TaskTracker;
 
-use crate::loopback::{Answer, answer};
+use crate::loopback::{Answer, Place, answer};
 use crate::upstream;
 pub(crate) use policy::Policy;
 pub(crate) use route::Route;
@@ -75,7 +75,10 @@ pub(crate) async fn forward(egress: Arc<Egress>, request: Request<Incoming>) -> 
 async fn tunnel(egress: &Egress, request: Request<Incoming>) -> Result<Answer, Refusal> {
     let (host, port) = target(request.uri(), 443)?;
     let mut there = egress.route.connect(&egress.policy, &host, port).await?;
+    let place = request.extensions().get::<Place>().cloned();
     egress.tasks.spawn(async move {
+        // A tunnel counts among the agent's connections.
+        let _place = place;
         let Ok(here) = hyper::upgrade::on(request).await else {
             return;
         };
@@ -118,4 +121,72 @@ fn target(uri: &Uri, port: u16) -> Result<(String, u16), Refusal> {
         .trim_end_matches('.')
         .to_ascii_lowercase();
     Ok((host, uri.port_u16().unwrap_or(port)))
+}
+
+#[cfg(test)]
+mod tests {
+    use carrel_protocol::Endpoint;
+    use carrel_testkit::until;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::{loopback, pod};
+
+    /// A router that lets everything out, and sends back what comes.
+    async fn router() -> Endpoint {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        TaskTracker::new().spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            head(&mut stream).await;
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+            let (mut from, mut to) = stream.split();
+            tokio::io::copy(&mut from, &mut to).await.unwrap();
+        });
+        Endpoint::Url(format!("http://{address}"))
+    }
+
+    /// Reads to the empty line.
+    async fn head(stream: &mut TcpStream) -> String {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        String::from_utf8(head).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_keeps_its_place_among_the_agents_connections() {
+        let (pod, free) = (pod::tests::blank(), Arc::new(Semaphore::new(2)));
+        let router = router().await;
+        let egress = Arc::new(Egress {
+            policy: Policy::new(&["example.org".to_owned()]),
+            route: Route::new(Some(&router), "token", &pod.tasks).unwrap(),
+            tasks: pod.tasks.clone(),
+        });
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let respond = move |request| forward(Arc::clone(&egress), request);
+        loopback::serve_among(Arc::clone(&free), listener, &pod, respond).unwrap();
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream
+            .write_all(b"CONNECT example.org:443 HTTP/1.1\r\nhost: example.org\r\n\r\n")
+            .await
+            .unwrap();
+        let answer = head(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        stream.write_all(b"hello").await.unwrap();
+        let mut back = [0; 5];
+        stream.read_exact(&mut back).await.unwrap();
+        assert_eq!(&back, b"hello");
+        // One for the tunnel; one is taken before the next connection comes.
+        assert_eq!(free.available_permits(), 0);
+        drop(stream);
+        until("its place is free", || async {
+            free.available_permits() == 1
+        })
+        .await;
+    }
 }

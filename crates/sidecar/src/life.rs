@@ -81,7 +81,8 @@ async fn stay_awake(
                 pod.fail("the agent's container has ended");
                 return Err(Exit::ShimLost);
             }
-            why = room::outgrown(awake, room::AT_REST) => {
+            excess = room::outgrown(awake, room::AT_REST) => {
+                let why = excess.to_string();
                 tracing::warn!(why, "the agent uses more room than it has");
                 pod.fail(why);
                 let _ = awake.link.kill_all().await;
@@ -109,9 +110,7 @@ async fn run_turn(awake: &mut Awake, attempt: &Attempt) -> Result<(), Exit> {
     match turn::run(awake, attempt).instrument(span).await {
         Verdict::Committed(frame) => {
             attempt.end(frame);
-            if !pod.sleep.is_cancelled() {
-                pod.turn_ended();
-            }
+            pod.turn_ended();
             Ok(())
         }
         Verdict::Over(frame, exit) => {
@@ -187,65 +186,17 @@ async fn lost(link: watch::Receiver<Option<Link>>) {
 
 #[cfg(test)]
 mod tests {
-    use std::str::FromStr;
-
-    use carrel_core::PodUid;
-    use carrel_protocol::Code;
-    use carrel_protocol::agent::Message;
-    use carrel_protocol::sidecar::TurnOrder;
-    use carrel_protocol::token::Verifier;
     use tokio::time::timeout;
-    use uuid::Uuid;
 
     use super::*;
-    use crate::options::{Listen, SidecarOptions};
+    use crate::pod::tests::blank;
 
     const WINDOW: Duration = Duration::from_mins(5);
     const LONGEST: Duration = Duration::from_hours(20);
 
-    fn pod() -> Arc<Pod> {
-        let options = SidecarOptions {
-            pod: PodUid(Uuid::nil()),
-            listen: Listen::from_str("unix:/absent").unwrap(),
-            shim_socket: "/absent".into(),
-            workspace: "/absent".into(),
-            agent_workspace: None,
-            agent_executable: None,
-            keys: "/absent".into(),
-            parent: None,
-            memory_events: None,
-        };
-        Pod::blank(options, Verifier::new(&[]).unwrap()).0
-    }
-
-    #[test]
-    fn one_that_ends_says_why_to_a_turn_and_not_that_it_falls_asleep() {
-        let pod = pod();
-        pod.open();
-        pod.drain();
-        let order = || TurnOrder {
-            turn_id: carrel_core::TurnId(Uuid::nil()),
-            attempt: 1,
-            message: Message {
-                message_id: carrel_core::MessageId(Uuid::nil()),
-                text: "hello".to_owned(),
-                attachments: Vec::new(),
-                sent_time: crate::clock::now(),
-            },
-            attachments: Vec::new(),
-            context: Vec::new(),
-        };
-        let refused = pod.take_turn(order()).expect_err("asleep soon");
-        assert_eq!(refused.code, Code::Draining);
-        pod.fail("the agent ended");
-        let refused = pod.take_turn(order()).expect_err("over");
-        assert_eq!(refused.code, Code::AgentUnavailable);
-        assert_eq!(refused.detail, "the agent ended");
-    }
-
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_stays_open_defers_sleep_until_it_is_late_and_no_longer() {
-        let (pod, began) = (pod(), Instant::now());
+        let (pod, began) = (blank(), Instant::now());
         pod.open();
         pod.note(|hello| hello.quiet_since = None);
         let mut late = std::pin::pin!(quiet(&pod, WINDOW, began + LONGEST));
@@ -260,7 +211,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_window_begins_when_the_last_connection_has_closed() {
-        let (pod, began) = (pod(), Instant::now());
+        let (pod, began) = (blank(), Instant::now());
         pod.open();
         pod.note(|hello| hello.quiet_since = None);
         let closing = async {

@@ -15,7 +15,7 @@ use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::shim::protocol::{self, End, Order, Report, Wanted};
+use crate::shim::protocol::{self, End, Look, Order, Report, Wanted};
 
 /// Why an order was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -230,11 +230,10 @@ impl Link {
         self.ask(Order::Terminate).await.map(drop)
     }
 
-    /// Bytes on the disk that the agent's processes hold of files without a name, in the workspace as they see it; and
-    /// whether everything was seen.
-    pub(crate) async fn held(&self, folder: PathBuf) -> Result<(u64, bool), Error> {
+    /// What the agent's processes hold on the disk of files without a name, in the workspace as they see it.
+    pub(crate) async fn held(&self, folder: PathBuf) -> Result<Look, Error> {
         match self.ask(Order::Held { folder }).await? {
-            (Report::Held { bytes, whole }, _) => Ok((bytes, whole)),
+            (Report::Held(look), _) => Ok(look),
             (other, _) => Err(unexpected(&other)),
         }
     }
@@ -269,12 +268,29 @@ async fn carry(
     running: &Running,
 ) -> io::Result<()> {
     let mut waiting: VecDeque<oneshot::Sender<Result<Answer, Error>>> = VecDeque::new();
+    let mut next = None::<Asked>;
     loop {
         tokio::select! {
-            next = asked.recv() => {
-                let Some(Asked { order, answer }) = next else { return Ok(()) };
-                send(connection, &order).await?;
-                waiting.push_back(answer);
+            more = asked.recv(), if next.is_none() => match more {
+                Some(more) => next = Some(more),
+                None => return Ok(()),
+            },
+            // Reports are read meanwhile: a shim that cannot get rid of them takes no orders.
+            writable = connection.writable(), if next.is_some() => {
+                writable?;
+                let Some(Asked { order, answer }) = next.take() else { continue };
+                let write = || protocol::send(connection.as_fd(), &order, &[]);
+                match connection.try_io(Interest::WRITABLE, write) {
+                    Ok(()) => waiting.push_back(answer),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        next = Some(Asked { order, answer });
+                    }
+                    // Nothing of it was sent, and the others can be.
+                    Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                        let _ = answer.send(Err(Error::Refused(error.to_string())));
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             readable = connection.readable() => {
                 readable?;
@@ -301,7 +317,78 @@ async fn carry(
     }
 }
 
-async fn send(connection: &UnixStream, order: &Order) -> io::Result<()> {
-    let write = || protocol::send(connection.as_fd(), order, &[]);
-    connection.async_io(Interest::WRITABLE, write).await
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream as Blocking;
+    use std::thread::{self, JoinHandle};
+    use std::time::Duration;
+
+    use futures::future::join_all;
+
+    use super::*;
+    use crate::shim::protocol::Pipes;
+
+    /// A link, and a shim that does this with its end of it.
+    fn with_shim<T: Send + 'static>(
+        shim: impl FnOnce(OwnedFd) -> T + Send + 'static,
+    ) -> (Link, JoinHandle<T>) {
+        let flags = SocketFlags::CLOEXEC;
+        let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
+        let (ours, theirs) = pair.unwrap();
+        let ours = Blocking::from(ours);
+        ours.set_nonblocking(true).unwrap();
+        let (link, work) = Link::over(UnixStream::from_std(ours).unwrap());
+        tokio_util::task::TaskTracker::new().spawn(work);
+        (link, thread::spawn(move || shim(theirs)))
+    }
+
+    /// Answers orders until the other side has gone; how many.
+    fn obey(socket: &OwnedFd) -> usize {
+        let mut orders = 0;
+        while let Ok(Some(_)) = protocol::receive::<Order>(socket.as_fd()) {
+            orders += 1;
+            protocol::send(socket.as_fd(), &Report::Done, &[]).unwrap();
+        }
+        orders
+    }
+
+    /// Closes the connection; what the shim says at its end.
+    async fn end<T: Send + 'static>(link: Link, shim: JoinHandle<T>) -> T {
+        drop(link);
+        let joined = tokio::task::spawn_blocking(|| shim.join());
+        joined.await.unwrap().unwrap()
+    }
+
+    #[tokio::test]
+    async fn reports_are_read_while_the_shim_takes_no_orders() {
+        // More of either than the socket has room for.
+        const EACH: usize = 4000;
+        let (link, shim) = with_shim(|socket| {
+            for pid in 0..4000 {
+                let end = End::Code(0);
+                protocol::send(socket.as_fd(), &Report::Exited { pid, end }, &[]).unwrap();
+            }
+            obey(&socket)
+        });
+        let asked = join_all((0..EACH).map(|_| link.freeze()));
+        let answers = tokio::time::timeout(Duration::from_secs(30), asked).await;
+        assert!(answers.expect("neither waits").iter().all(Result::is_ok));
+        assert_eq!(end(link, shim).await, EACH);
+    }
+
+    #[tokio::test]
+    async fn an_order_that_is_too_large_is_refused_and_the_next_is_sent() {
+        let (link, shim) = with_shim(|socket| obey(&socket));
+        let wanted = Wanted {
+            argv: vec!["x".repeat(1 << 20)],
+            environment: Vec::new(),
+            folder: PathBuf::new(),
+            home: PathBuf::new(),
+            pipes: Pipes::Log,
+        };
+        let refused = link.start::<1>(wanted).await;
+        assert!(matches!(refused, Err(Error::Refused(_))), "{refused:?}");
+        link.freeze().await.unwrap();
+        assert_eq!(end(link, shim).await, 1);
+    }
 }

@@ -12,7 +12,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
 use crate::pod::Pod;
@@ -25,8 +25,28 @@ const SILENT_WITHIN: Duration = Duration::from_mins(10);
 /// What agents are answered.
 pub(crate) type Answer = Response<BoxBody<Bytes, hyper::Error>>;
 
+/// A connection's place among them, in each of its requests: whoever keeps the connection for other ends keeps it.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    _permit: Arc<OwnedSemaphorePermit>,
+}
+
 /// Serves on a listener until the pod ends.
 pub(crate) fn serve<F>(
+    listener: TcpListener,
+    pod: &Arc<Pod>,
+    respond: impl Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+) -> std::io::Result<()>
+where
+    F: Future<Output = Answer> + Send + 'static,
+{
+    let free = Arc::new(Semaphore::new(CONNECTIONS));
+    serve_among(free, listener, pod, respond)
+}
+
+/// The same, for as many connections at once as there are places free.
+pub(crate) fn serve_among<F>(
+    free: Arc<Semaphore>,
     listener: TcpListener,
     pod: &Arc<Pod>,
     respond: impl Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
@@ -37,16 +57,19 @@ where
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let (tasks, end) = (pod.tasks.clone(), pod.end.clone());
-    let free = Arc::new(Semaphore::new(CONNECTIONS));
     let accept = async move {
-        while let Ok(place) = Arc::clone(&free).acquire_owned().await {
+        while let Ok(permit) = Arc::clone(&free).acquire_owned().await {
             let Ok((stream, _)) = listener.accept().await else {
                 // Out of descriptors, say: some come free.
                 sleep(Duration::from_millis(50)).await;
                 continue;
             };
             let respond = respond.clone();
-            let service = service_fn(move |request| {
+            let place = Place {
+                _permit: Arc::new(permit),
+            };
+            let service = service_fn(move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(place.clone());
                 let answer = respond(request);
                 async move { Ok::<_, Infallible>(answer.await) }
             });
@@ -58,7 +81,6 @@ where
                     .serve_connection(TokioIo::new(stream), service);
                 // An agent that goes away in the middle harms itself only.
                 let _ = connection.with_upgrades().await;
-                drop(place);
             });
         }
     };

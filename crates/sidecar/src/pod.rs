@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::attempt::Attempt;
 use crate::clock::now;
+use crate::exit::Exit;
 use crate::link::{Link, Ports};
 use crate::options::SidecarOptions;
 
@@ -203,9 +204,25 @@ impl Pod {
         self.enter(Phase::Ending, why);
     }
 
+    /// Is over: nothing more is taken. Who still comes hears that it sleeps, or that it ended otherwise.
+    pub(crate) fn over(&self, exit: Exit) {
+        let mut intake = self.intake();
+        intake.is_open = false;
+        self.note(|hello| {
+            hello.phase = if exit != Exit::Clean {
+                Phase::Ending
+            } else if hello.phase == Phase::Snapshotting {
+                Phase::Snapshotting
+            } else {
+                Phase::Draining
+            };
+        });
+    }
+
     /// Shall sleep after its running turn, and takes nothing more.
     pub(crate) fn drain(&self) {
-        self.close();
+        let mut intake = self.intake();
+        intake.is_open = false;
         match self.hello().phase {
             Phase::Ready | Phase::Busy => self.enter(Phase::Draining, ""),
             Phase::Blank
@@ -214,6 +231,7 @@ impl Pod {
             | Phase::Snapshotting
             | Phase::Ending => {}
         }
+        drop(intake);
         self.sleep.cancel();
     }
 
@@ -236,9 +254,10 @@ impl Pod {
             return Err(Problem::new(Code::Draining, ""));
         }
         intake.latest = Some(Arc::clone(&attempt));
-        drop(intake);
         self.note(|hello| hello.quiet_since = None);
         self.enter(Phase::Busy, "");
+        // Last: whoever comes next sees all of it.
+        drop(intake);
         Ok(attempt)
     }
 
@@ -260,10 +279,13 @@ impl Pod {
         }
     }
 
-    /// After a turn.
+    /// After a turn; one that shall sleep is not ready again.
     pub(crate) fn turn_ended(&self) {
-        self.enter(Phase::Ready, "");
-        self.calm(&self.intake());
+        let intake = self.intake();
+        if intake.is_open {
+            self.enter(Phase::Ready, "");
+            self.calm(&intake);
+        }
     }
 
     /// A request to the agent; it counts as activity while the guard lives.
@@ -322,3 +344,6 @@ impl Drop for Request {
         self.0.calm(&intake);
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::awake::Awake;
 use crate::link::Error;
+use crate::shim::protocol::{Look, Unseen, Why};
 
 /// How closely an agent is watched.
 #[derive(Debug, Clone, Copy)]
@@ -78,8 +79,79 @@ impl Measured {
     }
 }
 
+/// Why an agent may not go on with what it keeps on the disk; written out, for the operator: names are the agent's.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Excess {
+    /// What was seen is more than its class allows, or cannot be counted.
+    #[error(
+        "the workspace holds more than {limit} bytes or too many files, or has a folder that cannot be read"
+    )]
+    Full {
+        /// The most bytes.
+        limit: u64,
+    },
+    /// Too much stayed unseen.
+    #[error("{}", unseen(.0))]
+    Unseen(Unseen),
+    /// The shim cannot look at all.
+    #[error("what the agent's processes hold cannot be looked at: {0}")]
+    Blind(String),
+}
+
+impl Excess {
+    /// What the learner is told.
+    pub(crate) fn detail(&self) -> &'static str {
+        match self {
+            Self::Full { .. } => "The workspace is full.",
+            Self::Unseen(unseen) => match unseen.why {
+                Why::Maps => {
+                    "A program still uses a file that was replaced or removed. Stop the program first."
+                }
+                Why::Hides => "A program hides how full the workspace is.",
+                Why::NoTime => "How full the workspace is could not be seen in time.",
+            },
+            Self::Blind(_) => "How full the workspace is cannot be seen.",
+        }
+    }
+
+    /// Whether the same message may fare better in the workspace as it was.
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            // The program that went on with the old file has ended; the machine may have less to do.
+            Self::Unseen(unseen) => matches!(unseen.why, Why::Maps | Why::NoTime),
+            Self::Full { .. } | Self::Blind(_) => false,
+        }
+    }
+}
+
+fn unseen(unseen: &Unseen) -> String {
+    let program = &unseen.program;
+    match (unseen.why, &unseen.file) {
+        (Why::Maps, Some(file)) => format!(
+            "the program '{program}' still uses '{file}', a file of the workspace that was replaced or removed: how much \
+            room it takes cannot be seen"
+        ),
+        (Why::Maps, None) => format!(
+            "the program '{program}' still uses a file of the workspace that was replaced or removed: how much room it \
+            takes cannot be seen"
+        ),
+        (Why::Hides, _) => format!(
+            "the program '{program}' hides what it holds: it cannot be seen into, or descriptors wait in its sockets"
+        ),
+        (Why::NoTime, _) => {
+            format!("what the program '{program}' holds could not be looked at in time")
+        }
+    }
+}
+
+/// Why a look has no figure.
+enum Stop {
+    Excess(Excess),
+    Link(Error),
+}
+
 /// Returns, with the reason, when the workspace has outgrown its class, and never otherwise.
-pub(crate) async fn outgrown(awake: &Awake, pace: Pace) -> String {
+pub(crate) async fn outgrown(awake: &Awake, pace: Pace) -> Excess {
     let limit = limit(awake);
     let workspace = &awake.pod.options.workspace;
     let mut last = None::<Measured>;
@@ -90,55 +162,60 @@ pub(crate) async fn outgrown(awake: &Awake, pace: Pace) -> String {
             continue;
         }
         let began = Instant::now();
-        let Ok((size, whole)) = measure(awake).await else {
+        let Look { bytes, unseen } = match measure(awake).await {
+            Ok(look) => look,
+            Err(Stop::Excess(excess)) => return excess,
             // That the shim is gone is heard by whoever waits for it.
-            return std::future::pending().await;
+            Err(Stop::Link(_)) => return std::future::pending().await,
         };
-        let partial = last.map_or(0, |m| m.partial) + 1;
-        let partial = if whole { 0 } else { partial };
-        if size > limit || partial >= PARTIAL_LOOKS {
-            return reason(limit);
-        }
+        let partial = match unseen {
+            None => 0,
+            Some(unseen) => {
+                let partial = last.map_or(0, |m| m.partial) + 1;
+                if partial >= PARTIAL_LOOKS {
+                    return Excess::Unseen(unseen);
+                }
+                partial
+            }
+        };
         last = Some(Measured {
             at: Instant::now(),
             took: began.elapsed(),
             used,
-            size,
+            size: bytes,
             partial,
         });
     }
 }
 
 /// Stops the agent and looks once more at what it holds, which no snapshot would see; the reason if that is too much.
-pub(crate) async fn freeze(awake: &Awake) -> Result<Option<String>, Error> {
-    let limit = limit(awake);
+pub(crate) async fn freeze(awake: &Awake) -> Result<Option<Excess>, Error> {
+    let mut excess = None;
     for time in 0..FREEZES {
         if time > 0 {
             awake.link.thaw().await?;
             tokio::time::sleep(GO_ON).await;
         }
         awake.link.freeze().await?;
-        let (bytes, whole) = held(awake).await?;
-        if bytes > limit {
-            break;
-        }
-        if whole {
-            return Ok(None);
+        match held(awake, 0).await {
+            Ok(Look { unseen: None, .. }) => return Ok(None),
+            Ok(Look {
+                unseen: Some(unseen),
+                ..
+            }) => excess = Some(Excess::Unseen(unseen)),
+            Err(Stop::Excess(excess)) => return Ok(Some(excess)),
+            Err(Stop::Link(error)) => return Err(error),
         }
     }
-    Ok(Some(reason(limit)))
+    Ok(excess)
 }
 
 fn limit(awake: &Awake) -> u64 {
     awake.assignment.class.resources.ephemeral_storage.0
 }
 
-fn reason(limit: u64) -> String {
-    format!("the workspace holds more than {limit} bytes, or hides what it holds")
-}
-
-/// Bytes that the agent keeps, and whether everything was seen.
-async fn measure(awake: &Awake) -> Result<(u64, bool), Error> {
+/// What the agent keeps, with and without a name.
+async fn measure(awake: &Awake) -> Result<Look, Stop> {
     let (folder, limit) = (awake.pod.options.workspace.clone(), limit(awake));
     let max_files = FILES_FOR_EACH * awake.assignment.class.snapshot.max_files;
     // Dropped with us: a walk that nobody waits for ends.
@@ -148,17 +225,26 @@ async fn measure(awake: &Awake) -> Result<(u64, bool), Error> {
     let named = tokio::task::spawn_blocking(walk).await.unwrap_or(0);
     drop(waiter);
     if named > limit {
-        return Ok((named, true));
+        return Err(Stop::Excess(Excess::Full { limit }));
     }
-    let (bytes, whole) = held(awake).await?;
-    Ok((named.saturating_add(bytes), whole))
+    held(awake, named).await
 }
 
-async fn held(awake: &Awake) -> Result<(u64, bool), Error> {
-    match awake.link.held(awake.folder().clone()).await {
-        // A shim that cannot look sees nothing.
-        Err(Error::Refused(_)) => Ok((u64::MAX, false)),
-        answer => answer,
+/// What the agent keeps beside so many bytes that were seen already.
+async fn held(awake: &Awake, named: u64) -> Result<Look, Stop> {
+    let mut look = match awake.link.held(awake.folder().clone()).await {
+        Ok(look) => look,
+        Err(Error::Refused(reason)) => return Err(Stop::Excess(Excess::Blind(reason))),
+        Err(error) => return Err(Stop::Link(error)),
+    };
+    let limit = limit(awake);
+    look.bytes = look.bytes.saturating_add(named);
+    if look.bytes > limit {
+        return Err(Stop::Excess(Excess::Full { limit }));
+    }
+    match look.unseen {
+        Some(unseen) if unseen.again => Err(Stop::Excess(Excess::Unseen(unseen))),
+        unseen => Ok(Look { unseen, ..look }),
     }
 }
 

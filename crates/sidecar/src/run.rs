@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use carrel_protocol::sidecar::Phase;
 use rustix::process::{
     DumpableBehavior, Pid, Signal, getppid, set_dumpable_behavior, set_parent_process_death_signal,
 };
@@ -92,9 +91,8 @@ async fn run(options: SidecarOptions) -> io::Result<Exit> {
         exit = live(&pod, turns, link) => exit,
         () = abort.cancelled() => Exit::Interrupted,
     };
-    pod.close();
+    pod.over(exit);
     pod.abandon_turn("the sidecar had to end");
-    pod.note(|hello| hello.phase = Phase::Ending);
     pod.end.cancel();
     let _ = tokio::time::timeout(FAREWELL, server).await;
     Ok(exit)

@@ -135,8 +135,9 @@ async fn hello(
         let news = changes.wait_for(|now| {
             now.phase != unless || now.committed != before.committed || now.detail != before.detail
         });
-        // Out of time is an answer too.
-        let _ = tokio::time::timeout(ANSWER_WITHIN, news).await;
+        // Out of time is an answer too, and so is the end.
+        let waits = tokio::time::timeout(ANSWER_WITHIN, news);
+        let _ = pod.end.run_until_cancelled(waits).await;
     }
     Ok(Json(pod.hello()))
 }
@@ -150,7 +151,8 @@ async fn ready(State(pod): State<Arc<Pod>>, headers: HeaderMap) -> Result<Json<H
         Phase::Ready | Phase::Busy | Phase::Draining | Phase::Snapshotting | Phase::Ending => true,
     });
     // Out of time is an answer too: it says how far the pod is.
-    let _ = tokio::time::timeout(ANSWER_WITHIN, settled).await;
+    let waits = tokio::time::timeout(ANSWER_WITHIN, settled);
+    let _ = pod.end.run_until_cancelled(waits).await;
     caller::check_bearer(&pod, bearer)?;
     Ok(Json(pod.hello()))
 }
@@ -159,4 +161,43 @@ async fn sleep(State(pod): State<Arc<Pod>>, headers: HeaderMap) -> Result<Status
     caller::check(&pod, &headers)?;
     pod.drain();
     Ok(StatusCode::ACCEPTED)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+    use carrel_core::{Epoch, LearnerId};
+    use carrel_protocol::token::{Caller, Signer, Verifier};
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::exit::Exit;
+    use crate::pod::tests::blank_of;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_news_of_a_pod_that_fell_asleep_is_answered_at_its_end() {
+        let signer = Signer::from_pem(&Signer::generate_pem().unwrap()).unwrap();
+        let pod = blank_of(Verifier::new(&[signer.public_key().clone()]).unwrap());
+        let learner: LearnerId = "ada".parse().unwrap();
+        let token = signer
+            .caller_token(Caller::Controller, &learner, Epoch(7), now())
+            .unwrap();
+        let bearer = HeaderValue::try_from(format!("Bearer {token}")).unwrap();
+        let headers = HeaderMap::from_iter([(header::AUTHORIZATION, bearer)]);
+        pod.enter(Phase::Snapshotting, "");
+        let began = Instant::now();
+        let unless = Some(Phase::Snapshotting);
+        let waits = hello(State(Arc::clone(&pod)), Query(Known { unless }), headers);
+        let ends = async {
+            tokio::task::yield_now().await;
+            pod.over(Exit::Clean);
+            pod.end.cancel();
+        };
+        let (answer, ()) = tokio::join!(waits, ends);
+        let Ok(Json(hello)) = answer else {
+            panic!("refused")
+        };
+        assert_eq!(hello.phase, Phase::Snapshotting);
+        assert_eq!(began.elapsed(), Duration::ZERO, "the sidecar waits for it");
+    }
 }

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{DumpableBehavior, Pid, Signal, kill_process, set_dumpable_behavior};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 
 use agent::start;
@@ -57,6 +57,8 @@ pub fn shim_main(options: ShimOptions) -> ExitCode {
 }
 
 fn serve(options: ShimOptions) -> io::Result<()> {
+    // The agent is of our user: it may neither look into us nor write there. What we start is as usual again.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     // Handlers, not `SIG_IGN`: an agent would inherit that.
     let ignored = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT, SIGHUP] {
@@ -139,8 +141,8 @@ impl Shim {
             }
             Order::Held { folder } => {
                 let list = || self.processes.list();
-                let held::Look { bytes, whole } = held::measure(list, &folder, &mut self.unseen)?;
-                Ok((Report::Held { bytes, whole }, Vec::new()))
+                let look = held::measure(list, &folder, held::WITHIN, &mut self.unseen)?;
+                Ok((Report::Held(look), Vec::new()))
             }
             Order::Terminate => {
                 if let Some(agent) = self.agent {

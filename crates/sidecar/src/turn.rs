@@ -5,6 +5,7 @@ mod commit;
 mod http;
 mod inbox;
 mod outcome;
+mod pace;
 mod reply;
 
 use std::time::Duration;
@@ -24,9 +25,6 @@ use crate::room;
 pub(crate) use commit::{Uncommitted, commit, fingerprint_of, take_fingerprint};
 use outcome::{Outcome, ReplyPath};
 
-/// What a learner is told of a workspace that has outgrown its class.
-const FULL: &str = "The workspace is full.";
-
 /// How a turn went; all but the first end the incarnation.
 pub(crate) enum Verdict {
     /// Committed: the incarnation goes on.
@@ -42,29 +40,25 @@ pub(crate) async fn run(awake: &mut Awake, attempt: &Attempt) -> Verdict {
     let kills = room::memory_kills(awake);
     let outcome = talk(awake, attempt).await;
     let kills = room::memory_kills(awake).saturating_sub(kills);
+    let with_kills = |told: String| match kills {
+        0 => told,
+        _ if told.is_empty() => starved(kills),
+        _ => format!("{told}; {}", starved(kills)),
+    };
     let mut timing = PodTiming {
+        restore: attempt.restore_ms,
         agent: milliseconds(began),
         snapshot: 0,
     };
     let (stopped, paths) = match outcome {
-        Outcome::Ended(ended) => {
-            if kills > 0 {
-                tracing::warn!(
-                    kills,
-                    "processes of the agent were killed for want of memory"
-                );
-            }
-            (ended.stopped, ended.files)
-        }
+        Outcome::Ended(ended) => (ended.stopped, ended.files),
         Outcome::Failed {
             code,
             detail,
             retryable,
-            mut reason,
+            reason,
         } => {
-            if kills > 0 {
-                reason = format!("{reason}; {kills} of its processes ran out of memory");
-            }
+            let reason = with_kills(reason);
             return failed(awake, code, detail, retryable, reason, timing).await;
         }
         Outcome::Died { by_agent, reason } => {
@@ -74,13 +68,21 @@ pub(crate) async fn run(awake: &mut Awake, attempt: &Attempt) -> Verdict {
             } else {
                 Exit::ShimLost
             };
+            let reason = with_kills(reason);
             return Verdict::Over(Frame::Died { by_agent, reason }, exit);
         }
     };
     let ended = Instant::now();
     // Nobody has to hear it.
     let _ = attempt.mark(Frame::Snapshotting);
-    let result = conclude(awake, attempt, stopped, &paths, timing).await;
+    let result = TurnResult {
+        stopped,
+        reply: Reply::default(),
+        files: Vec::new(),
+        timing,
+        operator_note: with_kills(String::new()),
+    };
+    let result = conclude(awake, attempt, &paths, result).await;
     timing.snapshot = milliseconds(ended);
     match result {
         Ok((answer, reply)) => Verdict::Committed(Frame::Committed {
@@ -148,11 +150,11 @@ async fn talk(awake: &mut Awake, attempt: &Attempt) -> Outcome {
             retryable: true,
             reason: format!("the agent had not ended after {} s", within.as_secs()),
         }),
-        reason = room::outgrown(awake, room::AT_WORK) => Outcome::Failed {
+        excess = room::outgrown(awake, room::AT_WORK) => Outcome::Failed {
             code: FailureCode::WorkspaceLimit,
-            detail: FULL.to_owned(),
-            retryable: false,
-            reason,
+            detail: excess.detail().to_owned(),
+            retryable: excess.is_passing(),
+            reason: excess.to_string(),
         },
         () = awake.link.lost() => Outcome::Died {
             by_agent: false,
@@ -161,15 +163,15 @@ async fn talk(awake: &mut Awake, attempt: &Attempt) -> Outcome {
     }
 }
 
-/// Stops everything; refuses a workspace of which too much is held without a name.
+/// Stops everything; refuses a workspace of which too much is held without a name, or unseen.
 pub(crate) async fn freeze(awake: &Awake) -> Result<(), Uncommitted> {
     match room::freeze(awake).await? {
         None => Ok(()),
-        Some(reason) => Err(Uncommitted::Refused {
+        Some(excess) => Err(Uncommitted::Refused {
             code: FailureCode::WorkspaceLimit,
-            detail: FULL.to_owned(),
-            retryable: false,
-            reason,
+            detail: excess.detail().to_owned(),
+            retryable: excess.is_passing(),
+            reason: excess.to_string(),
         }),
     }
 }
@@ -178,9 +180,8 @@ pub(crate) async fn freeze(awake: &Awake) -> Result<(), Uncommitted> {
 async fn conclude(
     awake: &mut Awake,
     attempt: &Attempt,
-    stopped: bool,
     paths: &[ReplyPath],
-    timing: PodTiming,
+    mut result: TurnResult,
 ) -> Result<(carrel_protocol::vault::CommitAnswer, Reply), Uncommitted> {
     freeze(awake).await?;
     let (files, data) = reply::read(&awake.pod.options, paths)?;
@@ -188,12 +189,7 @@ async fn conclude(
         text: attempt.text(),
         files,
     };
-    let result = TurnResult {
-        stopped,
-        reply: reply.clone(),
-        files: data,
-        timing,
-    };
+    (result.reply, result.files) = (reply.clone(), data);
     let answer = commit(awake, Some((attempt.turn, result))).await?;
     awake.link.thaw().await?;
     Ok((answer, reply))
@@ -219,6 +215,11 @@ async fn failed(
         timing,
     };
     Verdict::Over(frame, Exit::TurnFailed)
+}
+
+/// What the operator is told of processes that the kernel killed.
+fn starved(kills: u64) -> String {
+    format!("{kills} of the agent's processes ran out of memory")
 }
 
 fn milliseconds(since: Instant) -> u64 {

@@ -244,7 +244,7 @@ async fn healthy(awake: &Awake) -> Result<(), Failure> {
         answered = timeout(Duration::from_secs(seconds.into()), answers) => answered
             .map_err(|_| not_ready(format!("the agent was not ready after {seconds} s"))),
         end = awake.agent_ended() => Err(not_ready(describe(end))),
-        why = room::outgrown(awake, room::AT_WORK) => Err(not_ready(why)),
+        excess = room::outgrown(awake, room::AT_WORK) => Err(not_ready(excess.to_string())),
         () = awake.link.lost() => Err(link::Error::Lost.into()),
     }
 }

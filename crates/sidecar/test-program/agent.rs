@@ -106,6 +106,10 @@ async fn turn(Json(order): Json<Value>) -> Body {
         "flood" => Box::pin(stream::repeat_with(
             || json!({"type": "text", "text": "x".repeat(65_536)}),
         )),
+        "much" => {
+            let line = json!({"type": "text", "text": "x".repeat(65_536)});
+            lines(std::array::from_fn::<_, 63, _>(|_| line.clone()))
+        }
         "long-line" => say(&"y".repeat(3 << 20)),
         "begin" => Box::pin(
             stream::iter([json!({"type": "text", "text": "begun"})]).chain(stream::pending()),

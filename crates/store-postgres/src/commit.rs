@@ -174,6 +174,7 @@ async fn conclude(
         reply: &result.reply,
         snapshot: Some(&commit.snapshot),
         generation: commit.generation,
+        operator_note: &result.operator_note,
     };
     write.end_turn(standing, outcome, result.timing, now).await
 }

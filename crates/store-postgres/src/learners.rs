@@ -38,10 +38,13 @@ pub(crate) const CENSUS: &str = "SELECT class, status_state, count(*), \
     (SELECT FROM turn t WHERE t.learner = l.id AND t.state = 'running')) \
     FROM learner l GROUP BY class, status_state";
 pub(crate) const OPEN: &str = "SELECT true FROM learner WHERE id = $1 AND NOT closing";
-/// Writes a class; those of it who failed, perhaps because of it.
+/// Writes a class; those of it who wait to be tried again, looked for among those that stir: a class may have thousands that
+/// sleep.
 pub(crate) const PUT_CLASS: &str = "WITH c AS (INSERT INTO class (name, spec) VALUES ($1, $2::json) \
         ON CONFLICT (name) DO UPDATE SET spec = excluded.spec) \
-    SELECT id FROM learner WHERE class = $1 AND status_state = 'Failed'";
+    SELECT id FROM learner WHERE (status_state <> 'Asleep' OR desired_state = 'Running' OR closing \
+        OR wake_after_epoch >= status_epoch) \
+    AND class = $1 AND status ->> 'pod' IS NULL AND status ->> 'retryTime' IS NOT NULL";
 
 /// Appends the event only when the state differs. The row's own newest version decides, so that no lock is needed to compare;
 /// the lock comes first for the order of events.
@@ -118,6 +121,7 @@ impl PostgresStore {
         {
             return Ok(Some(Created::AliasTaken(alias)));
         }
+        write.hint(id);
         write.commit().await?;
         Ok(Some(Created::Same))
     }
@@ -371,12 +375,12 @@ impl Learners for PostgresStore {
 
     async fn put_class(&self, name: &ClassName, spec: &ClassSpec) -> Result<()> {
         let write = async {
-            let failed: Vec<String> = sqlx::query_scalar(PUT_CLASS)
+            let waiting: Vec<String> = sqlx::query_scalar(PUT_CLASS)
                 .bind(name.as_str())
                 .bind(to_json(spec)?)
                 .fetch_all(&self.turns)
                 .await?;
-            for learner in failed {
+            for learner in waiting {
                 self.hints.give(&parsed(&learner)?);
             }
             Inner::Ok(())

@@ -61,6 +61,7 @@ pub(crate) const SETTLE: &str = "WITH locked AS (SELECT lock_learner(learner) FR
     u AS (INSERT INTO usage AS u \
             (hour, learner, class, model, calls, input_tokens, output_tokens, cost) \
         SELECT $6, learner, class, model, 1, $3, $4, $2 FROM r \
+        WHERE $2 <> 0 OR $3 <> 0 OR $4 <> 0 \
         ON CONFLICT (hour, learner, class, model) DO UPDATE SET calls = u.calls + 1, \
             input_tokens = u.input_tokens + excluded.input_tokens, \
             output_tokens = u.output_tokens + excluded.output_tokens, \

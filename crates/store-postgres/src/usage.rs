@@ -1,6 +1,6 @@
-//! The read model of usage: a fold of `charged` events by hour, learner, class and model. It is changed in the statement that
-//! appends the event (`ledger`), so it is never behind; of one learner only under that learner's lock, so it can be folded anew
-//! one learner at a time, while others are charged.
+//! The read model of usage: a fold of `charged` events by hour, learner, class and model, without those of nothing. It is
+//! changed in the statement that appends the event (`ledger`), so it is never behind; of one learner only under that learner's
+//! lock, so it can be folded anew one learner at a time, while others are charged.
 
 use carrel_core::{LearnerId, NanoUsd};
 use carrel_store::adapter::column::{count, parsed};
@@ -20,7 +20,9 @@ pub(crate) const CHARGED: &str = "INSERT INTO usage \
     SELECT div(time, 3600000000000) - (mod(time, 3600000000000) < 0)::int, learner, \
         body->>'class', body->>'model', count(*), sum((body->>'input_tokens')::bigint), \
         sum((body->>'output_tokens')::bigint), sum((body->>'cost')::bigint) \
-    FROM event WHERE learner = $1 AND type = 'charged' GROUP BY 1, 2, 3, 4";
+    FROM event WHERE learner = $1 AND type = 'charged' AND ((body->>'cost')::bigint <> 0 \
+        OR (body->>'input_tokens')::bigint <> 0 OR (body->>'output_tokens')::bigint <> 0) \
+    GROUP BY 1, 2, 3, 4";
 
 #[derive(FromRow)]
 struct Row {

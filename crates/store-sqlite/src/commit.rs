@@ -165,6 +165,7 @@ async fn conclude(
         reply: &result.reply,
         snapshot: Some(&commit.snapshot),
         generation: commit.generation,
+        operator_note: &result.operator_note,
     };
     let timing = standing.timing(result.timing);
     write

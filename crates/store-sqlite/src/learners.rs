@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use carrel_core::class::ClassSpec;
 use carrel_core::event::EventBody;
-use carrel_core::learner::{DesiredState, LearnerState, Status};
+use carrel_core::learner::{DesiredState, Status};
 use carrel_core::{ClassName, Epoch, LearnerId, RepositoryId};
 use carrel_store::adapter::census;
 use carrel_store::adapter::column::{from_json, int, nanos, parsed, parsed_option, to_json};
@@ -29,6 +29,11 @@ pub(crate) const STIRRING: &str = select_learner!(
     "WHERE status_state <> 'Asleep' OR desired_state = 'Running' OR closing = 1 \
      OR wake_after_epoch >= status_epoch ORDER BY l.id"
 );
+/// Those of a class who wait to be tried again, looked for among those that stir: a class may have thousands that sleep.
+pub(crate) const WAITING: &str = "SELECT id FROM learner l INDEXED BY learner_stirring \
+    WHERE (status_state <> 'Asleep' OR desired_state = 'Running' OR closing = 1 \
+        OR wake_after_epoch >= status_epoch) \
+    AND class = ? AND status_pod IS NULL AND status_retry_time IS NOT NULL";
 pub(crate) const BY_ALIAS: &str = "SELECT learner FROM alias WHERE channel = ? AND external_id = ?";
 
 /// By class and state, with how many of them are ready and have a turn that runs. Walks an index of all learners: for those
@@ -101,6 +106,7 @@ impl SqliteStore {
         {
             return Ok(Some(Created::AliasTaken(alias)));
         }
+        write.hint(id);
         write.commit().await?;
         Ok(Some(Created::Same))
     }
@@ -377,12 +383,10 @@ impl Learners for SqliteStore {
             .bind(to_json(spec)?)
             .execute(write.connection())
             .await?;
-            let waiting: Vec<String> =
-                sqlx::query_scalar("SELECT id FROM learner WHERE class = ? AND status_state = ?")
-                    .bind(name.as_str())
-                    .bind(<&str>::from(LearnerState::Failed))
-                    .fetch_all(write.connection())
-                    .await?;
+            let waiting: Vec<String> = sqlx::query_scalar(WAITING)
+                .bind(name.as_str())
+                .fetch_all(write.connection())
+                .await?;
             for learner in waiting {
                 write.hint(&parsed::<LearnerId>(&learner)?);
             }

@@ -43,8 +43,19 @@ pub enum Error {
         /// Its version.
         found: String,
     },
-    /// The schema is of another version of this program.
-    #[error("the store's schema does not fit this program")]
+    /// A newer version of this program has brought the schema up to its own.
+    #[error(
+        "a newer Carrel has written the store {path} (its migration {migration} is not known here), and an older one must not: \
+         start the newer one, or put the data folder back that was copied before the upgrade (docs/operations.md)"
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Of its migrations, one that is not ours.
+        migration: i64,
+    },
+    /// A migration failed.
+    #[error("the store's schema cannot be brought up to date")]
     Schema(#[source] MigrateError),
     /// The database refused.
     #[error("the store's file cannot be opened")]
@@ -80,7 +91,13 @@ impl SqliteStore {
             .await
             .map_err(Error::Database)?;
         check_library(&writer).await?;
-        MIGRATIONS.run(&writer).await.map_err(Error::Schema)?;
+        MIGRATIONS.run(&writer).await.map_err(|error| match error {
+            MigrateError::VersionMissing(migration) => Error::Newer {
+                path: path.to_owned(),
+                migration,
+            },
+            error => Error::Schema(error),
+        })?;
         let readers = pool(READERS)
             .connect_with(common.read_only(true))
             .await

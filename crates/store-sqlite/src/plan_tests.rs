@@ -80,6 +80,7 @@ async fn no_hot_statement_reads_a_whole_table() {
         learners::BY_ALIAS,
         learners::CENSUS,
         learners::OPEN,
+        learners::WAITING,
         ledger::SPENT,
         ledger::RUNNING,
         ledger::HELD,

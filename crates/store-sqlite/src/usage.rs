@@ -1,5 +1,5 @@
-//! The read model of usage: a fold of `charged` events by hour, learner, class and model. It is brought up to date when it is
-//! read; its cursor moves in the transaction that changes it.
+//! The read model of usage: a fold of `charged` events by hour, learner, class and model, without those of nothing. It is
+//! brought up to date when it is read; its cursor moves in the transaction that changes it.
 
 use carrel_core::event::EventBody;
 use carrel_core::{LearnerId, NanoUsd};
@@ -161,6 +161,9 @@ async fn fold(write: &mut Write, charge: &Charge) -> Inner<()> {
         );
         return Err(Fault::Impossible(what));
     };
+    if (cost, input_tokens, output_tokens) == (NanoUsd::ZERO, 0, 0) {
+        return Ok(());
+    }
     sqlx::query(
         "INSERT INTO usage (hour, learner, class, model, calls, input_tokens, output_tokens, cost) \
          VALUES (?, ?, ?, ?, 1, ?, ?, ?) ON CONFLICT DO UPDATE SET calls = calls + 1, \

@@ -4,11 +4,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use carrel_core::event::Cursor;
+use carrel_core::{NanoUsd, ReservationId};
+use carrel_store::ledger::{NewReservation, Settlement, UsageBy};
 use carrel_store::suite::fixture::{accept, at, id, learner, turn_of};
 use carrel_store::{Learners, SharedStore};
 use carrel_store_sqlite::{Error, SqliteStore};
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use tempfile::TempDir;
+use uuid::Uuid;
 
 async fn opened() -> (SharedStore, TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
@@ -131,8 +134,53 @@ async fn a_newer_schema_is_not_opened() {
     .await
     .expect("noted");
     connection.close().await.expect("closed");
-    let opened = SqliteStore::open(&folder.path().join("store.db")).await;
-    assert!(matches!(opened, Err(Error::Schema(_))), "{opened:?}");
+    let path = folder.path().join("store.db");
+    let opened = SqliteStore::open(&path).await;
+    let Err(error @ Error::Newer { .. }) = opened else {
+        unreachable!("{opened:?}");
+    };
+    let said = error.to_string();
+    assert!(
+        said.contains(&path.display().to_string()) && said.contains("migration 9999"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn usage_that_an_older_program_folded_is_folded_anew() {
+    let (store, folder) = opened().await;
+    let reservation = NewReservation {
+        id: ReservationId(Uuid::from_u128(1)),
+        learner: learner(&store, "ada").await,
+        epoch: None,
+        model: "demo/tutor".to_owned(),
+        amount: NanoUsd(9),
+        per_day: None,
+        per_month: None,
+    };
+    store.reserve(&reservation, at(1)).await.expect("held");
+    let settlement = Settlement {
+        cost: NanoUsd(9),
+        ..Settlement::default()
+    };
+    let settled = store.settle(reservation.id, &settlement, at(1)).await;
+    assert!(settled.expect("settled"));
+    let calls = async |store: &SharedStore| {
+        let rows = store.usage(UsageBy::Learner, None, at(0), at(2)).await;
+        rows.expect("read")[0].calls
+    };
+    assert_eq!(calls(&store).await, 1);
+    drop(store);
+    let mut connection = beside(folder.path()).await;
+    for statement in [
+        "UPDATE usage SET calls = 7",
+        "DELETE FROM _sqlx_migrations WHERE version = 4",
+    ] {
+        let done = sqlx::query(statement).execute(&mut connection).await;
+        assert_eq!(done.expect("changed").rows_affected(), 1);
+    }
+    connection.close().await.expect("closed");
+    assert_eq!(calls(&open(folder.path()).await).await, 1);
 }
 
 #[tokio::test]
@@ -155,4 +203,38 @@ async fn a_closed_store_says_that_it_is_away() {
         matches!(error, carrel_store::Error::Unavailable { .. }),
         "{error}"
     );
+}
+
+/// Everything that a running server asks of the store by a timer, and what is looked at when somebody asks for metrics.
+#[tokio::test]
+async fn whatever_looks_and_sweeps_in_a_quiet_hour_writes_nothing() {
+    let (store, folder) = opened().await;
+    let ada = learner(&store, "ada").await;
+    turn_of(&store, &ada, 1, 1).await;
+    let gone = learner(&store, "gone").await;
+    store.close_learner(&gone, at(1)).await.expect("closed");
+    store.erase_learner(&gone, at(2)).await.expect("erased");
+    let files = || {
+        ["store.db", "store.db-wal"].map(|name| {
+            let path = folder.path().join(name);
+            let changed = std::fs::metadata(&path).expect(name).modified();
+            (std::fs::read(path).expect(name), changed.expect("a time"))
+        })
+    };
+    let before = files();
+    let hour = at(3600);
+    assert!(store.waiting(hour, 9).await.expect("read").is_empty());
+    assert!(store.renew(&[], hour).await.expect("renewed").is_empty());
+    assert_eq!(
+        store.sweep_reservations(hour, hour).await.expect("swept"),
+        0
+    );
+    assert_eq!(store.sweep_access(hour).await.expect("swept"), 0);
+    let erased = store.erased_repositories(at(1)).await;
+    assert!(erased.expect("read").is_empty(), "an upload may yet come");
+    store.stirring().await.expect("read");
+    store.backlog().await.expect("read");
+    store.census().await.expect("read");
+    store.feed(Cursor::default(), 99).await.expect("read");
+    assert!(files() == before, "the file or its log was written");
 }

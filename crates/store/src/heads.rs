@@ -84,6 +84,8 @@ pub struct TurnResult {
     pub files: Vec<Attachment>,
     /// Where the time went; `queue` and `wake` are the store's to keep from the attempt.
     pub timing: Timing,
+    /// What the operator should know, if anything.
+    pub operator_note: String,
 }
 
 /// What came of a commit.
@@ -143,7 +145,7 @@ pub trait Heads: Send + Sync {
 
     /// Commits: epoch not fenced, the turn running in this epoch, head at the parent's generation and snapshot; then in the
     /// same transaction moves the head and writes outcome, reply, event (`done` or `snapshotted`) and outbox. An equal call
-    /// gets the same answer whatever came after it (`timing` does not count), also when its epoch is fenced by then.
+    /// gets the same answer whatever came after it (`timing` and `operator_note` do not count), also when its epoch is fenced by then.
     async fn commit(&self, commit: &Commit, now: Timestamp) -> Result<Committed>;
 
     /// The head; `None`: no such learner.

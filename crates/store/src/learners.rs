@@ -105,8 +105,8 @@ pub trait Learners: Send + Sync {
     /// The learner that is this elsewhere.
     async fn learner_by_alias(&self, alias: &Alias) -> Result<Option<LearnerId>>;
 
-    /// Changes class or aliases; what is `None` stays. `Same` when it is as wished now, `AliasTaken` or `StillErasing` when
-    /// nothing changed; `None`: no such learner.
+    /// Changes class or aliases and gives a hint; what is `None` stays. `Same` when it is as wished now, `AliasTaken` or
+    /// `StillErasing` when nothing changed; `None`: no such learner.
     async fn change_learner(
         &self,
         id: &LearnerId,
@@ -153,7 +153,8 @@ pub trait Learners: Send + Sync {
     /// The objects of an erased learner were removed for the last time.
     async fn swept_repository(&self, repository: RepositoryId) -> Result<()>;
 
-    /// Writes a class document, by name. A hint is given for each of its learners that is `Failed`: it may be why.
+    /// Writes a class document, by name. A hint is given for each of its learners that waits to be tried again (no pod, and a
+    /// time for the next try): it may be why.
     async fn put_class(&self, name: &ClassName, spec: &ClassSpec) -> Result<()>;
 
     /// A class document.

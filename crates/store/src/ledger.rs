@@ -130,7 +130,7 @@ pub enum UsageBy {
 pub struct UsageRow {
     /// The learner, class, model or day (`YYYY-MM-DD`).
     pub key: String,
-    /// Calls settled.
+    /// Calls that used something: one that was refused or reached nobody is settled at nothing and is none.
     pub calls: u64,
     /// Tokens read.
     pub input_tokens: u64,

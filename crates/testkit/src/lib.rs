@@ -2,6 +2,7 @@
 
 pub mod postgres;
 pub mod provider;
+pub mod registry;
 pub mod s3;
 mod wait;
 

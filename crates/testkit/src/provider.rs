@@ -313,9 +313,9 @@ pub fn anthropic_stream(text: &str, used: Used) -> String {
             data["type"].as_str().unwrap_or_default()
         )
     };
-    let usage = json!({"input_tokens": used.input, "output_tokens": 1});
+    let begun = anthropic_usage(Used { output: 1, ..used });
     let mut events = event(json!({"type": "message_start", "message": {
-        "id": "msg_1", "type": "message", "role": "assistant", "model": "stand-in", "content": [], "usage": usage}}));
+        "id": "msg_1", "type": "message", "role": "assistant", "model": "stand-in", "content": [], "usage": begun}}));
     events += &event(
         json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
     );
@@ -325,9 +325,8 @@ pub fn anthropic_stream(text: &str, used: Used) -> String {
     }
     events += &event(json!({"type": "content_block_stop", "index": 0}));
     let delta = json!({"stop_reason": "end_turn", "stop_sequence": null});
-    events += &event(
-        json!({"type": "message_delta", "delta": delta, "usage": {"output_tokens": used.output}}),
-    );
+    events +=
+        &event(json!({"type": "message_delta", "delta": delta, "usage": anthropic_usage(used)}));
     events + &event(json!({"type": "message_stop"}))
 }
 
@@ -336,7 +335,15 @@ pub fn anthropic_whole(text: &str, used: Used) -> Value {
     json!({
         "id": "msg_2", "type": "message", "role": "assistant", "model": "stand-in",
         "content": [{"type": "text", "text": text}], "stop_reason": "end_turn",
-        "usage": {"input_tokens": used.input, "output_tokens": used.output},
+        "usage": anthropic_usage(used),
+    })
+}
+
+/// The running count of Anthropic's API, which tells all input again with the last of the output.
+fn anthropic_usage(used: Used) -> Value {
+    json!({
+        "input_tokens": used.input, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0,
+        "output_tokens": used.output,
     })
 }
 
@@ -360,4 +367,28 @@ pub fn openai_stream(text: &str, used: Used) -> String {
     let usage = json!({"prompt_tokens": used.input, "completion_tokens": used.output});
     events += &chunk(json!([]), usage);
     events + "data: [DONE]\n\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_count_of_a_stream_tells_its_input_again() {
+        let used = Used {
+            input: 21,
+            output: 34,
+        };
+        let stream = anthropic_stream("one two", used);
+        let events = stream
+            .lines()
+            .filter_map(|line| line.strip_prefix("data: "));
+        let events = events.map(|data| serde_json::from_str::<Value>(data).unwrap());
+        let last = events
+            .into_iter()
+            .find(|event| event["type"] == "message_delta");
+        let expected = json!({"input_tokens": 21, "cache_creation_input_tokens": 0,
+            "cache_read_input_tokens": 0, "output_tokens": 34});
+        assert_eq!(last.unwrap()["usage"], expected);
+    }
 }

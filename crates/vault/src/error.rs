@@ -35,12 +35,23 @@ pub enum Error {
     /// No such snapshot of this learner.
     #[error("there is no such snapshot")]
     NoSnapshot,
+    /// The snapshot is the learner's newest one, its state.
+    #[error("it is the newest snapshot, which is the learner's state and stays")]
+    Newest,
     /// The learner is awake, and this is done only while it sleeps.
     #[error("the learner is awake")]
     Awake,
     /// A key is missing, malformed or does not open what it should.
     #[error("{0}")]
     Key(&'static str),
+    /// The file of the key-encryption key does not serve.
+    #[error("{place}: {what}")]
+    KeyFile {
+        /// The file, and the line in it where there is one.
+        place: String,
+        /// What is wrong, and what to do.
+        what: &'static str,
+    },
     /// A file of the vault's own could not be read or written.
     #[error("{doing}")]
     File {
@@ -77,8 +88,8 @@ impl Error {
             Self::NoLearner => Problem::new(Code::Forbidden, "there is no such learner"),
             Self::NoSnapshot => Problem::new(Code::NotFound, "there is no such snapshot"),
             Self::Awake => Problem::new(Code::Conflict, "put the learner to sleep first"),
-            Self::NotForRestic => Problem::new(Code::Conflict, self.to_string()),
-            Self::Key(_) | Self::File { .. } | Self::Internal(_) => {
+            Self::Newest | Self::NotForRestic => Problem::new(Code::Conflict, self.to_string()),
+            Self::Key(_) | Self::KeyFile { .. } | Self::File { .. } | Self::Internal(_) => {
                 Problem::new(Code::Internal, "")
             }
         }

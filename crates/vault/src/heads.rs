@@ -101,6 +101,7 @@ fn admitted(learner: &LearnerId, request: CommitRequest) -> Result<Commit, Probl
                 reply,
                 files,
                 timing,
+                operator_note,
             } = result;
             let files = files
                 .into_iter()
@@ -121,10 +122,12 @@ fn admitted(learner: &LearnerId, request: CommitRequest) -> Result<Commit, Probl
                 reply,
                 files,
                 timing: Timing {
+                    restore: timing.restore,
                     agent: timing.agent,
                     snapshot: timing.snapshot,
                     ..Timing::default()
                 },
+                operator_note,
             })
         }
         _ => {

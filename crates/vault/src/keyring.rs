@@ -1,8 +1,7 @@
 //! Learners' data keys, wrapped by the key-encryption key: AES-256-GCM (NIST SP 800-38D), bound to learner and repository.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
@@ -51,20 +50,24 @@ impl Keyring {
             doing: format!("reading the key-encryption key {}", path.display()),
             source,
         };
+        let wrong = |line: Option<usize>, what| Error::KeyFile {
+            place: match line {
+                Some(line) => format!("{}:{line}", path.display()),
+                None => path.display().to_string(),
+            },
+            what,
+        };
         if fs::metadata(path).map_err(failed)?.mode() & 0o077 != 0 {
-            return Err(Error::Key(
-                "others may read the file of the key-encryption key: run 'chmod 600' on it",
-            ));
+            return Err(wrong(None, OPEN_TO_OTHERS));
         }
         let text = Zeroizing::new(fs::read_to_string(path).map_err(failed)?);
-        let keys = text
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.is_empty())
-            .map(KeyEncryptionKey::parse)
+        let lines = (1..).zip(text.lines().map(str::trim));
+        let keys = lines
+            .filter(|(_, line)| !line.is_empty())
+            .map(|(at, line)| KeyEncryptionKey::parse(line).ok_or_else(|| wrong(Some(at), NO_KEY)))
             .collect::<Result<Vec<_>, _>>()?;
         if keys.is_empty() {
-            return Err(Error::Key("the file of the key-encryption key is empty"));
+            return Err(wrong(None, NO_KEY_AT_ALL));
         }
         Ok(Self { keys })
     }
@@ -78,23 +81,16 @@ impl Keyring {
             doing: format!("writing the key-encryption key {}", path.display()),
             source,
         };
-        let created = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path);
-        match created {
-            Ok(mut file) => {
-                let mut key = Zeroizing::new([0; KEY_BYTES]);
-                rand::fill(key.as_mut()).map_err(|_| NO_RANDOMNESS)?;
-                let line = Zeroizing::new(STANDARD.encode(key.as_ref()) + "\n");
-                file.write_all(line.as_bytes())
-                    .and_then(|()| file.sync_all())
-                    .and_then(|()| durable::sync_name(path))
-                    .map_err(failed)?;
+        if !path.exists() {
+            let mut key = Zeroizing::new([0; KEY_BYTES]);
+            rand::fill(key.as_mut()).map_err(|_| NO_RANDOMNESS)?;
+            let line = Zeroizing::new(STANDARD.encode(key.as_ref()) + "\n");
+            match durable::make_file(path, line.as_bytes()) {
+                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                    return Err(failed(error));
+                }
+                _ => {}
             }
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(failed(error)),
         }
         Self::read(path)
     }
@@ -198,20 +194,23 @@ impl Keyring {
 const NO_RANDOMNESS: Error = Error::Key("the system gives no randomness");
 const UNKNOWN: Error = Error::Key("a data key is wrapped by a key that is not in the key file");
 const NOT_OPENED: Error = Error::Key("a wrapped data key does not open");
+const OPEN_TO_OTHERS: &str =
+    "others may read this file of the key-encryption key: run 'chmod 600' on it";
+const NO_KEY: &str =
+    "a key-encryption key must be 32 bytes in base64, as 'openssl rand -base64 32' writes them";
+const NO_KEY_AT_ALL: &str = "there is no key-encryption key in it: put the one back that was there; \
+    without it the snapshots of learners cannot be opened";
 
 impl KeyEncryptionKey {
-    fn parse(line: &str) -> Result<Self, Error> {
-        const BAD: Error = Error::Key(
-            "a key-encryption key must be 32 bytes in base64, as 'openssl rand -base64 32' writes them",
-        );
-        let bytes = Zeroizing::new(STANDARD.decode(line).map_err(|_| BAD)?);
+    fn parse(line: &str) -> Option<Self> {
+        let bytes = Zeroizing::new(STANDARD.decode(line).ok()?);
         if bytes.len() != KEY_BYTES {
-            return Err(BAD);
+            return None;
         }
         let name = digest(&SHA256, &bytes);
-        Ok(Self {
+        Some(Self {
             id: hex::encode(&name.as_ref()[..8]),
-            key: RandomizedNonceKey::new(&AES_256_GCM, &bytes).map_err(|_| BAD)?,
+            key: RandomizedNonceKey::new(&AES_256_GCM, &bytes).ok()?,
         })
     }
 }
@@ -227,14 +226,7 @@ mod tests {
 
     fn write(folder: &Path, lines: &[&str]) -> std::path::PathBuf {
         let path = folder.join(format!("kek-{}", lines.len()));
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&path)
-            .unwrap();
-        file.write_all(lines.join("\n").as_bytes()).unwrap();
+        durable::make_file(&path, lines.join("\n").as_bytes()).unwrap();
         path
     }
 
@@ -297,6 +289,31 @@ mod tests {
         Keyring::read_or_create(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(Keyring::read_or_create(&path), Err(Error::Key(_))));
+        let refused = Keyring::read_or_create(&path).unwrap_err().to_string();
+        assert!(
+            refused.starts_with(&path.display().to_string()),
+            "{refused}"
+        );
+        assert!(refused.contains("chmod 600"), "{refused}");
+    }
+
+    #[test]
+    fn a_line_that_is_no_key_is_named_and_not_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let good = STANDARD.encode([1; 32]);
+        for (lines, place) in [
+            (&[good.as_str(), "", "c2hvcnQ="][..], ":3: "),
+            (&["no base64!", &good], ":1: "),
+            (&[""], ": there is no key-encryption key in it"),
+        ] {
+            let path = write(folder.path(), lines);
+            let refused = Keyring::read(&path).unwrap_err().to_string();
+            let place = format!("{}{place}", path.display());
+            assert!(refused.starts_with(&place), "{refused}");
+            assert!(
+                !refused.contains("c2hvcnQ") && !refused.contains("no base64"),
+                "{refused}"
+            );
+        }
     }
 }

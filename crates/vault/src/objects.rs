@@ -2,16 +2,20 @@
 
 mod bucket;
 mod refused;
+#[cfg(test)]
+mod tests;
+mod wire;
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use carrel_core::RepositoryId;
-use futures::{StreamExt, TryStreamExt};
+use futures::{Stream, TryStreamExt, stream};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
@@ -24,8 +28,10 @@ use bucket::Bucket;
 pub use bucket::{S3, S3Credentials};
 pub(crate) use refused::Trouble;
 
-/// So often an object is tried to be made that is said to be there and is not: its other writer was still at it, and failed.
-const MAKINGS: u32 = 3;
+/// Waits before an object is made again that is said to be there and is not: its other writer is still at it, or failed.
+const MAKE_AFTER: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
+/// So many objects are removed at once.
+const REMOVED_AT_ONCE: usize = 10;
 
 /// The kinds of files in a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::EnumString, strum::IntoStaticStr)]
@@ -159,7 +165,8 @@ impl Objects {
         content: Bytes,
     ) -> Result<Put, object_store::Error> {
         let path = Self::path(repository, kind, name);
-        for _ in 0..MAKINGS {
+        let mut waits = MAKE_AFTER.iter();
+        loop {
             match self.make(&path, content.clone()).await {
                 Ok(()) => return Ok(Put::New),
                 Err(object_store::Error::AlreadyExists { .. }) => {}
@@ -182,9 +189,12 @@ impl Objects {
                     None => {}
                 },
             }
+            let Some(wait) = waits.next() else {
+                let told = format!("{path} is said to be there, and is not");
+                return Err(failed(std::io::Error::other(told)));
+            };
+            tokio::time::sleep(*wait).await;
         }
-        let told = format!("{path} is said to be there, and is not");
-        Err(failed(std::io::Error::other(told)))
     }
 
     async fn make(&self, path: &Path, content: Bytes) -> Result<(), object_store::Error> {
@@ -192,7 +202,8 @@ impl Objects {
         if let Place::Bucket(bucket) = &self.place
             && !bucket.conditional
         {
-            if self.present(self.store.head(path).await).await?.is_some() {
+            let found = self.within(self.store.head(path)).await;
+            if self.present(found).await?.is_some() {
                 return Err(object_store::Error::AlreadyExists {
                     path: path.to_string(),
                     source: "looked for before it is written".into(),
@@ -200,10 +211,11 @@ impl Objects {
             }
             mode = PutMode::Overwrite;
         }
+        let bytes = content.len() as u64;
         let put = self
             .store
             .put_opts(path, content.into(), PutOptions::from(mode));
-        self.within(put).await.map(|_| ())
+        self.carrying(bytes, put).await.map(|_| ())
     }
 
     /// Bounds a call to a server by more than it takes when all goes slowly and well.
@@ -211,8 +223,17 @@ impl Objects {
         &self,
         call: impl Future<Output = Result<T, object_store::Error>>,
     ) -> Result<T, object_store::Error> {
+        self.carrying(0, call).await
+    }
+
+    /// The same for a call that carries so many bytes.
+    async fn carrying<T>(
+        &self,
+        bytes: u64,
+        call: impl Future<Output = Result<T, object_store::Error>>,
+    ) -> Result<T, object_store::Error> {
         match &self.place {
-            Place::Bucket(_) => bucket::within(call).await,
+            Place::Bucket(_) => bucket::within(bytes, call).await,
             Place::Folder(_) | Place::Other => call.await,
         }
     }
@@ -260,6 +281,11 @@ impl Objects {
         self.present(found).await
     }
 
+    async fn whole(&self, found: GetResult) -> Result<Bytes, object_store::Error> {
+        let bytes = found.range.end - found.range.start;
+        self.carrying(bytes, found.bytes()).await
+    }
+
     /// An object whole; `None` when it is absent.
     pub(crate) async fn read(
         &self,
@@ -268,7 +294,7 @@ impl Objects {
         name: &str,
     ) -> Result<Option<Bytes>, object_store::Error> {
         match self.get(repository, kind, name, None).await? {
-            Some(found) => self.within(found.bytes()).await.map(Some),
+            Some(found) => self.whole(found).await.map(Some),
             None => Ok(None),
         }
     }
@@ -283,7 +309,7 @@ impl Objects {
     ) -> Result<Option<Bytes>, object_store::Error> {
         let range = Some(GetRange::Bounded(range));
         match self.get(repository, kind, name, range).await? {
-            Some(found) => self.within(found.bytes()).await.map(Some),
+            Some(found) => self.whole(found).await.map(Some),
             None => Ok(None),
         }
     }
@@ -322,22 +348,20 @@ impl Objects {
         kind: FileKind,
         names: &[String],
     ) -> Result<(), object_store::Error> {
-        let paths: Vec<_> = names
+        let paths = names
             .iter()
-            .map(|name| Ok(Self::path(repository, kind, name)))
-            .collect();
-        self.remove_stream(futures::stream::iter(paths).boxed())
-            .await
+            .map(|name| Ok(Self::path(repository, kind, name)));
+        self.remove_stream(stream::iter(paths)).await
     }
 
     async fn remove_stream(
         &self,
-        paths: futures::stream::BoxStream<'static, Result<Path, object_store::Error>>,
+        paths: impl Stream<Item = Result<Path, object_store::Error>>,
     ) -> Result<(), object_store::Error> {
-        self.store
-            .delete_stream(paths)
-            .map(absent_is_none)
-            .try_for_each(|_| async { Ok(()) })
+        paths
+            .try_for_each_concurrent(REMOVED_AT_ONCE, |path| async move {
+                absent_is_none(self.within(self.store.delete(&path)).await).map(|_| ())
+            })
             .await
     }
 
@@ -385,11 +409,11 @@ impl Objects {
     /// Removes everything of a repository.
     pub(crate) async fn erase(&self, repository: RepositoryId) -> Result<(), object_store::Error> {
         let root = Self::root(repository);
-        let locations = self
-            .store
-            .list(Some(&root))
-            .map_ok(|meta| meta.location)
-            .boxed();
+        let listing = self.store.list(Some(&root));
+        let locations = stream::try_unfold(listing, |mut listing| async {
+            let next = self.within(listing.try_next()).await?;
+            Ok(next.map(|meta| (meta.location, listing)))
+        });
         self.remove_stream(locations).await?;
         if let Some(folder) = self.folder(repository) {
             // Empty folders and unfinished uploads, which no listing shows.

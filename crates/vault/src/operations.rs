@@ -110,7 +110,7 @@ impl Vault {
     /// Lets a snapshot go before its time; its data go with the next prunes. Not the head's.
     ///
     /// # Errors
-    /// [`Error::NoSnapshot`] when there is none, or it is the head's.
+    /// [`Error::NoSnapshot`] when there is none, [`Error::Newest`] when it is the head's.
     pub async fn remove(&self, learner: &LearnerId, snapshot: &SnapshotId) -> Result<(), Error> {
         let _alone = self.exclusive(learner).await;
         let rows = self.list(learner).await?;
@@ -118,7 +118,7 @@ impl Vault {
             .iter()
             .any(|row| row.newest && row.snapshot_id == *snapshot)
         {
-            return Err(Error::NoSnapshot);
+            return Err(Error::Newest);
         }
         let generations: Vec<_> = rows
             .into_iter()
@@ -165,19 +165,24 @@ impl Vault {
         Ok(self.store().erase_learner(learner, now).await?)
     }
 
-    /// Removes the objects of learners erased before `before` for the last time.
+    /// Removes the objects of learners erased before `before` for the last time. What cannot be removed keeps no other.
     ///
     /// # Errors
     /// When the storage or the store is away: call again.
     pub async fn sweep_erased(&self, before: Timestamp) -> Result<(), Error> {
+        let mut swept = Ok(());
         for repository in self.store().erased_repositories(before).await? {
-            self.objects()
-                .erase(repository)
-                .await
-                .map_err(Error::storage("erasing a repository again"))?;
-            self.store().swept_repository(repository).await?;
+            swept = swept.and(self.sweep_repository(repository).await);
         }
-        Ok(())
+        swept
+    }
+
+    async fn sweep_repository(&self, repository: RepositoryId) -> Result<(), Error> {
+        self.objects()
+            .erase(repository)
+            .await
+            .map_err(Error::storage("erasing a repository again"))?;
+        Ok(self.store().swept_repository(repository).await?)
     }
 
     /// Wraps every learner's data key by the first key-encryption key. Repeatable: what is wrapped by it already is left, and a

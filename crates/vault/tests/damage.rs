@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use carrel_core::Generation;
 use carrel_core::event::EventBody;
@@ -22,6 +24,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use support::faults::{Fault, Faulty, Switch};
 use support::{Desk, Pod, tree};
+use tokio::time::timeout;
 
 /// Bits flipped in each kind of storage.
 const FLIPS: usize = 500;
@@ -220,8 +223,8 @@ async fn check_lost_indexes_and_configs_are_made_anew_and_nothing_is_lost(desk: 
     assert_eq!(fell_back(&desk).await, []);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_storage_error_and_a_false_report_change_nothing() {
+/// A desk whose storage fails when it is told to.
+async fn faulty() -> (Desk, Arc<Switch>) {
     let folder = tempfile::tempdir().unwrap();
     let switch = Arc::new(Switch::default());
     fs::create_dir(folder.path().join("objects")).unwrap();
@@ -229,7 +232,47 @@ async fn a_storage_error_and_a_false_report_change_nothing() {
         inner: LocalFileSystem::new_with_prefix(folder.path().join("objects")).unwrap(),
         switch: Arc::clone(&switch),
     }));
-    let desk = Desk::with(folder, objects).await;
+    (Desk::with(folder, objects).await, switch)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storage_that_does_not_answer_in_time_changes_nothing() {
+    let (desk, switch) = faulty().await;
+    let workspace = tempfile::tempdir().unwrap();
+    let pod = three_turns(&desk, workspace.path()).await;
+    let before = tree::tree(&desk.repository(&pod.head));
+    let snapshot = pod.head.snapshot_id.as_ref().unwrap();
+
+    switch.set(Fault::Stall);
+    let mut impatient = pod.snapshots();
+    impatient.timeout = Duration::from_secs(1);
+    let target = tempfile::tempdir().unwrap();
+    let error = impatient.restore(snapshot, target.path()).await;
+    let error = error.unwrap_err();
+    assert!(switch.has_stalled.swap(false, Ordering::SeqCst));
+    assert!(matches!(error, Error::TimedOut(_)), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Storage, "no reason for a report");
+
+    // One that reports it all the same, and gives up: nothing was proved.
+    let report = timeout(Duration::from_secs(1), pod.report_damage());
+    assert!(report.await.is_err(), "it was not read and yet answered");
+    assert!(switch.has_stalled.load(Ordering::SeqCst));
+
+    switch.set(Fault::None);
+    let unavailable = Err((503, "unavailable".to_owned()));
+    assert_eq!(pod.report_damage().await, unavailable, "nothing is damaged");
+    assert_eq!(fell_back(&desk).await, []);
+    assert_eq!(pod.get::<Head>("head").await.unwrap(), pod.head);
+    assert_eq!(tree::tree(&desk.repository(&pod.head)), before);
+    assert_eq!(
+        tree::tree(pod.restore().await.path()),
+        tree::tree(workspace.path())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storage_error_and_a_false_report_change_nothing() {
+    let (desk, switch) = faulty().await;
     let workspace = tempfile::tempdir().unwrap();
     let pod = three_turns(&desk, workspace.path()).await;
     let before = tree::tree(&desk.repository(&pod.head));

@@ -13,11 +13,36 @@ while (accept(my $client, $listener)) {
     }
     if ($head =~ m{^GET /healthz}) {
         syswrite($client, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
-    } else {
+    } elsif ($head =~ m{^POST /v1/turn }) {
         syswrite($client, "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nConnection: close\r\n\r\n");
         turn($client, $body);
+    } elsif ($head =~ /^upgrade: *websocket/im) { echo($client)
+    } else {
+        my ($asked) = $head =~ /^(.*) HTTP/;
+        my $page = "$asked\n$body";
+        my $length = length $page;
+        syswrite($client, "HTTP/1.1 200 OK\r\nContent-Length: $length\r\nSet-Cookie: a=b\r\nConnection: close\r\n\r\n$page");
     }
     close $client;
+}
+sub take {
+    my ($client, $wanted) = @_;
+    my $got = '';
+    while (length $got < $wanted) { sysread($client, $got, $wanted - length $got, length $got) or return '' }
+    return $got;
+}
+# Short messages come back. The handshake fits one key only, that of RFC 6455, section 1.3.
+sub echo {
+    my ($client) = @_;
+    syswrite($client, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        . "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n");
+    while (my ($kind, $length) = unpack('CC', take($client, 2))) {
+        $length &= 127;
+        my $mask = take($client, 4);
+        my $text = take($client, $length) ^ substr($mask x ($length / 4 + 1), 0, $length);
+        syswrite($client, pack('CC', $kind, $length) . $text);
+        last if ($kind & 15) == 8;
+    }
 }
 sub say_text {
     my ($client, $text) = @_;

@@ -20,11 +20,6 @@ const NEEDS: [Need; 5] = [
         purpose: "the pages are used in a real browser",
     },
     Need {
-        program: "chromedriver",
-        package: "chromium-driver",
-        purpose: "drives that browser",
-    },
-    Need {
         program: "restic",
         package: "restic",
         purpose: "stock restic must open our repositories",
@@ -33,6 +28,11 @@ const NEEDS: [Need; 5] = [
         program: "strace",
         package: "strace",
         purpose: "counts what is synced before a head moves",
+    },
+    Need {
+        program: "ip",
+        package: "iproute2",
+        purpose: "a container's network is made for the sidecar's own tests",
     },
     Need {
         program: "postgres",

@@ -9,7 +9,7 @@ use crate::run_file::RunFile;
 
 pub(super) fn run(command: ConfigCommand) -> anyhow::Result<()> {
     let ConfigCommand::Show(at) = command;
-    let data_dir = paths::data_dir(at.data_dir.as_deref())?;
+    let data_dir = paths::data_dir(at.folder.data_dir.as_deref())?;
     let file = paths::config_file(at.config, &data_dir);
     let loaded = config::load(file.as_deref(), std::env::vars())?;
     output::line(serde_yaml::to_string(&loaded.config)?.trim_end())?;

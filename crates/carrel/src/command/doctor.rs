@@ -34,7 +34,7 @@ pub(super) async fn run(flags: &cli::Client) -> anyhow::Result<()> {
             output::line(&format!("FAIL  {name}: {what}\n      next: {next}"))
         }
     };
-    let data_dir = paths::data_dir(flags.data_dir.as_deref())?;
+    let data_dir = paths::data_dir(flags.place.data_dir.as_deref())?;
     say("data folder", data_folder(&data_dir))?;
     say("configuration", configuration(&data_dir))?;
     let run = RunFile::read(&data_dir)?;

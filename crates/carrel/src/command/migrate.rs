@@ -7,7 +7,7 @@ use crate::paths;
 use crate::up;
 
 pub(super) async fn run(at: At) -> anyhow::Result<()> {
-    let data_dir = paths::data_dir(at.data_dir.as_deref())?;
+    let data_dir = paths::data_dir(at.folder.data_dir.as_deref())?;
     let file = paths::config_file(at.config, &data_dir);
     let loaded = config::load(file.as_deref(), std::env::vars())?;
     let what = up::migrate(&data_dir, &loaded.config.store).await?;

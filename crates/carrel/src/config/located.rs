@@ -9,6 +9,8 @@ use serde_json::{Map, Value};
 use serde_path_to_error::Segment;
 use serde_yaml::Spanned;
 
+use super::wording;
+
 /// A value of a file, and the lines on which its parts begin.
 #[derive(Debug, Clone)]
 pub(super) enum Node {
@@ -24,14 +26,6 @@ pub(super) struct Fault {
     pub(super) path: Vec<String>,
     pub(super) what: String,
 }
-
-/// How serde's messages end where a number must be.
-const NUMBERS: [&str; 4] = [
-    "expected u16",
-    "expected u32",
-    "expected u64",
-    "expected f64",
-];
 
 impl Node {
     /// The documents of a file.
@@ -140,13 +134,15 @@ impl Fault {
             return String::new();
         };
         match value {
-            Value::Number(_) | Value::Bool(_) if self.what.contains("expected a string") => {
+            Value::Number(_) | Value::Bool(_) if self.what.starts_with("must be text") => {
                 format!(": put it in quotes, as in \"{value}\"")
             }
             // Without the text, which may be a secret in the wrong place.
             Value::String(text)
                 if serde_json::from_str(text).is_ok_and(|bare: Value| bare.is_number())
-                    && NUMBERS.iter().any(|number| self.what.ends_with(number)) =>
+                    && [wording::NUMBER, wording::WHOLE]
+                        .iter()
+                        .any(|number| self.what.starts_with(&format!("must be {number}"))) =>
             {
                 ": leave the quotes away".to_owned()
             }
@@ -183,25 +179,6 @@ pub(super) fn typed<T: DeserializeOwned>(value: Value) -> Result<T, Fault> {
                 Segment::Enum { .. } | Segment::Unknown => None,
             })
             .collect(),
-        what: with_nearest(&error.inner().to_string()),
+        what: wording::of(&error.inner().to_string()),
     })
-}
-
-/// Adds the nearest known key to serde's message about an unknown one.
-fn with_nearest(message: &str) -> String {
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    let (true, Some(unknown)) = (message.starts_with("unknown field"), quoted.next()) else {
-        return message.to_owned();
-    };
-    let known: Vec<&str> = quoted.collect();
-    let nearest = known
-        .iter()
-        .map(|known| (strsim::jaro_winkler(unknown, known), known))
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    match nearest {
-        Some((likeness, known)) if likeness > 0.6 => {
-            format!("'{unknown}' is not known; did you mean '{known}'?")
-        }
-        _ => format!("'{unknown}' is not known; known are {}", known.join(", ")),
-    }
 }

@@ -20,6 +20,7 @@ use super::objects;
 use super::serve;
 use super::store::Opened;
 use crate::config::{Config, Isolation, Loaded};
+use crate::exit::{Failure, Kind};
 
 /// How many incarnations may be starting at once.
 const STARTING: u32 = 8;
@@ -116,12 +117,20 @@ impl Base {
         gateways: Verifier,
         snapshots: &Snapshots,
     ) -> anyhow::Result<Vault> {
-        let objects =
-            objects::open(&self.dir, &self.config.objects, &*self.shared(), now()).await?;
+        let has_snapshots = objects::has_snapshots(&*self.shared(), now()).await?;
+        let kek = self.dir.join(&self.config.keys.kek_file);
+        if has_snapshots && !kek.exists() {
+            let message = format!(
+                "keys.kekFile: {} is not there, and learners have snapshots that only the key in it opens: put it back",
+                kek.display()
+            );
+            return Err(Failure::new(Kind::Usage, message).into());
+        }
+        let objects = objects::open(&self.dir, &self.config.objects, has_snapshots).await?;
         let vault = Vault::new(carrel_vault::Options {
             store: self.shared(),
             objects,
-            keyring: Keyring::read_or_create(&self.dir.join(&self.config.keys.kek_file))?,
+            keyring: Keyring::read_or_create(&kek)?,
             verifier: pods,
             gateways,
             password_folder: self.dir.join("restic"),

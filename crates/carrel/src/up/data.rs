@@ -11,36 +11,50 @@ use rustix::fs::FlockOperation;
 
 use crate::exit::{Failure, Kind};
 
+const LOCK: &str = "lock";
 const DEFAULT_CONFIG: &str = include_str!("carrel.yaml");
 
-/// The data folder while we hold it.
+/// The data folder, while we hold it.
 #[derive(Debug)]
 pub(super) struct Data {
     /// The folder.
     pub(super) dir: PathBuf,
-    _lock: File,
+    lock: Option<File>,
 }
 
-/// Opens the folder for us alone.
-///
-/// # Errors
-/// [`Kind::Conflict`] with the other's pid when a server runs on it.
-pub(super) fn open(dir: &Path) -> anyhow::Result<Data> {
-    durable::make_folder(dir, 0o700)
-        .with_context(|| format!("making the data folder {}", dir.display()))?;
-    let lock = lock(dir)?;
-    let config = dir.join("carrel.yaml");
-    if !config.exists() {
-        write_private(&config, DEFAULT_CONFIG)?;
+impl Data {
+    /// Holds a folder on which a server has run before; makes nothing of one on which none has.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`] with the other's pid when a server runs on it.
+    pub(super) fn hold(dir: &Path) -> anyhow::Result<Self> {
+        let is_known = dir.join(LOCK).exists();
+        Ok(Self {
+            lock: is_known.then(|| lock(dir)).transpose()?,
+            dir: dir.to_path_buf(),
+        })
     }
-    Ok(Data {
-        dir: dir.to_path_buf(),
-        _lock: lock,
-    })
+
+    /// Makes what is not there: the folder, which is held from then on, and the commented configuration.
+    ///
+    /// # Errors
+    /// As [`Self::hold`], and when it cannot be made.
+    pub(super) fn make(&mut self) -> anyhow::Result<()> {
+        if self.lock.is_none() {
+            durable::make_folder(&self.dir, 0o700)
+                .with_context(|| format!("making the data folder {}", self.dir.display()))?;
+            self.lock = Some(lock(&self.dir)?);
+        }
+        let config = self.dir.join("carrel.yaml");
+        if config.exists() {
+            return Ok(());
+        }
+        make(&config, DEFAULT_CONFIG)
+    }
 }
 
 fn lock(dir: &Path) -> anyhow::Result<File> {
-    let path = dir.join("lock");
+    let path = dir.join(LOCK);
     let mut file = File::options()
         .read(true)
         .write(true)
@@ -65,45 +79,43 @@ fn lock(dir: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
-/// A file's text; made by `make` with mode 0600 when it is not there.
-pub(super) fn read_or_make(
-    path: &Path,
-    make: impl FnOnce() -> anyhow::Result<String>,
-) -> anyhow::Result<String> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => {
-            let mode = std::fs::metadata(path)?.permissions().mode();
-            if mode & 0o077 != 0 {
-                let message = format!(
-                    "{} may be read by others: run 'chmod 600 {}'",
-                    path.display(),
-                    path.display()
-                );
-                return Err(Failure::new(Kind::NotAllowed, message).into());
-            }
-            Ok(text)
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let text = make()?;
-            write_private(path, &text)?;
-            Ok(text)
-        }
-        Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+/// The text of a file of keys; `None` when it is not there.
+///
+/// # Errors
+/// When it is empty, or others may read it.
+pub(super) fn read(path: &Path) -> anyhow::Result<Option<String>> {
+    let text = match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        text => text.with_context(|| format!("reading {}", path.display()))?,
+    };
+    let mode = std::fs::metadata(path)?.permissions().mode();
+    let place = path.display();
+    if mode & 0o077 != 0 {
+        let message = format!("{place} may be read by others: run 'chmod 600 {place}'");
+        return Err(Failure::new(Kind::NotAllowed, message).into());
     }
+    if text.trim().is_empty() {
+        let message = format!("{place} is empty: remove it, and the next start makes a new one");
+        return Err(Failure::new(Kind::Usage, message).into());
+    }
+    Ok(Some(text))
 }
 
-fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
-    let write = || -> std::io::Result<()> {
-        let mut file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        durable::sync_name(path)
-    };
-    write().with_context(|| format!("writing {}", path.display()))
+/// A file's text; made by `new` with mode 0600 when it is not there.
+pub(super) fn read_or_make(
+    path: &Path,
+    new: impl FnOnce() -> anyhow::Result<String>,
+) -> anyhow::Result<String> {
+    if let Some(text) = read(path)? {
+        return Ok(text);
+    }
+    let text = new()?;
+    make(path, &text)?;
+    Ok(text)
+}
+
+fn make(path: &Path, text: &str) -> anyhow::Result<()> {
+    durable::make_file(path, text.as_bytes()).with_context(|| format!("writing {}", path.display()))
 }
 
 #[cfg(test)]
@@ -119,13 +131,14 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "a test that starts itself again")]
     fn a_power_cut_leaves_the_data_folder_with_its_name_and_its_files() {
         if let Some(folder) = std::env::var_os(RECORDED) {
-            let data = open(Path::new(&folder)).unwrap();
+            let mut data = Data::hold(Path::new(&folder)).unwrap();
+            data.make().unwrap();
             return drop(read_or_make(&data.dir.join("key"), || Ok("k".to_owned())).unwrap());
         }
         let place = tempfile::tempdir().unwrap();
         let (above, record) = (place.path().join("above"), place.path().join("record"));
         let folder = above.join("data");
-        let calls = "trace=?mkdir,mkdirat,openat,fsync";
+        let calls = "trace=?mkdir,mkdirat,openat,?link,linkat,fsync";
         let name = "a_power_cut_leaves_the_data_folder_with_its_name_and_its_files";
         let ran = Command::new("strace")
             .args(["-f", "-y", "-qq", "-e", "signal=none", "-e", calls, "-o"])
@@ -149,7 +162,7 @@ mod tests {
         ] {
             let quoted = format!("\"{}\"", made.display());
             let makes = |line: &str| {
-                line.contains(&quoted) && (line.contains("mkdir") || line.contains("O_CREAT"))
+                line.contains(&quoted) && (line.contains("mkdir") || line.contains("link"))
             };
             let after = record.lines().skip_while(|line| !makes(line)).skip(1);
             let names = format!("<{}>)", made.parent().unwrap().display());

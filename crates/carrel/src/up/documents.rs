@@ -9,12 +9,36 @@ use jiff::Timestamp;
 use crate::config::Loaded;
 use crate::exit::{Failure, Kind};
 
+/// Refuses learners whose class neither the configuration has nor the store, where there is one yet.
+pub(super) async fn check(loaded: &Loaded, store: Option<&SharedStore>) -> anyhow::Result<()> {
+    for learner in &loaded.learners {
+        let is_named = learner.class.as_str() == DEFAULT_CLASS
+            || loaded
+                .classes
+                .iter()
+                .any(|class| class.name == learner.class);
+        let is_stored = match store {
+            Some(store) if !is_named => store.class(&learner.class).await?.is_some(),
+            _ => false,
+        };
+        if !is_named && !is_stored {
+            let message = format!(
+                "learner '{}' is to have the class '{}', which does not exist: add a LearnerClass document of that name, or correct spec.className",
+                learner.id, learner.class
+            );
+            return Err(Failure::new(Kind::Usage, message).into());
+        }
+    }
+    Ok(())
+}
+
 /// Writes the classes of the configuration, makes its learners, and sees to it that a class `default` exists.
 pub(super) async fn apply(
     store: &SharedStore,
     loaded: &Loaded,
     now: Timestamp,
 ) -> anyhow::Result<()> {
+    check(loaded, Some(store)).await?;
     let default: ClassName = DEFAULT_CLASS.parse()?;
     if store.class(&default).await?.is_none() {
         store.put_class(&default, &ClassSpec::default()).await?;
@@ -27,13 +51,6 @@ pub(super) async fn apply(
         store.put_class(&class.name, &class.spec).await?;
     }
     for learner in &loaded.learners {
-        if store.class(&learner.class).await?.is_none() {
-            let message = format!(
-                "learner '{}' is to have the class '{}', which does not exist: add a LearnerClass document of that name, or correct spec.className",
-                learner.id, learner.class
-            );
-            return Err(Failure::new(Kind::Usage, message).into());
-        }
         create(store, &learner.id, &learner.class, now).await?;
         store.set_desired_state(&learner.id, learner.state).await?;
     }

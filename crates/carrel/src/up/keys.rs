@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use carrel_protocol::token::{PublicKey, Signer, Verifier};
 
-use super::data;
+use super::{check, data};
 use crate::exit::{Failure, Kind};
 
 /// The token that opens the admin API.
@@ -17,7 +17,7 @@ pub(super) fn admin_token(file: &Path) -> anyhow::Result<String> {
 /// A private key.
 pub(super) fn signer(file: &Path) -> anyhow::Result<Signer> {
     let pem = data::read_or_make(file, || Ok(Signer::generate_pem()?))?;
-    Signer::from_pem(&pem).with_context(|| format!("reading {}", file.display()))
+    check::signer(file, &pem)
 }
 
 /// A private key whose public half others read from `public`.

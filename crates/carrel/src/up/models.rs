@@ -46,8 +46,29 @@ pub(super) struct Models {
     pub(super) notice: String,
 }
 
-/// Puts providers, routes, prices and keys together. `admin_token` is a key of the operator's own commands.
-pub(super) fn options(config: &Config, admin_token: &str) -> anyhow::Result<Models> {
+impl Models {
+    /// Lets the operator's own commands call: the admin token is a key of theirs.
+    pub(super) fn with_admin(mut self, token: &str) -> Self {
+        let keys = &mut self.options.callers.keys;
+        keys.push(SecretString::from(token.to_owned()));
+        self
+    }
+}
+
+/// Puts providers, routes, prices and keys together.
+pub(super) fn options(config: &Config) -> anyhow::Result<Models> {
+    with_variables(config, &variable_of)
+}
+
+/// What a variable is set to.
+type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// What a variable holds, if it is worth anything.
+fn held(variables: Variables<'_>, name: &str) -> Option<String> {
+    variables(name).filter(|value| !value.is_empty())
+}
+
+fn with_variables(config: &Config, variables: Variables<'_>) -> anyhow::Result<Models> {
     let mut providers = Vec::new();
     for provider in &config.providers {
         providers.push(Provider {
@@ -60,21 +81,16 @@ pub(super) fn options(config: &Config, admin_token: &str) -> anyhow::Result<Mode
             keys: provider
                 .keys
                 .iter()
-                .map(|key| secret(&format!("providers: '{}'", provider.name), key))
+                .map(|key| secret_of(&format!("providers: '{}'", provider.name), key, variables))
                 .collect::<Result<_, _>>()?,
         });
     }
-    let mut default = None;
-    for (name, variable, dialect, base_url, model) in KNOWN {
-        let Some(key) = variable_of(variable) else {
+    for (name, variable, dialect, base_url, _) in KNOWN {
+        let Some(key) = held(variables, variable) else {
             continue;
         };
         if providers.iter().any(|provider| provider.name == name) {
             continue;
-        }
-        // The built-in agent speaks Anthropic's dialect, and nothing is translated yet.
-        if default.is_none() && dialect == Dialect::Anthropic {
-            default = Some(format!("{name}/{model}"));
         }
         providers.push(Provider {
             name: name.to_owned(),
@@ -83,6 +99,15 @@ pub(super) fn options(config: &Config, admin_token: &str) -> anyhow::Result<Mode
             keys: vec![SecretString::from(key)],
         });
     }
+    // The built-in agent speaks Anthropic's dialect, and nothing is translated yet.
+    let speaks = |provider: &&Provider| provider.dialect == Dialect::Anthropic;
+    let default = KNOWN.iter().find_map(|(name, .., model)| {
+        let mut with_key = providers
+            .iter()
+            .filter(|provider| !provider.keys.is_empty());
+        let provider = with_key.find(|provider| provider.name == *name);
+        provider.filter(speaks).map(|_| format!("{name}/{model}"))
+    });
     let mut routes = carrel_router::Routes::default();
     for (name, targets) in &config.routes {
         let targets = targets
@@ -107,13 +132,12 @@ pub(super) fn options(config: &Config, admin_token: &str) -> anyhow::Result<Mode
         .map(|provider| provider.name.clone())
         .collect();
     names.push("demo".to_owned());
-    let mut keys = config
+    let keys = config
         .router
         .keys
         .iter()
-        .map(|key| secret("router.keys", key))
+        .map(|key| secret_of("router.keys", key, variables))
         .collect::<Result<Vec<_>, _>>()?;
-    keys.push(SecretString::from(admin_token.to_owned()));
     let mut options = carrel_router::Options {
         providers,
         routes,
@@ -143,6 +167,12 @@ fn notice(providers: &[Provider], default: Option<&str>, routed: bool) -> String
     }
     if providers.is_empty() {
         return "no provider has a key: the stand-in demo/tutor answers; set ANTHROPIC_API_KEY for a real model".to_owned();
+    }
+    if providers
+        .iter()
+        .any(|provider| provider.dialect == Dialect::Anthropic)
+    {
+        return "the stand-in demo/tutor answers until routes.default names a model".to_owned();
     }
     "the built-in agent needs a provider that speaks Anthropic's dialect; with these keys alone the stand-in demo/tutor answers".to_owned()
 }
@@ -182,8 +212,12 @@ pub(super) fn files(config: &Config) -> Vec<PathBuf> {
 
 /// A secret from `env:NAME` or from a file. What is said does not repeat the place: it may be a key that was written inline.
 pub(super) fn secret(owner: &str, place: &str) -> anyhow::Result<SecretString> {
+    secret_of(owner, place, &variable_of)
+}
+
+fn secret_of(owner: &str, place: &str, variables: Variables<'_>) -> anyhow::Result<SecretString> {
     if let Some(name) = place.strip_prefix("env:") {
-        let value = variable_of(name).ok_or_else(|| {
+        let value = held(variables, name).ok_or_else(|| {
             Failure::new(
                 Kind::Usage,
                 format!("{owner}: the variable {name} is not set"),
@@ -213,5 +247,8 @@ pub(super) fn secret_in(dir: &Path, owner: &str, place: &str) -> anyhow::Result<
     reason = "the configuration names variables that hold keys"
 )]
 fn variable_of(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
+    std::env::var(name).ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Opens the storage of snapshots that the configuration names.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use carrel_store::Store;
@@ -15,21 +15,44 @@ use crate::exit::{Failure, Kind};
 /// So many learners are read at once.
 const PAGE: u32 = 500;
 
+/// Refuses settings that cannot be used; makes nothing.
+pub(super) fn check(dir: &Path, objects: &config::Objects) -> anyhow::Result<()> {
+    settings(dir, objects).map(drop)
+}
+
 /// Opens it; relative files lie in the data folder.
 pub(super) async fn open(
     dir: &Path,
     objects: &config::Objects,
-    store: &dyn Store,
-    now: Timestamp,
+    has_snapshots: bool,
 ) -> anyhow::Result<Objects> {
+    match settings(dir, objects)? {
+        Settings::Folder(folder) => Ok(Objects::local(folder)?),
+        Settings::Bucket(bucket) => {
+            let bucket = S3 {
+                may_be_new: !has_snapshots,
+                ..*bucket
+            };
+            Ok(Objects::s3(&bucket).await?)
+        }
+    }
+}
+
+/// Where snapshots are, with the keys to it.
+enum Settings {
+    Folder(PathBuf),
+    Bucket(Box<S3>),
+}
+
+fn settings(dir: &Path, objects: &config::Objects) -> anyhow::Result<Settings> {
     let invalid =
         |(key, must): (&str, &str)| Failure::new(Kind::Usage, format!("objects.{key}: {must}"));
     let (bucket, prefix) = match ObjectsAt::of(objects).map_err(invalid)? {
-        ObjectsAt::Folder(folder) => return Ok(Objects::local(dir.join(folder))?),
+        ObjectsAt::Folder(folder) => return Ok(Settings::Folder(dir.join(folder))),
         ObjectsAt::Bucket { bucket, prefix } => (bucket.to_owned(), prefix.to_owned()),
     };
-    let options = S3 {
-        may_be_new: !has_snapshots(store, now).await?,
+    Ok(Settings::Bucket(Box::new(S3 {
+        may_be_new: false,
         bucket,
         prefix,
         endpoint: objects.endpoint.clone(),
@@ -44,8 +67,7 @@ pub(super) async fn open(
                 Some(read.with_context(|| format!("objects.caFile: reading {}", file.display()))?)
             }
         },
-    };
-    Ok(Objects::s3(&options).await?)
+    })))
 }
 
 fn credentials(dir: &Path, place: &str) -> anyhow::Result<Option<S3Credentials>> {
@@ -62,7 +84,7 @@ fn credentials(dir: &Path, place: &str) -> anyhow::Result<Option<S3Credentials>>
 }
 
 /// Whether any learner has a snapshot.
-async fn has_snapshots(store: &dyn Store, now: Timestamp) -> anyhow::Result<bool> {
+pub(super) async fn has_snapshots(store: &dyn Store, now: Timestamp) -> anyhow::Result<bool> {
     let mut after = None;
     loop {
         let page = store.learners(after.as_ref(), PAGE, now).await?;

@@ -15,10 +15,12 @@ use carrel_store::processes::{Lead, Task};
 use carrel_telemetry::{Snapshots, Wakes};
 
 use super::base::{Base, FleetParts, GatewayParts, now};
+use super::check::check;
 use super::data::Data;
+use super::making::Making;
 use super::reload::{self, Watch};
 use super::vault_port::LocalVault;
-use super::{AFTER_DRAIN, documents, keys, models, serve};
+use super::{AFTER_DRAIN, documents, keys};
 use crate::cli::Up;
 use crate::config::Loaded;
 use crate::exit::{Failure, Kind};
@@ -43,15 +45,18 @@ pub(super) struct Parts {
     _lead: Lead,
 }
 
-/// Opens what the roles stand on, then starts them in the order in which they need each other.
+/// Checks what can be checked, opens what the roles stand on, then starts them in the order in which they need each other.
 /// `file` is what `loaded` was read from.
 pub(super) async fn start(
     flags: &Up,
-    data: &Data,
+    data: &mut Data,
     file: &Path,
     loaded: Loaded,
 ) -> anyhow::Result<Parts> {
-    let run_dir = paths::run_dir(&data.dir).context("preparing the run folder")?;
+    let checked = check(flags, &data.dir, &loaded).await?;
+    let making = Making::begin(&data.dir);
+    data.make()?;
+    let run_dir = paths::make_run_dir(&data.dir).context("preparing the run folder")?;
     let base = Base::open(&data.dir, &loaded).await?;
     let config = &base.config;
     let lead = lead_fleet(&base).await?;
@@ -59,13 +64,8 @@ pub(super) async fn start(
     let admin_token = keys::admin_token(&admin_token_file)?;
     let signer = keys::signer(&data.dir.join(&config.keys.signing_key_file))?;
     documents::apply(&base.shared(), &loaded, now()).await?;
-    let gateway_address = flags.listen.as_deref().unwrap_or(&config.gateway.listen);
-    let router_address = flags
-        .model_listen
-        .as_deref()
-        .unwrap_or(&config.router.listen);
-    let (gateway_listener, gateway_bound) = serve::bind(gateway_address, "--listen").await?;
-    let (router_listener, router_bound) = serve::bind(router_address, "--model-listen").await?;
+    let (gateway_listener, gateway_bound) = checked.gateway;
+    let (router_listener, router_bound) = checked.router;
     let gateway_url = format!("http://{gateway_bound}");
     let model_url = format!("http://{router_bound}");
     let mut registry = carrel_telemetry::registry(env!("CARGO_PKG_VERSION"));
@@ -81,7 +81,7 @@ pub(super) async fn start(
     let vault = base.start_vault(pods.clone(), nobody, &snapshots).await?;
     let vault_socket = run_dir.join("vault.sock");
     base.serve_unix(&vault_socket, carrel_vault::router(vault.clone()))?;
-    let models = models::options(config, &admin_token)?;
+    let models = checked.models.with_admin(&admin_token);
     let router = base
         .start_router(router_listener, models.options, pods, &mut registry)
         .await?;
@@ -116,6 +116,7 @@ pub(super) async fn start(
     let chat_link = gateway.chat_link(me).await.map_err(said)?.url;
     let console_link = gateway.console_link().await.map_err(said)?.url;
     let isolation = fleet.report();
+    making.done();
     Ok(Parts {
         run: RunFile {
             // Commands on this machine carry the admin token: it goes nowhere else.

@@ -76,7 +76,7 @@ impl Watch {
     fn take(&mut self) -> anyhow::Result<Change> {
         let loaded = config::load(Some(&self.source), std::env::vars())?;
         self.named = models::files(&loaded.config);
-        let models = models::options(&loaded.config, &self.admin_token)?;
+        let models = models::options(&loaded.config)?.with_admin(&self.admin_token);
         let waiting = config::waiting(&self.started_with, &loaded);
         Ok(Change::Valid(Box::new(models.options), waiting))
     }

@@ -171,7 +171,7 @@ async fn router(
     registry: &mut Registry,
 ) -> anyhow::Result<(Running, String)> {
     let admin_token = keys::admin_token(&base.dir.join(&base.config.keys.admin_token_file))?;
-    let models = models::options(&base.config, &admin_token)?;
+    let models = models::options(&base.config)?.with_admin(&admin_token);
     let (listener, url) = listener(flags, &base.config.router.listen).await?;
     let router = base
         .start_router(listener, models.options, pods(base)?, registry)
@@ -200,7 +200,7 @@ async fn vault(
 async fn fleet(base: &Base, registry: &mut Registry) -> anyhow::Result<(Running, String)> {
     let (config, files) = (&base.config, &base.config.keys);
     let lead = parts::lead_fleet(base).await?;
-    let run_dir = paths::run_dir(&base.dir).context("preparing the run folder")?;
+    let run_dir = paths::make_run_dir(&base.dir).context("preparing the run folder")?;
     let wakes = Wakes::register(registry);
     let endpoint = |key: &str, url: &str| {
         url.parse()

@@ -69,7 +69,8 @@ pub(crate) async fn migrate(dir: &Path, store: &config::Store) -> anyhow::Result
     }
 }
 
-fn at(store: &config::Store) -> Result<StoreAt<'_>, Failure> {
+/// Where it is, checked.
+pub(super) fn at(store: &config::Store) -> Result<StoreAt<'_>, Failure> {
     let invalid = |(key, must)| Failure::new(Kind::Usage, format!("store.{key}: {must}"));
     StoreAt::of(store).map_err(invalid)
 }

@@ -123,6 +123,8 @@ fn make(request: &Request) -> Result<Made, Error> {
         return Ok(Made::Nothing);
     };
     drop(theirs);
+    // Before anything that may stand still: who gives us up finds by it whom to end and to reap.
+    Record::of(pid)?.write(&request.state_dir)?;
     let limits_missing = attend(&mut ours, request, pid)?;
     Ok(Made::Container(Answer::Started {
         pid: pid.as_raw_nonzero().get(),
@@ -147,7 +149,6 @@ fn attend(first: &mut UnixStream, request: &Request, pid: Pid) -> Result<Vec<Lim
                 if process_limit_is_per_namespace() {
                     limits_missing.retain(|limit| *limit != Limit::Pids);
                 }
-                Record::of(pid)?.write(&request.state_dir)?;
             }
             word::MAP => map_ids(&pid.as_raw_nonzero().to_string(), request.spec.host)
                 .doing(|| "mapping the container's user".into())?,

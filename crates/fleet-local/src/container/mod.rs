@@ -35,5 +35,5 @@ pub use spec::{
 };
 
 pub(crate) use layout::{IMAGE_FILE, IMAGE_FOLDERS};
-pub(crate) use process::{Stranger, open_process};
-pub(crate) use runtime::end_process;
+pub(crate) use process::{Stranger, end_process, open_process};
+pub(crate) use syscalls::in_own_session;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
@@ -10,6 +11,9 @@ use tokio::sync::OnceCell;
 
 use super::error::{Doing, Error};
 use super::syscalls::watch;
+
+/// What is killed and not gone by then, the kernel holds.
+pub(super) const KILLED_WITHIN: Duration = Duration::from_secs(5);
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +35,9 @@ pub(super) struct Process {
 impl Process {
     /// Watches a child that nobody else waits for.
     pub(super) fn watch(pid: Pid) -> Result<Self, Error> {
-        let descriptor = open_process(pid).doing(|| format!("watching process {pid}"))?;
+        let descriptor = open_process(pid)
+            .and_then(|process| process.ok_or(Errno::SRCH.into()))
+            .doing(|| format!("watching process {pid}"))?;
         Ok(Self {
             pid,
             descriptor,
@@ -99,7 +105,28 @@ impl Drop for Process {
 /// A process that may not be our child, by a descriptor that becomes readable when it ends and never means another.
 pub(crate) type Stranger = AsyncFd<OwnedFd>;
 
-/// Opens a process that may not be our child.
-pub(crate) fn open_process(pid: Pid) -> io::Result<Stranger> {
-    watch(rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?)
+/// Opens a process that may not be our child; `None`: there is none of this number. One that cannot be opened, for want of
+/// descriptors perhaps, may well live.
+pub(crate) fn open_process(pid: Pid) -> io::Result<Option<Stranger>> {
+    match rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK) {
+        Ok(process) => watch(process).map(Some),
+        Err(Errno::SRCH) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Kills a process and waits until it is gone.
+pub(crate) async fn end_process(process: &Stranger) -> io::Result<()> {
+    if rustix::process::pidfd_send_signal(process.get_ref(), Signal::KILL).is_ok() {
+        let gone = tokio::time::timeout(KILLED_WITHIN, process.readable()).await;
+        gone.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??
+            .retain_ready();
+    }
+    Ok(())
+}
+
+/// Lets go of a process that has ended and that nobody else waits for; one that was not our child was somebody else's to reap.
+pub(super) fn reap_stranger(process: &Stranger) {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    let _ = rustix::process::waitid(WaitId::PidFd(process.as_fd()), options);
 }

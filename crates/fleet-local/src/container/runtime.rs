@@ -3,23 +3,25 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, chown};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal};
+use futures::StreamExt as _;
+use rustix::process::Pid;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
+use tokio::sync::oneshot;
 
 use super::cgroup::Cgroups;
 use super::error::{Doing, Error};
 use super::handle::{Container, remove_traces};
 use super::host::privileged;
 use super::maker::{Answer, CREATE, PROBE, Request};
-use super::process::{Exit, Process, Stranger};
+use super::process::{Exit, KILLED_WITHIN, Process, Stranger, end_process, reap_stranger};
 use super::record::Record;
 use super::spec::{ContainerId, ContainerSpec, EXECUTABLE, HostIds, Limit, Limits, RootKind};
 
@@ -27,8 +29,8 @@ use super::spec::{ContainerId, ContainerSpec, EXECUTABLE, HostIds, Limit, Limits
 /// user ids leaves to nobody, above those of other container managers.
 const FIRST_HOST_ID: u32 = 0x7000_0000;
 
-/// What is killed and not gone by then, the kernel holds.
-const KILLED_WITHIN: Duration = Duration::from_secs(5);
+/// So many left-over containers are cleared side by side: those that the kernel holds cost one wait, and each costs descriptors.
+const CLEARED_AT_ONCE: usize = 64;
 
 /// How a runtime is set up.
 #[derive(Clone, Debug)]
@@ -71,7 +73,7 @@ struct Inner {
     options: Options,
     cgroups: Arc<Cgroups>,
     /// Commands for the thread that is the parent of makers and containers.
-    starter: mpsc::Sender<(Command, tokio::sync::oneshot::Sender<io::Result<Child>>)>,
+    starter: mpsc::Sender<(Command, oneshot::Sender<io::Result<Child>>)>,
 }
 
 impl Drop for Inner {
@@ -94,8 +96,7 @@ impl Runtime {
         let tag = Sha256::digest(state_root.as_os_str().as_encoded_bytes());
         let tag = hex::encode(tag.iter().take(6).copied().collect::<Vec<_>>());
         let cgroups = Arc::new(Cgroups::claim(&tag));
-        let (starter, commands) =
-            mpsc::channel::<(Command, tokio::sync::oneshot::Sender<io::Result<Child>>)>();
+        let (starter, commands) = mpsc::channel::<(Command, oneshot::Sender<io::Result<Child>>)>();
         // A death signal follows the parent thread, so it must not be one of a pool's, which may end.
         std::thread::Builder::new()
             .name("containers".into())
@@ -143,29 +144,29 @@ impl Runtime {
     /// Makes a container and executes its command. When this returns, the command runs.
     ///
     /// # Cancel safety
-    /// If dropped, a container that was on its way is killed; [`Runtime::sweep`] clears its traces.
+    /// If dropped, a container that was on its way is ended and cleared.
     pub async fn start(&self, spec: ContainerSpec) -> Result<Container, Error> {
-        let id = spec.id.clone();
-        let started = self.start_in(spec, &self.state_dir(&id)).await;
-        if started.is_err() {
-            self.clear(&id).await?;
-        }
-        started
+        let (answer, answered) = oneshot::channel();
+        let runtime = self.clone();
+        let made = async move {
+            let id = spec.id.clone();
+            let made = runtime.make(spec).await;
+            if made.is_err() {
+                warn_unless_cleared(&id, runtime.undo(&id).await);
+            }
+            if let Err(Ok(unwanted)) = answer.send(made) {
+                warn_unless_cleared(&id, unwanted.remove().await.map(drop));
+            }
+        };
+        // Goes on to its end also when nobody waits for it any more.
+        let handle = tokio::runtime::Handle::current();
+        tokio::task::spawn_blocking(move || handle.block_on(made));
+        answered.await.map_err(|_| Error::Closed)?
     }
 
-    /// Ends what there is of a container, and removes its traces.
-    async fn clear(&self, id: &ContainerId) -> Result<(), Error> {
-        let state_dir = self.state_dir(id);
-        if let Some(first) = Record::read(&state_dir).and_then(|record| record.living()) {
-            let ended = end_process(first).await;
-            ended.doing(|| format!("ending container {id}"))?;
-        }
-        self.inner.cgroups.kill(id);
-        remove_traces(&self.inner.cgroups, id, &state_dir).await
-    }
-
-    async fn start_in(&self, spec: ContainerSpec, state_dir: &Path) -> Result<Container, Error> {
+    async fn make(&self, spec: ContainerSpec) -> Result<Container, Error> {
         let id = spec.id.clone();
+        let state_dir = self.state_dir(&id);
         let mut builder = fs::DirBuilder::new();
         builder
             .recursive(true)
@@ -177,30 +178,48 @@ impl Runtime {
         let request = Request {
             spec,
             cgroups: self.inner.cgroups.as_ref().clone(),
-            state_dir: state_dir.to_path_buf(),
+            state_dir: state_dir.clone(),
             parent: i32::try_from(std::process::id()).unwrap_or_default(),
         };
-        let cgroups = Arc::clone(&self.inner.cgroups);
-        let state_dir = state_dir.to_path_buf();
-        let within = self.inner.options.made_within;
-        let made = async move {
-            match converse(maker, &request, within).await? {
-                Answer::Started {
-                    pid,
-                    limits_missing,
-                } => {
-                    let pid = Pid::from_raw(pid).ok_or_else(|| Error::NoAnswer("pid 0".into()))?;
-                    Container::new(id, pid, limits_missing, cgroups, state_dir, output)
-                }
-                Answer::Refused { reason } => Err(Error::Refused(reason)),
+        match converse(maker, &request, self.inner.options.made_within).await? {
+            Answer::Started {
+                pid,
+                limits_missing,
+            } => {
+                let pid = Pid::from_raw(pid).ok_or_else(|| Error::NoAnswer("pid 0".into()))?;
+                let cgroups = Arc::clone(&self.inner.cgroups);
+                Container::new(id, pid, limits_missing, cgroups, state_dir, output)
             }
+            Answer::Refused { reason } => Err(Error::Refused(reason)),
+        }
+    }
+
+    /// Clears a container that could not be made. Its first process, if there is one, is a child of ours that nobody waits for.
+    async fn undo(&self, id: &ContainerId) -> Result<(), Error> {
+        if let Some(first) = self.end_first(id).await? {
+            reap_stranger(&first);
+        }
+        self.clear(id).await
+    }
+
+    /// Ends what there is of a container, and removes its traces.
+    async fn clear(&self, id: &ContainerId) -> Result<(), Error> {
+        self.end_first(id).await?;
+        self.inner.cgroups.kill(id);
+        remove_traces(&self.inner.cgroups, id, &self.state_dir(id)).await
+    }
+
+    /// Ends a container's first process, and with it all others; it is given, if it was there.
+    async fn end_first(&self, id: &ContainerId) -> Result<Option<Stranger>, Error> {
+        let doing = || format!("ending container {id}");
+        let Some(record) = Record::read(&self.state_dir(id)).doing(doing)? else {
+            return Ok(None);
         };
-        // Heard to its end also when nobody waits for it any more: then the container that comes of it is dropped.
-        let runtime = tokio::runtime::Handle::current();
-        let converse = move || runtime.block_on(made);
-        tokio::task::spawn_blocking(converse)
-            .await
-            .map_err(|_| Error::Closed)?
+        let first = record.living().doing(doing)?;
+        if let Some(first) = &first {
+            end_process(first).await.doing(doing)?;
+        }
+        Ok(first)
     }
 
     async fn spawn_maker(&self, log: io::PipeWriter) -> Result<Child, Error> {
@@ -218,7 +237,7 @@ impl Runtime {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log);
-        let (answer, child) = tokio::sync::oneshot::channel();
+        let (answer, child) = oneshot::channel();
         let starter = &self.inner.starter;
         starter.send((command, answer)).map_err(|_| Error::Closed)?;
         let child = child.await.map_err(|_| Error::Closed)?;
@@ -290,14 +309,13 @@ impl Runtime {
         left.extend(names.filter_map(|name| ContainerId::try_from(name).ok()));
         left.sort();
         left.dedup();
-        for id in &left {
-            if let Err(error) = self.clear(id).await {
-                // Its first process was killed and executes nothing more, whenever the kernel lets it go; the next sweep
+        futures::stream::iter(&left)
+            .for_each_concurrent(CLEARED_AT_ONCE, |id| async move {
+                // One that the kernel holds was killed and executes nothing more, whenever it is let go; the next sweep
                 // finds it again, and no container has its name meanwhile.
-                let error = super::error::chain(&error);
-                tracing::warn!(container = %id, error, "a container of an earlier run could not be cleared");
-            }
-        }
+                warn_unless_cleared(id, self.clear(id).await);
+            })
+            .await;
         Ok(left)
     }
 
@@ -340,12 +358,61 @@ async fn converse(mut maker: Child, request: &Request, within: Duration) -> Resu
     serde_json::from_slice(&answer).map_err(|_| Error::NoAnswer(format!("{exit:?}")))
 }
 
-/// Kills a process and waits until it is gone.
-pub(crate) async fn end_process(process: Stranger) -> io::Result<()> {
-    if rustix::process::pidfd_send_signal(process.get_ref(), Signal::KILL).is_ok() {
-        let gone = tokio::time::timeout(KILLED_WITHIN, process.readable()).await;
-        gone.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??
-            .retain_ready();
+/// What led to it stands in its own error.
+fn warn_unless_cleared(id: &ContainerId, cleared: Result<(), Error>) {
+    if let Err(error) = cleared {
+        let error = super::error::chain(&error);
+        tracing::warn!(container = %id, error, "a container could not be cleared");
     }
-    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::again;
+
+    /// No process ends the first one of its own namespace: here that is the first of three containers.
+    #[test]
+    fn containers_that_the_kernel_holds_are_waited_for_side_by_side() {
+        let name = "containers_that_the_kernel_holds_are_waited_for_side_by_side";
+        if !again::is_again() {
+            let test = format!("container::runtime::tests::{name}");
+            let Some(mut command) = again::below_one_that_nobody_ends(&test) else {
+                println!("SKIP {name}: no namespace can be entered here");
+                return;
+            };
+            let ran = command.output().unwrap();
+            assert!(ran.status.success(), "{ran:?}");
+            return;
+        }
+        assert_eq!(std::os::unix::process::parent_id(), 1, "nobody else's");
+        let folder = tempfile::tempdir().unwrap();
+        let state_root = folder.path().join("state");
+        let runtime = Runtime::open(Options {
+            executable: "/absent".into(),
+            subcommand: Vec::new(),
+            state_root: state_root.clone(),
+            made_within: Duration::ZERO,
+        });
+        let runtime = runtime.unwrap();
+        for name in ["one", "two", "three"] {
+            let state_dir = state_root.join(name);
+            fs::create_dir(&state_dir).unwrap();
+            Record::of(Pid::INIT).unwrap().write(&state_dir).unwrap();
+        }
+        // Time passes only while everybody waits.
+        let mut asynchronous = tokio::runtime::Builder::new_current_thread();
+        let asynchronous = asynchronous.enable_all().start_paused(true).build();
+        asynchronous.unwrap().block_on(async {
+            let begun = tokio::time::Instant::now();
+            let swept = runtime.sweep().await.unwrap();
+            let waited = begun.elapsed();
+            assert_eq!(swept.len(), 3, "{swept:?}");
+            assert!(
+                (KILLED_WITHIN..2 * KILLED_WITHIN).contains(&waited),
+                "{waited:?}"
+            );
+        });
+        assert_eq!(fs::read_dir(&state_root).unwrap().count(), 3);
+    }
 }

@@ -1,7 +1,7 @@
 //! The calls that need `unsafe`, each behind a safe function. Nothing else in the workspace may contain
 //! unsafe code.
 //!
-//! All but [`watch`] are for a process with one thread (the short-lived container maker and the
+//! All but [`watch`] and [`in_own_session`] are for a process with one thread (the short-lived container maker and the
 //! container's first process before it becomes the shim), which is what makes `clone` without a new stack
 //! sound here.
 
@@ -113,6 +113,14 @@ pub(super) fn close_descriptors_on_exec() -> io::Result<()> {
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// Makes the command's process the first of a session: what a terminal or a shell sends to our process group is ours to
+/// handle, and does not reach it.
+pub(crate) fn in_own_session(command: &mut tokio::process::Command) {
+    let begin = || rustix::process::setsid().map(drop).map_err(io::Error::from);
+    // SAFETY: between fork and exec this makes one system call; it neither allocates nor takes a lock.
+    unsafe { command.pre_exec(begin) };
 }
 
 /// Lets the async runtime say when a process descriptor becomes readable.

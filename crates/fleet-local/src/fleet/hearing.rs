@@ -5,7 +5,6 @@
 use std::sync::{Arc, PoisonError};
 
 use carrel_core::LearnerId;
-use carrel_core::learner::LearnerState;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -26,10 +25,11 @@ pub(super) async fn hear(keepers: &Keepers, mut changes: Receiver<LearnerId>) {
     }
 }
 
+/// Whoever has no pod and a time to be tried again waits for it, in whatever state it is shown meanwhile.
 fn look_again(handle: &Arc<Handle>) {
     let waits = {
         let status = handle.status.borrow();
-        status.state == LearnerState::Failed && status.retry_time.is_some()
+        status.pod.is_none() && status.retry_time.is_some()
     };
     if waits {
         handle.nudge.notify_one();
@@ -40,37 +40,68 @@ fn look_again(handle: &Arc<Handle>) {
 mod tests {
     use std::pin::pin;
 
-    use carrel_core::learner::Status;
+    use carrel_core::PodUid;
+    use carrel_core::learner::{LearnerState, PodRef, Status};
     use jiff::Timestamp;
     use tokio::sync::broadcast;
+    use uuid::Uuid;
 
     use super::*;
 
-    fn kept(state: LearnerState) -> Arc<Handle> {
+    fn kept(status: Status) -> Arc<Handle> {
         let handle = Handle::new();
-        handle.status.send_replace(Status {
+        handle.status.send_replace(status);
+        Arc::new(handle)
+    }
+
+    /// Waits for its next try, in this state.
+    fn waiting(state: LearnerState) -> Status {
+        Status {
             state,
             retry_time: Some(Timestamp::UNIX_EPOCH),
             ..Status::default()
-        });
-        Arc::new(handle)
+        }
+    }
+
+    fn awake() -> Status {
+        Status {
+            pod: Some(PodRef {
+                name: "w-x2f9".to_owned(),
+                uid: PodUid(Uuid::now_v7()),
+                address: "unix:/run/w-x2f9".to_owned(),
+            }),
+            ..waiting(LearnerState::Ready)
+        }
+    }
+
+    fn resting() -> Status {
+        Status {
+            retry_time: None,
+            ..waiting(LearnerState::Asleep)
+        }
     }
 
     #[tokio::test]
     async fn who_waits_to_be_tried_again_looks_when_it_changed_or_when_changes_were_missed() {
         let id = |name: &str| -> LearnerId { name.parse().unwrap() };
+        let names = ["ada", "bob", "cy", "dan", "eve"];
         for (changed, looks) in [
-            (&["ada"][..], [true, false, false]),
-            (&["cy", "cy", "cy"], [true, true, false]),
+            (
+                &["ada", "dan", "eve"][..],
+                [true, false, false, false, false],
+            ),
+            (&["bob", "cy"], [false, true, true, false, false]),
+            (&["eve"; 5], [true, true, true, false, false]),
         ] {
             let handles = [
-                kept(LearnerState::Failed),
-                kept(LearnerState::Failed),
-                kept(LearnerState::Ready),
+                kept(waiting(LearnerState::Failed)),
+                kept(waiting(LearnerState::Waking)),
+                kept(waiting(LearnerState::Asleep)),
+                kept(awake()),
+                kept(resting()),
             ];
-            let names = ["ada", "bob", "cy"].map(id);
-            let keepers = Keepers::new(names.into_iter().zip(handles.clone()).collect());
-            let store = broadcast::Sender::new(2);
+            let keepers = Keepers::new(names.map(id).into_iter().zip(handles.clone()).collect());
+            let store = broadcast::Sender::new(4);
             let changes = store.subscribe();
             for name in changed {
                 store.send(id(name)).unwrap();

@@ -27,6 +27,7 @@ pub(super) fn stirs(learner: &Learner) -> bool {
 /// Finds them until the store is closed.
 pub(super) async fn find(fleet: LocalFleet, mut changes: Receiver<LearnerId>) {
     let mut all_at = Instant::now();
+    let mut is_first = true;
     loop {
         let changed = tokio::select! {
             () = sleep_until(all_at) => None,
@@ -36,7 +37,8 @@ pub(super) async fn find(fleet: LocalFleet, mut changes: Receiver<LearnerId>) {
             Some(Ok(learner)) => look_at(&fleet, &learner).await,
             Some(Err(RecvError::Closed)) => return,
             None | Some(Err(RecvError::Lagged(_))) => {
-                let pause = if look_at_all(&fleet).await {
+                let pause = if look_at_all(&fleet, is_first).await {
+                    is_first = false;
                     ALL_EVERY
                 } else {
                     STORE_AGAIN
@@ -58,15 +60,18 @@ async fn look_at(fleet: &LocalFleet, learner: &LearnerId) {
         }
         Ok(_) => {}
         Err(error) => {
-            tracing::debug!(learner.id = %learner, %error, "found when all are looked for")
+            tracing::debug!(learner.id = %learner, %error, "found when all are looked for");
         }
     }
 }
 
 /// Whether the store answered.
-async fn look_at_all(fleet: &LocalFleet) -> bool {
+async fn look_at_all(fleet: &LocalFleet, is_first: bool) -> bool {
     match fleet.shared.store.stirring().await {
         Ok(learners) => {
+            if is_first {
+                tell_of_those_before(&learners);
+            }
             for learner in &learners {
                 let kept = fleet.shared.lock().get(&learner.id).cloned();
                 let knows = |handle: Arc<Handle>| *handle.desired.borrow() == Some(learner.desired);
@@ -81,5 +86,20 @@ async fn look_at_all(fleet: &LocalFleet) -> bool {
             tracing::warn!(%error, "the store does not say which learners stir");
             false
         }
+    }
+}
+
+/// Pods that nobody of this run has made are those of one that did not end well.
+fn tell_of_those_before(learners: &[Learner]) {
+    let had_pods = learners
+        .iter()
+        .filter(|learner| learner.status.pod.is_some());
+    let awake = had_pods.count();
+    if awake > 0 {
+        tracing::warn!(
+            awake,
+            "the server before this one ended while learners were awake: no message is lost, they go on from their last \
+             finished turn, and what was being answered is answered again"
+        );
     }
 }

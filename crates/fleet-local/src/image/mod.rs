@@ -14,6 +14,7 @@ mod tests;
 use std::collections::HashMap;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -27,6 +28,7 @@ use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 use crate::container::RootKind;
@@ -109,6 +111,8 @@ impl Image {
 pub struct Images {
     root: PathBuf,
     client: Client,
+    /// For registries on this machine's loopback: without TLS, as other container tools do it.
+    on_loopback: Client,
     limits: unpack::Limits,
     /// The pulls under way, by name: each lives as long as somebody waits for it.
     pulls: Arc<Mutex<HashMap<String, WeakShared<Pull>>>>,
@@ -118,10 +122,10 @@ type Pull = BoxFuture<'static, Result<Image, Arc<Error>>>;
 
 impl Images {
     /// Images in the folder `root`, cleared of what an earlier run left half done; registries in
-    /// `plain_http` (host and port) are spoken to without TLS.
+    /// `plain_http` (host and port), and those on loopback, are spoken to without TLS.
     pub fn new(root: PathBuf, plain_http: Vec<String>) -> Self {
-        let config = ClientConfig {
-            protocol: ClientProtocol::HttpsExcept(plain_http),
+        let config = |protocol| ClientConfig {
+            protocol,
             user_agent: concat!("carrel/", env!("CARGO_PKG_VERSION")),
             connect_timeout: Some(CONNECT_WITHIN),
             read_timeout: Some(SILENT_AT_MOST),
@@ -145,7 +149,8 @@ impl Images {
         };
         Self {
             root,
-            client: Client::new(config),
+            client: Client::new(config(ClientProtocol::HttpsExcept(plain_http))),
+            on_loopback: Client::new(config(ClientProtocol::Http)),
             limits,
             pulls: Arc::default(),
         }
@@ -165,9 +170,18 @@ impl Images {
 
     /// The pull of this name that is under way, else a new one.
     fn pulling(&self, name: &str) -> Shared<Pull> {
+        // Let go after the lock: who waited may have gone meanwhile, and with the last handle a pull ends and is cleared up.
+        let mut seen = Vec::new();
         let mut pulls = self.pulls.lock().unwrap_or_else(PoisonError::into_inner);
-        // What came of those that have ended is not for who comes later.
-        pulls.retain(|_, pull| pull.upgrade().is_some_and(|pull| pull.peek().is_none()));
+        pulls.retain(|_, pull| {
+            let Some(pull) = pull.upgrade() else {
+                return false;
+            };
+            // What came of those that have ended is not for who comes later.
+            let goes_on = pull.peek().is_none();
+            seen.push(pull);
+            goes_on
+        });
         if let Some(pull) = pulls.get(name).and_then(WeakShared::upgrade) {
             return pull;
         }
@@ -204,7 +218,7 @@ impl Images {
             source: Box::new(source),
         };
         let asked = self
-            .client
+            .client(&reference)
             .pull_image_manifest(&reference, &RegistryAuth::Anonymous)
             .await;
         let (manifest, digest) = asked.map_err(refused)?;
@@ -234,7 +248,7 @@ impl Images {
             .tempdir_in(&self.root)
             .map_err(|source| disk("making a folder in", &self.root, source))?;
         let mut config = Vec::new();
-        self.client
+        self.client(reference)
             .pull_blob(reference, &manifest.config, &mut config)
             .await
             .map_err(|source| Error::Pull {
@@ -249,15 +263,14 @@ impl Images {
         let config = config.config.unwrap_or_default();
         let rootfs = aside.path().join("rootfs");
         let mut left = self.limits;
-        let stop = CancellationToken::new();
-        let _stops_when_dropped = stop.clone().drop_guard();
         for layer in &manifest.layers {
             let file = self.download(name, reference, layer, aside.path()).await?;
-            let (rootfs, stop) = (rootfs.clone(), stop.clone());
+            let rootfs = rootfs.clone();
             // The folder is the unpacking's meanwhile: who stops waiting does not remove it under its hands.
-            let unpack =
-                move || unpack::unpack_layer(&file, &rootfs, left, &stop).map(|left| (left, aside));
-            (left, aside) = tokio::task::spawn_blocking(unpack)
+            let unpack = move |stop: &CancellationToken| {
+                unpack::unpack_layer(&file, &rootfs, left, stop).map(|left| (left, aside))
+            };
+            (left, aside) = while_waited_for(unpack)
                 .await
                 .map_err(|_| Error::Layer("interrupted".into()))??;
         }
@@ -297,7 +310,7 @@ impl Images {
         let copy = file
             .try_clone()
             .map_err(|source| disk("opening a file in", folder, source))?;
-        self.client
+        self.client(reference)
             .pull_blob(reference, layer, tokio::fs::File::from_std(copy))
             .await
             .map_err(|source| Error::Pull {
@@ -305,6 +318,14 @@ impl Images {
                 source: Box::new(source),
             })?;
         Ok(file)
+    }
+
+    fn client(&self, reference: &Reference) -> &Client {
+        if is_on_loopback(reference.registry()) {
+            &self.on_loopback
+        } else {
+            &self.client
+        }
     }
 
     fn unpacked(&self, digest: &str) -> Option<Image> {
@@ -330,6 +351,25 @@ impl Images {
             .join("names")
             .join(hex::encode(Sha256::digest(name.as_bytes())))
     }
+}
+
+/// Does on a thread of its own what takes long; it is told to stop when nobody waits for it any more.
+async fn while_waited_for<T: Send + 'static>(
+    work: impl FnOnce(&CancellationToken) -> T + Send + 'static,
+) -> Result<T, JoinError> {
+    let stop = CancellationToken::new();
+    let _stops_when_dropped = stop.clone().drop_guard();
+    tokio::task::spawn_blocking(move || work(&stop)).await
+}
+
+/// Whether a registry, `host[:port]`, is on this machine's loopback.
+fn is_on_loopback(registry: &str) -> bool {
+    let host = match registry.rsplit_once(':') {
+        Some((host, port)) if port.parse::<u16>().is_ok() => host,
+        _ => registry,
+    };
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// The part of an image's configuration that matters to a container (OCI image specification, config.md).

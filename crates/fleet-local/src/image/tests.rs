@@ -1,16 +1,27 @@
+use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::{self, ThreadId};
+use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use futures::FutureExt as _;
+use futures::future::{Shared, WeakShared};
 use tar::{Builder, EntryType, Header};
 use tempfile::TempDir;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::unpack::{Limits, add_mount_points, unpack_layer};
-use super::{Error, Images};
+use super::{Error, Images, Pull, is_on_loopback, while_waited_for};
+
+/// Whatever is told is told by then.
+const SOON: Duration = Duration::from_secs(30);
 
 const ENOUGH: Limits = Limits {
     bytes: 1 << 20,
@@ -299,4 +310,109 @@ async fn all_who_wait_for_a_pull_share_its_failure_and_its_name_is_forgotten() {
     images.get(&name("two")).await.unwrap_err();
     let pulls = images.pulls.lock().unwrap();
     assert_eq!(pulls.keys().collect::<Vec<_>>(), [&name("two")]);
+}
+
+#[tokio::test]
+async fn work_that_nobody_waits_for_is_told_to_stop() {
+    let (begin, begun) = oneshot::channel();
+    let (end, ended) = oneshot::channel();
+    let runtime = Handle::current();
+    let work = move |stop: &CancellationToken| {
+        begin.send(()).unwrap();
+        let told = tokio::time::timeout(SOON, stop.cancelled());
+        end.send(runtime.block_on(told).is_ok()).unwrap();
+    };
+    tokio::select! {
+        done = while_waited_for(work) => unreachable!("{done:?}"),
+        begun = begun => begun.unwrap(),
+    }
+    assert!(ended.await.unwrap());
+}
+
+/// Part of a pull: says whether it ended on the thread of whoever asks for a pull, and with the lock on all pulls held there.
+#[derive(Clone)]
+struct Part {
+    pulls: Arc<Mutex<HashMap<String, WeakShared<Pull>>>>,
+    asker: ThreadId,
+    ended_under_lock: Arc<AtomicBool>,
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // The asker alone locks it.
+        if thread::current().id() == self.asker && self.pulls.try_lock().is_err() {
+            self.ended_under_lock.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Whoever asks for a pull looks at those under way, and holds each for a moment; whoever waits for it lets go just then.
+#[test]
+fn a_pull_whose_last_waiter_goes_while_somebody_asks_does_not_end_under_the_lock() {
+    const ROUNDS: usize = 1_000;
+    const PULLS: usize = 200;
+    let images = Images::new("/absent".into(), Vec::new());
+    let (waiting, gone) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let ended_under_lock = Arc::new(AtomicBool::new(false));
+    let part = Part {
+        pulls: Arc::clone(&images.pulls),
+        asker: thread::current().id(),
+        ended_under_lock: Arc::clone(&ended_under_lock),
+    };
+    let begin = || {
+        let part = part.clone();
+        let pull = async move {
+            let _part = part;
+            std::future::pending().await
+        };
+        pull.boxed().shared()
+    };
+    thread::scope(|scope| {
+        let (hand_over, pulls) = mpsc::channel::<Vec<Shared<Pull>>>();
+        scope.spawn(|| {
+            for pulls in pulls {
+                waiting.fetch_add(1, Ordering::SeqCst);
+                drop(pulls);
+                gone.store(true, Ordering::SeqCst);
+            }
+        });
+        for round in 0..ROUNDS {
+            let begun: Vec<_> = (0..PULLS).map(|_| begin()).collect();
+            let named = begun.iter().enumerate().filter_map(|(number, pull)| {
+                let weak = pull.downgrade()?;
+                Some((format!("{number}"), weak))
+            });
+            images.pulls.lock().unwrap().extend(named);
+            hand_over.send(begun).unwrap();
+            while waiting.load(Ordering::SeqCst) == round {
+                std::hint::spin_loop();
+            }
+            while !gone.swap(false, Ordering::SeqCst) {
+                drop(images.pulling("other"));
+            }
+        }
+        drop(hand_over);
+    });
+    assert!(!ended_under_lock.load(Ordering::SeqCst));
+}
+
+#[test]
+fn registries_on_loopback_are_known_by_name_and_address() {
+    for registry in [
+        "localhost",
+        "localhost:5000",
+        "127.0.0.1:9",
+        "127.8.0.1",
+        "[::1]:5000",
+    ] {
+        assert!(is_on_loopback(registry), "{registry}");
+    }
+    for registry in [
+        "ghcr.io",
+        "10.0.0.1:5000",
+        "localhost.example:80",
+        "[2001:db8::1]:443",
+    ] {
+        assert!(!is_on_loopback(registry), "{registry}");
+    }
 }

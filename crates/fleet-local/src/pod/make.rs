@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::watch::Watched;
 use super::{Pod, SharedGround};
 use crate::call::Sidecar;
-use crate::container::{ContainerId, ContainerSpec, Limits, RootKind, Runtime};
+use crate::container::{ContainerId, ContainerSpec, Limits, RootKind, Runtime, in_own_session};
 use crate::image::{Image, Images};
 
 /// Where the shim's socket is below the shared folder.
@@ -32,6 +32,11 @@ pub(crate) enum PodError {
     Sidecar(#[source] std::io::Error),
     #[error("its image could not be had")]
     Image(#[source] Arc<crate::image::Error>),
+    #[error(
+        "an image needs containers: with isolation 'process' the command of class image '{0}' would run on this machine \
+         itself; run Carrel where containers can be started, or give the class no image"
+    )]
+    ImageWithoutContainers(String),
     #[error("its name cannot be used")]
     Name(#[source] crate::container::InvalidContainerId),
 }
@@ -163,8 +168,11 @@ impl Maker {
     }
 
     async fn image_of(&self, class: &ClassSpec) -> Result<Option<Image>, PodError> {
-        if class.agent.image.is_empty() || self.runtime.is_none() {
+        if class.agent.image.is_empty() {
             return Ok(None);
+        }
+        if self.runtime.is_none() {
+            return Err(PodError::ImageWithoutContainers(class.agent.image.clone()));
         }
         self.images
             .get(&class.agent.image)
@@ -197,8 +205,8 @@ impl Maker {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::inherit())
-            .process_group(0)
             .kill_on_drop(true);
+        in_own_session(&mut command);
         if self.runtime.is_some() {
             command
                 .args(["--agent-workspace", crate::container::WORKSPACE])
@@ -219,8 +227,8 @@ impl Maker {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::inherit())
-            .process_group(0)
             .kill_on_drop(true);
+        in_own_session(&mut command);
         command
     }
 }

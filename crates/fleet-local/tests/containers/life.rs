@@ -1,12 +1,14 @@
 //! How containers begin, end, and leave nothing behind.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use carrel_fleet_local::container::{ContainerSpec, Exit, Options, Runtime};
+use carrel_fleet_local::container::{ContainerSpec, Exit, Options, Runtime, container_main};
+use carrel_testkit::until;
 
 use crate::fixture::{Bed, Outcome, ended, options, value};
 
@@ -14,6 +16,9 @@ crate::tests![
     a_container_that_ended_leaves_nothing_on_the_host,
     a_container_that_cannot_start_says_why_and_leaves_nothing,
     a_maker_that_stands_still_is_killed_and_leaves_nothing,
+    a_container_whose_maker_does_not_end_is_ended_and_leaves_nothing,
+    a_container_that_nobody_waits_for_any_more_is_ended_and_leaves_nothing,
+    what_cannot_be_cleared_does_not_hide_why_there_is_no_container,
     a_killed_container_ends_with_all_its_processes,
     a_container_dies_with_the_process_that_started_it,
     what_an_earlier_run_left_is_ended_and_cleared,
@@ -78,6 +83,7 @@ async fn a_container_that_ended_leaves_nothing_on_the_host(bed: Bed) -> Outcome 
 }
 
 async fn a_container_that_cannot_start_says_why_and_leaves_nothing(bed: Bed) -> Outcome {
+    let before = children();
     let spec = ContainerSpec {
         argv: vec!["/absent".into()],
         ..bed.spec(1, &[])
@@ -99,27 +105,122 @@ async fn a_container_that_cannot_start_says_why_and_leaves_nothing(bed: Bed) -> 
     };
     let refused = bed.runtime.start(spec).await.unwrap_err().to_string();
     assert!(refused.contains("opening /absent"), "{refused}");
+    assert_eq!(children().difference(&before).count(), 0);
     Outcome::Passed
+}
+
+/// The processes whose parent we are, those that have ended and wait to be reaped too.
+fn children() -> BTreeSet<i32> {
+    let ours = std::process::id().to_string();
+    let entries = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let is_ours = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let after_name = stat.rsplit_once(')').map(|(_, fields)| fields);
+        after_name.and_then(|fields| fields.split_whitespace().nth(1)) == Some(&ours)
+    };
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(is_ours)
+        .collect()
+}
+
+/// A runtime whose makers do what the script says, in a folder of state of its own.
+fn scripted(bed: &Bed, script: &str, made_within: Duration) -> Runtime {
+    let file = bed.folder.path().join("maker");
+    std::fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let runtime = Runtime::open(Options {
+        executable: file,
+        made_within,
+        ..options(scripted_state(bed))
+    });
+    runtime.unwrap()
+}
+
+fn scripted_state(bed: &Bed) -> PathBuf {
+    bed.folder.path().join("scripted")
+}
+
+fn is_empty(folder: &Path) -> bool {
+    std::fs::read_dir(folder).unwrap().next().is_none()
 }
 
 async fn a_maker_that_stands_still_is_killed_and_leaves_nothing(bed: Bed) -> Outcome {
     let marker = format!("{}.7", 7_000_000 + std::process::id());
-    let script = bed.folder.path().join("stands-still");
-    std::fs::write(&script, format!("#!/bin/sh\nexec sleep {marker}\n")).unwrap();
-    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let runtime = Runtime::open(Options {
-        executable: script,
-        made_within: Duration::from_secs(1),
-        ..options(bed.folder.path().join("slow"))
-    });
-    let runtime = runtime.unwrap();
+    let stands_still = format!("exec sleep {marker}");
+    let runtime = scripted(&bed, &stands_still, Duration::from_secs(1));
     let spec = bed.spec(1, &["wait"]);
     let given_up = tokio::time::timeout(Duration::from_secs(20), runtime.start(spec));
     let given_up = given_up.await.unwrap().unwrap_err().to_string();
     assert!(given_up.contains("none within 1s"), "{given_up}");
     assert_eq!(processes_named(&marker), 0);
-    let left = std::fs::read_dir(bed.folder.path().join("slow")).unwrap();
-    assert_eq!(left.count(), 0);
+    assert!(is_empty(&scripted_state(&bed)));
+    Outcome::Passed
+}
+
+/// Makes a container like any maker, says so, and stays.
+pub(crate) fn lingerer(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let _made = container_main(words);
+    loop {
+        std::thread::park();
+    }
+}
+
+async fn a_container_whose_maker_does_not_end_is_ended_and_leaves_nothing(bed: Bed) -> Outcome {
+    let before = children();
+    let state = bed.folder.path().join("state");
+    let runtime = Runtime::open(Options {
+        subcommand: vec!["lingerer".to_owned()],
+        made_within: Duration::from_secs(3),
+        ..options(state.clone())
+    });
+    let runtime = runtime.unwrap();
+    let record = state.join("learner-1/container.json");
+    let (given_up, ()) = tokio::join!(
+        runtime.start(bed.spec(1, &["wait"])),
+        until("its first process is known", || async { record.exists() }),
+    );
+    let given_up = given_up.unwrap_err().to_string();
+    assert!(given_up.contains("none within 3s"), "{given_up}");
+    assert!(is_empty(&state));
+    assert_eq!(children().difference(&before).count(), 0);
+    Outcome::Passed
+}
+
+async fn a_container_that_nobody_waits_for_any_more_is_ended_and_leaves_nothing(
+    bed: Bed,
+) -> Outcome {
+    let before = children();
+    let (begun, goes_on) = (
+        bed.folder.path().join("begun"),
+        bed.folder.path().join("goes-on"),
+    );
+    let script = format!(
+        ": > {}\nwhile [ ! -e {} ]; do sleep 0.01; done\nexec {} \"$@\"",
+        begun.display(),
+        goes_on.display(),
+        std::env::current_exe().unwrap().display()
+    );
+    let runtime = scripted(&bed, &script, Duration::from_secs(30));
+    tokio::select! {
+        started = runtime.start(bed.spec(1, &["wait"])) => unreachable!("it was held: {started:?}"),
+        () = until("its maker runs", || async { begun.exists() }) => {}
+    }
+    std::fs::write(goes_on, "").unwrap();
+    let is_left = || !is_empty(&scripted_state(&bed)) || !children().is_subset(&before);
+    until("nothing of it is left", || async { !is_left() }).await;
+    Outcome::Passed
+}
+
+async fn what_cannot_be_cleared_does_not_hide_why_there_is_no_container(bed: Bed) -> Outcome {
+    let state_dir = scripted_state(&bed).join("learner-1");
+    let state_dir = state_dir.display();
+    // A file in its place is no folder that can be removed.
+    let script = format!("cat > /dev/null; rm -r {state_dir}; : > {state_dir}; exit 3");
+    let runtime = scripted(&bed, &script, Duration::from_secs(30));
+    let refused = runtime.start(bed.spec(1, &["wait"])).await;
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("Code(3)"), "{refused}");
     Outcome::Passed
 }
 

@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         Some("container") => container_main(words),
         Some("inside") => inside::run(words),
         Some("leaver") => life::leaver(words),
+        Some("lingerer") => life::lingerer(words),
         Some("sidecar") => pods::sidecar(),
         Some("shim") => pods::shim(),
         filter => {

@@ -17,6 +17,7 @@ use carrel_store::learners::NewLearner;
 use carrel_store_sqlite::SqliteStore;
 use carrel_telemetry::{Registry, Wakes};
 use jiff::Timestamp;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -178,6 +179,13 @@ fn socket_of(status: &Status) -> PathBuf {
 /// Whether the pod's sidecar is there.
 pub(crate) async fn lives(status: &Status) -> bool {
     UnixStream::connect(socket_of(status)).await.is_ok()
+}
+
+/// Kills the pod's sidecar, which is found by its socket.
+pub(crate) async fn kill(status: &Status) {
+    let sidecar = UnixStream::connect(socket_of(status)).await.unwrap();
+    let pid = sidecar.peer_cred().unwrap().pid().and_then(Pid::from_raw);
+    kill_process(pid.unwrap(), Signal::KILL).unwrap();
 }
 
 /// Tells the pod's sidecar what to be.

@@ -1,18 +1,21 @@
 //! A learner is looked after whatever happens to the store, to its keeper and to the whole fleet.
 
-use carrel_testkit::until;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use carrel_core::Epoch;
-use carrel_core::learner::{ConditionStatus, DesiredState, LearnerState};
-use carrel_core::lifecycle::names;
+use carrel_core::class::ClassSpec;
+use carrel_core::learner::{ConditionStatus, DesiredState, LearnerState, Status};
+use carrel_core::lifecycle::{MOST_UNASKED, names};
 use carrel_protocol::fleet::Fleet as _;
 use carrel_protocol::sidecar::Phase;
+use carrel_store::learners::Created;
+use carrel_testkit::until;
+use jiff::Timestamp;
 use sqlx::{Connection as _, SqliteConnection};
 
 use crate::Outcome;
-use crate::bed::{Bed, CLOCK_BROKEN, CLOCK_READ, PLENTY, SOON, is, lives, tell};
+use crate::bed::{Bed, CLOCK_BROKEN, CLOCK_READ, PLENTY, SOON, is, kill, lives, tell};
 use crate::stand_in::Told;
 
 crate::tests![
@@ -21,6 +24,7 @@ crate::tests![
     one_whose_keeper_panicked_before_it_had_a_pod_is_looked_after_when_somebody_waits,
     a_drain_ends_what_does_not_fall_asleep_before_it_returns,
     a_learner_that_its_document_keeps_asleep_is_not_woken_and_says_so,
+    one_whose_agents_die_after_they_were_ready_is_tried_at_once_when_its_class_or_document_changes,
 ];
 
 const BUSY: Told = Told {
@@ -144,5 +148,52 @@ async fn a_learner_that_its_document_keeps_asleep_is_not_woken_and_says_so() -> 
         .unwrap();
     bed.wake(&ada, 0).await;
     bed.until(&ada, is(LearnerState::Ready)).await;
+    Outcome::Passed
+}
+
+async fn one_whose_agents_die_after_they_were_ready_is_tried_at_once_when_its_class_or_document_changes()
+-> Outcome {
+    let bed = Bed::plain(PLENTY).await;
+    let ada = bed.ordinary("ada").await;
+    // It has died so often before that the next time it waits for long.
+    let died_before = Status {
+        young_deaths: MOST_UNASKED - 1,
+        ..Status::default()
+    };
+    let asleep = Status::default();
+    let seen = bed
+        .store
+        .put_status(&ada, &asleep, &died_before, Timestamp::now());
+    assert!(seen.await.unwrap());
+    let set = bed.store.set_desired_state(&ada, DesiredState::Running);
+    assert!(set.await.unwrap());
+    let waits = |status: &Status| status.pod.is_none() && status.retry_time.is_some();
+
+    let awake = bed.until(&ada, is(LearnerState::Ready)).await;
+    kill(&awake).await;
+    let waiting = bed.until(&ada, waits).await;
+    let mut changed = ClassSpec::default();
+    changed.turn.max_queued += 1;
+    bed.class("plain", &changed).await;
+    let again = bed.until(&ada, is(LearnerState::Ready)).await;
+    assert!(again.since < waiting.retry_time, "{again:?} {waiting:?}");
+
+    // Tried anew, it has as many tries again: here they have been used up.
+    let died_before = Status {
+        young_deaths: MOST_UNASKED - 1,
+        ..again.clone()
+    };
+    let seen = bed
+        .store
+        .put_status(&ada, &again, &died_before, Timestamp::now());
+    assert!(seen.await.unwrap());
+    kill(&again).await;
+    let waiting = bed.until(&ada, waits).await;
+    bed.class("other", &changed).await;
+    let other = "other".parse().unwrap();
+    let moved = bed.store.change_learner(&ada, Some(&other), None).await;
+    assert_eq!(moved.unwrap(), Some(Created::Same));
+    let again = bed.until(&ada, is(LearnerState::Ready)).await;
+    assert!(again.since < waiting.retry_time, "{again:?} {waiting:?}");
     Outcome::Passed
 }

@@ -18,6 +18,7 @@ use crate::bed::{Bed, PLENTY, is};
 crate::tests![
     a_learner_whose_class_is_missing_is_given_up_and_tried_anew_when_asked,
     one_that_is_kept_awake_spends_no_epoch_in_vain_and_is_tried_at_once_when_its_class_comes,
+    a_class_with_an_image_is_refused_where_nothing_contains_its_command,
     a_pull_that_does_not_end_holds_up_neither_erasing_nor_a_stop_nor_another_start,
 ];
 
@@ -54,6 +55,23 @@ async fn one_that_is_kept_awake_spends_no_epoch_in_vain_and_is_tried_at_once_whe
     let awake = bed.until(&ada, is(LearnerState::Ready)).await;
     assert_eq!(awake.epoch, Epoch(1));
     assert!(awake.since < waiting.retry_time, "{awake:?} {waiting:?}");
+    Outcome::Passed
+}
+
+async fn a_class_with_an_image_is_refused_where_nothing_contains_its_command() -> Outcome {
+    let bed = Bed::plain(PLENTY).await;
+    let mut spec = ClassSpec::default();
+    "127.0.0.1:9/school:one".clone_into(&mut spec.agent.image);
+    spec.agent.command = vec!["/bin/true".to_owned()];
+    bed.class("imaged", &spec).await;
+    let ada = bed.learner("ada", "imaged").await;
+    bed.wake(&ada, 0).await;
+    let given_up = bed.until(&ada, gave_up).await;
+    assert_eq!(given_up.state, LearnerState::Asleep);
+    assert!(
+        given_up.detail.contains("an image needs containers"),
+        "{given_up:?}"
+    );
     Outcome::Passed
 }
 

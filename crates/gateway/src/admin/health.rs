@@ -9,6 +9,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
 
+use crate::envelope::PassedOn;
 use crate::gateway::Shared;
 
 /// The health paths; backlog and census are read when somebody looks, never by a timer.
@@ -18,10 +19,19 @@ pub(crate) fn router(shared: &Shared) -> Router {
 }
 
 async fn measure(State(shared): State<Shared>, request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    if path != "/metrics" && path != "/readyz" {
-        return next.run(request).await;
+    match request.uri().path() {
+        "/readyz" => {
+            let mut response = look(&shared, "/readyz", request, next).await;
+            // A probe reads what is missing in plain words: no problem document takes their place.
+            response.extensions_mut().insert(PassedOn);
+            response
+        }
+        "/metrics" => look(&shared, "/metrics", request, next).await,
+        _ => next.run(request).await,
     }
+}
+
+async fn look(shared: &Shared, path: &str, request: Request, next: Next) -> Response {
     if path == "/readyz" && shared.draining.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "gateway: stopping\n").into_response();
     }

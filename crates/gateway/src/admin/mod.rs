@@ -15,13 +15,12 @@ pub use feed::EventPage;
 pub use snapshots::{ResticEnvironment, SnapshotCheck};
 pub use usage::UsageReport;
 
-use axum::Router;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 
-use crate::gateway::Shared;
+use crate::paths::Paths;
 
-pub(crate) fn paths() -> Router<Shared> {
-    let learner = Router::new()
+pub(crate) fn paths() -> Paths {
+    let learner = Paths::default()
         .route(
             "/",
             get(learners::show)
@@ -33,14 +32,11 @@ pub(crate) fn paths() -> Router<Shared> {
         .route("/tokens", post(tokens::create).delete(tokens::revoke))
         .route("/links", post(tokens::link))
         .route("/snapshots", get(snapshots::list).post(snapshots::create))
-        .route(
-            "/snapshots/{snapshot_id}",
-            axum::routing::delete(snapshots::remove),
-        )
+        .route("/snapshots/{snapshot_id}", delete(snapshots::remove))
         .route("/snapshots/{snapshot_id}/verify", post(snapshots::verify))
         .route("/restore", post(snapshots::restore))
         .route("/restic", post(snapshots::restic));
-    Router::new()
+    Paths::default()
         .route(
             "/admin/v1/learners",
             get(learners::list).post(learners::create),

@@ -8,14 +8,13 @@ use carrel_protocol::Code;
 use carrel_protocol::gateway::{CreateToken, Link, Token};
 use carrel_store::access::{SecretKind, Subject};
 use http::{HeaderMap, StatusCode};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::learners::find;
 use crate::auth::Managed;
 use crate::body::json_or_default;
 use crate::gateway::{Gateway, Shared};
 use crate::refusal::{Refusal, Result};
-use crate::secret;
 
 const TOKEN_SECONDS: u32 = 43_200;
 const LONGEST_SECONDS: u32 = 90 * 24 * 60 * 60;
@@ -72,19 +71,8 @@ async fn grant(
     kind: SecretKind,
     seconds: u32,
 ) -> Result<(String, Timestamp)> {
-    let (secret, now) = (secret::fresh(), gateway.now());
-    let expires = now + SignedDuration::from_secs(i64::from(seconds));
-    let hash = secret::hash_of(&secret);
-    if gateway
-        .options
-        .store
-        .grant(hash, kind, subject, now, expires)
-        .await?
-    {
-        Ok((secret, expires))
-    } else {
-        Err(Refusal::no_learner())
-    }
+    let granted = crate::grant::grant(gateway, kind, subject, seconds.into()).await?;
+    granted.ok_or_else(Refusal::no_learner)
 }
 
 /// Revokes tokens, links and sessions.

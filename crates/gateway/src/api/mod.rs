@@ -22,16 +22,17 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::admin;
 use crate::envelope;
 use crate::gateway::Shared;
+use crate::paths::Paths;
 use crate::refusal::Refusal;
 
 pub(crate) use wake::nudge;
 
 /// The whole router.
 pub(crate) fn router(shared: &Shared) -> Router {
-    Router::new()
-        .merge(learner_paths())
-        .merge(admin::paths())
-        .merge(pages())
+    all()
+        .into_router()
+        // For other gateways, and in no document for clients.
+        .route("/internal/v1/learners/{id}/stream", get(events::relayed))
         .fallback(async || Refusal::not_found("there is no such path; see /openapi.json"))
         .with_state(Arc::clone(shared))
         .merge(admin::health::router(shared))
@@ -39,14 +40,22 @@ pub(crate) fn router(shared: &Shared) -> Router {
         .layer(from_fn_with_state(Arc::clone(shared), envelope::wrap))
 }
 
-fn learner_paths() -> Router<Shared> {
-    Router::new()
+/// The paths of API and pages, with parameters in braces, as the document at `/openapi.json` names them.
+pub fn paths() -> Vec<String> {
+    all().into_names()
+}
+
+fn all() -> Paths {
+    learner_paths().merge(admin::paths()).merge(pages())
+}
+
+fn learner_paths() -> Paths {
+    Paths::default()
         .route(
             "/v1/learners/{id}/messages",
             post(messages::post).get(turns::history),
         )
         .route("/v1/learners/{id}/events", get(events::events))
-        .route("/internal/v1/learners/{id}/stream", get(events::relayed))
         .route("/v1/learners/{id}/turns/{turn_id}", get(turns::turn))
         .route(
             "/v1/learners/{id}/turns/{turn_id}/files/{n}",
@@ -59,8 +68,8 @@ fn learner_paths() -> Router<Shared> {
         .route("/l/{id}/{*path}", any(proxy::proxy))
 }
 
-fn pages() -> Router<Shared> {
-    Router::new()
+fn pages() -> Paths {
+    Paths::default()
         .route("/", get(assets::chat))
         .route("/console", get(assets::console))
         .route("/assets/{*path}", get(assets::asset))

@@ -3,7 +3,7 @@
 use axum::response::{IntoResponse as _, Response};
 use http::header;
 
-/// The document; a test calls every path in it.
+/// The document; a test holds it against every path that is served.
 const DOCUMENT: &str = include_str!("../../openapi.json");
 
 pub(super) async fn document() -> Response {

@@ -1,5 +1,6 @@
 //! `ANY /l/{id}/{path}`: HTTP and WebSocket to the learner's agent, which is woken for it.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +13,11 @@ use futures::StreamExt as _;
 use futures::future::{BoxFuture, FutureExt as _, Shared as Common};
 use http::header::{CONNECTION, HOST, ORIGIN, UPGRADE};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
-use http_body_util::{BodyStream, StreamBody};
+use http_body_util::{BodyExt as _, BodyStream, StreamBody};
 use hyper::body::{Body as HttpBody, Bytes, Incoming};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::sync::oneshot;
 
 use super::proxy_headers::{agent_path, to_agent, to_browser};
 use crate::auth::{Itself, unauthenticated};
@@ -28,6 +30,9 @@ use crate::stream::Hub;
 
 /// A request waits this long for its learner to wake.
 const WAKE_WITHIN: Duration = Duration::from_mins(1);
+/// An agent that has not begun to answer so long after it had the whole request never will. Until then its learner is kept
+/// awake for it.
+const ANSWER_WITHIN: Duration = Duration::from_mins(5);
 const WEBSOCKET: &str = "websocket";
 
 /// An agent's pages are a folder: their relative links need the slash.
@@ -137,6 +142,7 @@ async fn send(
 ) -> Result<(http::Response<Incoming>, Option<Both>)> {
     let browser = hyper::upgrade::on(&mut request);
     let (mut parts, body) = request.into_parts();
+    let (body, sent) = noticed(body);
     parts.uri = uri;
     parts.extensions.clear();
     to_agent(&mut parts.headers);
@@ -144,14 +150,35 @@ async fn send(
         ask_for_websocket(&mut parts.headers);
     }
     let request = http::Request::from_parts(parts, body);
-    let sent = incarnation.sidecar.send(request).await;
-    let mut response = sent.map_err(|error| {
+    let silent = || asleep("it did not answer; try again shortly");
+    let late = async {
+        sent.await;
+        tokio::time::sleep(ANSWER_WITHIN).await;
+    };
+    let answered = tokio::select! {
+        answered = incarnation.sidecar.send(request) => answered,
+        () = late => return Err(silent()),
+    };
+    let mut response = answered.map_err(|error| {
         tracing::info!(learner.id = %incarnation.sidecar.learner, %error, "a proxied request failed");
-        asleep("it did not answer; try again shortly")
+        silent()
     })?;
     let switched = upgrade && response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let joined = switched.then(|| (browser, hyper::upgrade::on(&mut response)));
     Ok((response, joined))
+}
+
+/// A body, and what returns when it was sent or given up.
+fn noticed(body: Body) -> (Body, impl Future<Output = ()>) {
+    let (here, gone) = oneshot::channel::<Infallible>();
+    let body = body.map_frame(move |frame| {
+        let _ = &here;
+        frame
+    });
+    (Body::new(body), async {
+        // Nothing is ever said but that the other side is gone.
+        let _ = gone.await;
+    })
 }
 
 fn ask_for_websocket(headers: &mut HeaderMap) {

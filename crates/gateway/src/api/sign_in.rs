@@ -9,12 +9,12 @@ use carrel_protocol::Code;
 use carrel_protocol::gateway::{Session, SignIn};
 use carrel_store::access::{SecretKind, Subject};
 use http::{HeaderMap, Method, StatusCode, header};
-use jiff::SignedDuration;
 
 use crate::auth::{self, Caller, unauthenticated};
 use crate::body::{ORDINARY_BYTES, json};
 use crate::cookie::{self, LEARNER, OPERATOR};
 use crate::gateway::{Gateway, Shared};
+use crate::grant::grant;
 use crate::outside::Outside;
 use crate::refusal::{Refusal, Result};
 use crate::secret;
@@ -78,16 +78,8 @@ async fn open(
         Subject::Learner(_) => (LEARNER, LEARNER_SECONDS),
         Subject::Operator => (OPERATOR, OPERATOR_SECONDS),
     };
-    let (session, now) = (secret::fresh(), gateway.now());
-    let expires = now + SignedDuration::from_secs(seconds);
-    let hash = secret::hash_of(&session);
-    let store = &gateway.options.store;
-    let granted = store
-        .grant(hash, SecretKind::Session, &subject, now, expires)
-        .await?;
-    if !granted {
-        return Err(used_up());
-    }
+    let granted = grant(gateway, SecretKind::Session, &subject, seconds).await?;
+    let (session, _) = granted.ok_or_else(used_up)?;
     let learner: Option<LearnerId> = match subject {
         Subject::Learner(learner) => Some(learner),
         Subject::Operator => None,

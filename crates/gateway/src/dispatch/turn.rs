@@ -243,7 +243,7 @@ impl Run<'_> {
         told: Told,
         waker: &mut Waker,
     ) -> Next {
-        let order = self.order(begun);
+        let order = self.order(begun, incarnation.restore_ms);
         let relaying = self.hub.relay(self.turn_id());
         let after = self.relay(incarnation, &order, told).await;
         let next = match after {
@@ -262,7 +262,7 @@ impl Run<'_> {
         next
     }
 
-    fn order(&self, begun: Begun) -> TurnOrder {
+    fn order(&self, begun: Begun, restore_ms: u64) -> TurnOrder {
         let message = &self.claimed.turn.message;
         let attachment = |file: &carrel_store::turns::Attachment| AttachmentData {
             name: file.name.clone(),
@@ -283,6 +283,7 @@ impl Run<'_> {
             context: context
                 .map(|(message, reply)| agent::Exchange { message, reply })
                 .collect(),
+            restore_ms,
         }
     }
 

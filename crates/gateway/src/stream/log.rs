@@ -250,6 +250,7 @@ mod tests {
                 usage: Usage::default(),
                 snapshot_id: None,
                 generation: Generation(4),
+                operator_note: String::new(),
             },
         )
     }

@@ -36,3 +36,39 @@ pub(crate) fn respond(
     );
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::sync::{Arc, Weak};
+
+    use carrel_core::EventVersion;
+    use carrel_store_sqlite::SqliteStore;
+    use http_body_util::BodyExt as _;
+    use tokio::time::Instant;
+
+    use super::super::{Hub, Place};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stream_on_which_nothing_comes_says_every_15_seconds_that_it_lives() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = SqliteStore::open(&folder.path().join("store.db")).await;
+        let hub = Hub::new(
+            "ada".parse().expect("a label"),
+            EventVersion(0),
+            Weak::new(),
+        );
+        let store = Arc::new(store.expect("a store"));
+        let subscriber = Subscriber::at(Arc::new(hub), store, Place::default(), true);
+        // Nothing of this reads the store: it has no part in the time that passes.
+        tokio::time::pause();
+        let began = Instant::now();
+        let mut body = respond(subscriber, pending()).into_body();
+        for said in 1..=3 {
+            let frame = body.frame().await.expect("it goes on").expect("whole");
+            assert_eq!(frame.into_data().expect("data"), ":\n\n");
+            assert_eq!(began.elapsed().as_secs(), 15 * said);
+        }
+    }
+}

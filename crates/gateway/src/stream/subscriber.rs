@@ -25,6 +25,17 @@ pub(crate) enum From {
     Turn(TurnId, EventVersion),
 }
 
+/// What the client has of the running attempt's text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    /// Nothing, that is known.
+    Nothing,
+    /// What the hub said, or who knows what before it came here.
+    Here,
+    /// What another gateway said: not what the hub would have.
+    Elsewhere,
+}
+
 /// How often it is asked who runs a turn that nobody is known to run.
 const ASK_EVERY: Duration = Duration::from_millis(500);
 /// How often it is asked whether one who says nothing runs the turn still.
@@ -41,10 +52,7 @@ pub(crate) struct Subscriber {
     place: Place,
     /// What the hub keeps does not begin at the client's place: durable events are read, then the text so far.
     is_behind: bool,
-    /// Text of the running attempt came from another gateway: what the hub says of it is not what the client was told.
-    was_relayed: bool,
-    /// The client is known to have no text of the running attempt.
-    fresh: bool,
+    heard: Heard,
     /// A turn that passed by and has not ended.
     open: Option<TurnId>,
     only: Option<TurnId>,
@@ -84,8 +92,7 @@ impl Subscriber {
             upstream: None,
             place,
             is_behind: false,
-            was_relayed: false,
-            fresh,
+            heard: if fresh { Heard::Nothing } else { Heard::Here },
             open: None,
             only: None,
             over: false,
@@ -122,7 +129,7 @@ impl Subscriber {
             match self.hub.after(self.place) {
                 Read::Behind => self.is_behind = true,
                 Read::Events(events) if events.is_empty() => self.wait().await?,
-                Read::Events(_) if self.was_relayed => self.is_behind = true,
+                Read::Events(_) if self.heard == Heard::Elsewhere => self.is_behind = true,
                 Read::Events(events) => {
                     for (place, event) in events {
                         self.give(place, event);
@@ -159,7 +166,7 @@ impl Subscriber {
             Runs::Here => false,
             Runs::Unknown => self.open.is_some(),
             Runs::At(owner, endpoint) => {
-                let (place, fresh) = (self.place, self.fresh);
+                let (place, fresh) = (self.place, self.is_fresh());
                 self.upstream =
                     Upstream::open(gateway, learner, owner, &endpoint, place, fresh).await;
                 true
@@ -181,8 +188,11 @@ impl Subscriber {
                         break;
                     };
                     let has_ended = matches!(event, StreamEvent::Done { .. } | StreamEvent::Error { .. });
-                    self.was_relayed |= matches!(event, StreamEvent::Delta { .. });
+                    let is_text = matches!(event, StreamEvent::Delta { .. });
                     self.give(place, event);
+                    if is_text {
+                        self.heard = Heard::Elsewhere;
+                    }
                     if has_ended {
                         return;
                     }
@@ -213,10 +223,8 @@ impl Subscriber {
         found.await.is_ok_and(|found| found == Some(owner))
     }
 
-    /// An attempt begins of which the client has no text.
-    fn begins_anew(&mut self) {
-        self.fresh = true;
-        self.was_relayed = false;
+    fn is_fresh(&self) -> bool {
+        self.heard == Heard::Nothing
     }
 
     fn give(&mut self, place: Place, event: StreamEvent) {
@@ -229,17 +237,19 @@ impl Subscriber {
             return;
         }
         match &event {
-            StreamEvent::Restart { .. } => self.begins_anew(),
-            StreamEvent::Delta { .. } => self.fresh = false,
+            StreamEvent::Restart { .. } => self.heard = Heard::Nothing,
+            StreamEvent::Delta { .. } => self.heard = Heard::Here,
             StreamEvent::Done { .. } | StreamEvent::Error { .. } => {
                 self.over = self.only.is_some();
                 self.open = self.open.filter(|open| *open != turn);
-                self.was_relayed = false;
+                if self.heard == Heard::Elsewhere {
+                    self.heard = Heard::Here;
+                }
             }
             StreamEvent::State {
                 state: TurnStep::Running,
                 ..
-            } if place.step == 0 => self.begins_anew(),
+            } if place.step == 0 => self.heard = Heard::Nothing,
             StreamEvent::State {
                 state: TurnStep::Queued,
                 ..
@@ -253,7 +263,7 @@ impl Subscriber {
         let learner = self.hub.learner();
         let page = self.store.events(learner, self.place.version, PAGE).await?;
         for event in page.iter().take_while(|event| event.version <= until) {
-            let said = if self.fresh {
+            let said = if self.is_fresh() {
                 Said::Text("")
             } else {
                 Said::Unknown
@@ -272,7 +282,7 @@ impl Subscriber {
 
     /// The running attempt's text so far, when all durable events were read.
     fn read_text(&mut self, version: EventVersion) {
-        if let Some((events, place)) = self.hub.text_so_far(version, self.fresh) {
+        if let Some((events, place)) = self.hub.text_so_far(version, self.is_fresh()) {
             self.is_behind = false;
             for (place, event) in events {
                 self.give(place, event);

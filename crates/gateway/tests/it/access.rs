@@ -1,10 +1,12 @@
 //! Who reaches what.
 
 use carrel_gateway::TrustedProxies;
+use carrel_store::access::{SecretKind, Subject};
 use http::Method;
+use jiff::SignedDuration;
 use serde_json::json;
 
-use crate::world::{World, accepted, streamed};
+use crate::world::{World, accepted, now, streamed};
 
 fn cookie(answer: &crate::client::Answer) -> (String, String) {
     let whole = answer.headers["set-cookie"]
@@ -216,4 +218,23 @@ async fn an_erased_learner_is_gone_and_one_of_its_name_starts_empty() {
     assert_eq!(history["messages"], json!([]));
     let said = streamed(&ada, "ada", "k", "hello").await.outcome().await;
     assert_eq!(crate::client::text_of(&said), "You said: hello");
+}
+
+#[tokio::test]
+async fn what_has_expired_is_removed_when_somebody_is_let_in_and_not_each_time() {
+    let world = World::new().await;
+    let (now, expired) = (now(), now() - SignedDuration::from_hours(1));
+    let keep = async |hash: u8| {
+        let (hash, subject) = ([hash; 32], Subject::Operator);
+        let kept = world
+            .store
+            .grant(hash, SecretKind::Session, &subject, expired, expired);
+        assert!(kept.await.expect("a store"));
+    };
+    keep(1).await;
+    world.learner("ada").await;
+    keep(2).await;
+    world.cookie("ada", "http").await;
+    let left = world.store.sweep_access(now).await.expect("a store");
+    assert_eq!(left, 1, "the first is gone, and the second waits");
 }

@@ -10,6 +10,8 @@ use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 /// Nothing in these tests takes that long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -119,6 +121,22 @@ impl Client {
     /// A body as it is.
     pub(crate) async fn raw(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Answer {
         self.whole(method, path, body.into()).await
+    }
+
+    /// Sends a request on a connection that ends with its answer, and nothing more.
+    pub(crate) async fn raw_get(&self, path: &str) -> TcpStream {
+        let address = self.base.trim_start_matches("http://");
+        let mut connection = TcpStream::connect(address).await.expect("connected");
+        let mut request =
+            format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
+        for (name, value) in &self.headers {
+            let value = value.to_str().expect("text");
+            request.extend([name.as_str(), ": ", value, "\r\n"]);
+        }
+        request.push_str("\r\n");
+        let sent = connection.write_all(request.as_bytes());
+        sent.await.expect("sent");
+        connection
     }
 
     /// A stream, from after `last` if given.

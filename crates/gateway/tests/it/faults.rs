@@ -280,3 +280,26 @@ async fn a_former_owner_writes_nothing_and_the_new_ones_outcome_is_the_only_one(
     let seen = events.outcome().await;
     assert_eq!(seen[seen.len() - 1].data["detail"], "by the new owner");
 }
+
+#[tokio::test]
+async fn a_store_that_is_away_is_named_and_clients_hear_when_to_come_back() {
+    let world = World::new().await;
+    let (ada, nobody) = (world.learner("ada").await, world.nobody());
+    world.database.close().await;
+    let operator = world.operator();
+    for answer in [
+        crate::world::post(&ada, "ada", "k", "hello").await,
+        ada.get("/v1/learners/ada/messages").await,
+        ada.get(EVENTS).await,
+        ada.get("/l/ada/").await,
+        operator.get("/admin/v1/learners").await,
+        operator.get("/admin/v1/usage").await,
+    ] {
+        assert_eq!(answer.is(503).problem(), "unavailable");
+        assert_eq!(answer.headers["retry-after"], "2");
+        assert!(answer.text.contains("the store"), "{}", answer.text);
+    }
+    let ready = nobody.get("/readyz").await;
+    assert_eq!(ready.is(503).text, "store: it cannot be reached\n");
+    assert_eq!(nobody.get("/healthz").await.is(200).text, "alive\n");
+}

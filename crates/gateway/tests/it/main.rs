@@ -3,6 +3,7 @@
 mod access;
 mod admin;
 mod client;
+mod document;
 mod faults;
 mod fleet;
 mod messages;

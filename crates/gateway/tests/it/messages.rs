@@ -31,6 +31,7 @@ async fn a_message_wakes_its_learner_and_its_turn_is_done_after_the_commit() {
     assert_eq!(document["attempts"], 1);
     assert_eq!(document["start_kind"], "cold");
     assert_eq!(document["timing_ms"]["agent"], 11);
+    assert_eq!(document["timing_ms"]["restore"], 7, "as its pod says");
     assert_eq!(document["snapshot_id"], last.data["snapshot_id"]);
     let states: Vec<_> = seen
         .iter()

@@ -63,6 +63,8 @@ pub(crate) struct Pod {
     pub(crate) orders: Mutex<Vec<TurnOrder>>,
     /// The pieces of what was uploaded to `/agent/swallow`, which answers before it has all.
     pub(crate) swallowed: watch::Sender<Vec<String>>,
+    /// How many wait at `/agent/silent` for an answer that never comes.
+    pub(crate) unanswered: watch::Sender<usize>,
     store: SharedStore,
     script: Arc<dyn Fn() -> Option<Act> + Send + Sync>,
     verifier: Verifier,
@@ -113,6 +115,7 @@ impl Pod {
             go_on: watch::Sender::new(false),
             orders: Mutex::default(),
             swallowed: watch::Sender::default(),
+            unanswered: watch::Sender::default(),
             store: making.store,
             script: making.script,
             verifier: making.verifier,
@@ -297,10 +300,12 @@ impl Pod {
                 reply: reply.clone(),
                 files: Vec::new(),
                 timing: Timing {
+                    restore: order.restore_ms,
                     agent: 11,
                     snapshot: 13,
                     ..Timing::default()
                 },
+                operator_note: String::new(),
             }),
         };
         match self.store.commit(&commit, now()).await.expect("a store") {
@@ -392,6 +397,15 @@ async fn stop(State(pod): State<Arc<Pod>>, InPath(turn): InPath<TurnId>) -> Stat
     StatusCode::ACCEPTED
 }
 
+/// Notes that a request is answered no more.
+struct Left(Arc<Pod>);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        self.0.unanswered.send_modify(|waiting| *waiting -= 1);
+    }
+}
+
 /// An agent that shows what it was asked, and tries what it may not.
 async fn agent(State(pod): State<Arc<Pod>>, request: Request) -> Response {
     pod.check(request.headers());
@@ -412,6 +426,11 @@ async fn agent(State(pod): State<Arc<Pod>>, request: Request) -> Response {
     if request.uri().path().ends_with("/forever") {
         let first = futures::stream::once(async { Ok::<_, std::io::Error>("first") });
         return Body::from_stream(first.chain(futures::stream::pending())).into_response();
+    }
+    if request.uri().path().ends_with("/silent") {
+        pod.unanswered.send_modify(|waiting| *waiting += 1);
+        let _left = Left(Arc::clone(&pod));
+        return std::future::pending().await;
     }
     if request.uri().path().ends_with("/swallow") {
         let (pieces, tracker) = (request.into_body().into_data_stream(), pod.tracker.clone());

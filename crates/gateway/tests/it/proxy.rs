@@ -1,8 +1,11 @@
 //! The way to a learner's agent.
 
+use std::time::Duration;
+
 use futures::{SinkExt as _, StreamExt as _};
 use http::Method;
 use serde_json::json;
+use tokio::io::AsyncReadExt as _;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
@@ -108,7 +111,7 @@ async fn a_websocket_is_joined_and_one_from_another_site_is_refused() {
 }
 
 #[tokio::test]
-async fn an_agent_that_does_not_answer_is_a_problem_not_a_hang() {
+async fn an_incarnation_that_ends_is_replaced_for_the_next_request() {
     let world = World::new().await;
     let ada = world.learner("ada").await;
     ada.get("/l/ada/").await.is(200);
@@ -116,4 +119,26 @@ async fn an_agent_that_does_not_answer_is_a_problem_not_a_hang() {
     *pod.phase.lock().expect("whole") = carrel_protocol::sidecar::Phase::Ending;
     ada.get("/l/ada/").await.is(200);
     assert_eq!(world.fleet.pod("ada").epoch.0, 2);
+}
+
+#[tokio::test]
+async fn an_agent_that_does_not_answer_is_a_problem_not_a_hang() {
+    let world = World::new().await;
+    let ada = world.learner("ada").await;
+    ada.get("/l/ada/").await.is(200);
+    let mut asked = world.fleet.pod("ada").unanswered.subscribe();
+    // On a connection of its own: every other client of these tests gives up by the same clock.
+    let mut connection = ada.raw_get("/l/ada/silent").await;
+    asked.wait_for(|asked| *asked == 1).await.expect("a pod");
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(299)).await;
+    assert_eq!(*asked.borrow(), 1, "it may think for minutes");
+    tokio::time::advance(Duration::from_secs(2)).await;
+    tokio::time::resume();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.expect("whole");
+    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+    assert!(answer.contains(r#""code":"agent_unavailable""#), "{answer}");
+    assert!(answer.contains("retry-after: 5"), "{answer}");
+    asked.wait_for(|asked| *asked == 0).await.expect("a pod");
 }

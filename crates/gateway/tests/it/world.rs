@@ -37,6 +37,8 @@ pub(crate) struct Settings {
 /// A gateway with all that it needs.
 pub(crate) struct World {
     pub(crate) store: SharedStore,
+    /// The same.
+    pub(crate) database: Arc<SqliteStore>,
     pub(crate) fleet: Arc<Scripted>,
     pub(crate) vault: Arc<Noting>,
     pub(crate) base: String,
@@ -60,8 +62,9 @@ impl World {
 
     pub(crate) async fn with(limits: Limits) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let store = SqliteStore::open(&folder.path().join("store.db")).await;
-        let store: SharedStore = Arc::new(store.expect("a store"));
+        let database = SqliteStore::open(&folder.path().join("store.db")).await;
+        let database = Arc::new(database.expect("a store"));
+        let store: SharedStore = Arc::<SqliteStore>::clone(&database);
         let signer = Signer::from_pem(&Signer::generate_pem().expect("randomness")).expect("a key");
         let verifier = Verifier::new(&[signer.public_key().clone()]).expect("a key");
         let pods = TaskTracker::new();
@@ -83,6 +86,7 @@ impl World {
         .await;
         Self {
             store,
+            database,
             fleet,
             vault,
             base,

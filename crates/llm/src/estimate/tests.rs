@@ -104,23 +104,67 @@ fn what_the_provider_reads_again_after_each_use_of_its_tools_is_counted_each_tim
     let plain = with(json!({"name": "web_search", "input_schema": {}}));
     assert_eq!((plain.rereads, plain.web_searches), (0, 0));
     let search = with(json!({"type": "web_search_20250305", "name": "web_search", "max_uses": 3}));
-    assert_eq!((search.rereads, search.web_searches), (3, 3));
-    // The first result is read after each of three uses, the second after two, the third once.
-    assert!(search.input_tokens >= 4 * plain.input_tokens + 6 * SEARCH_TOKENS);
+    assert_eq!((search.rereads, search.web_searches), (10, 3));
+    // All three may be found in the first round, and a use too many is answered too.
+    assert!(search.input_tokens >= 11 * plain.input_tokens + 10 * 3 * 25_000);
     let fetch = with(json!({"type": "web_fetch_20250910", "name": "f", "max_uses": 1}));
-    assert!(fetch.input_tokens >= 2 * plain.input_tokens + UNSEEN_DOCUMENT_TOKENS);
+    assert!(fetch.input_tokens >= 11 * plain.input_tokens + 10 * 500_000);
     assert_eq!(fetch.web_searches, 0);
-    let unbounded = with(json!({"type": "tool_search_tool_bm25_20251119", "name": "t"}));
-    assert_eq!(unbounded.rereads, MOST_USES);
     let absurd = with(json!({"type": "web_search_20250305", "max_uses": u64::MAX}));
     assert!(absurd.input_tokens > 1 << 50);
-    let both = with_tools(&json!([{"type": "web_search_20250305", "max_uses": 2},
-        {"type": "web_fetch_20250910", "max_uses": 1, "max_content_tokens": 100_000}]));
-    // The page first, then the two searches: read three times, two times, once.
-    let found = 3 * 100_000 + (2 + 1) * SEARCH_TOKENS;
-    let prompt = both.input_tokens - found;
+    let two_tools = [
+        json!({"type": "web_search_20250305", "max_uses": 2}),
+        json!({"type": "web_fetch_20250910", "max_uses": 1, "max_content_tokens": 100_000}),
+    ];
+    let both = with_tools(&json!(two_tools));
+    let prompt = both.input_tokens - 10 * (100_000 + 2 * 25_000);
     assert!(
-        (4 * plain.input_tokens..5 * plain.input_tokens).contains(&prompt),
+        (11 * plain.input_tokens..12 * plain.input_tokens).contains(&prompt),
         "{prompt}"
     );
+}
+
+#[test]
+fn a_search_for_tools_adds_no_rounds_to_those_of_other_tools() {
+    let rereads = |tools: &Value| {
+        let body = json!({"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "a"}], "tools": tools});
+        of(Dialect::Anthropic, &body).rereads
+    };
+    let search = json!({"type": "tool_search_tool_bm25_20251119", "name": "tool_search_tool_bm25"});
+    let web = json!({"type": "web_search_20250305", "name": "web_search", "max_uses": 2});
+    assert_eq!(rereads(&json!([search])), 10);
+    assert_eq!(rereads(&json!([search, web])), 10);
+}
+
+#[test]
+fn documents_share_what_is_unpacked_for_a_request() {
+    let mut packed = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    let objects = [b"1 0 ".as_slice(), &vec![b' '; 20 << 20]].concat();
+    std::io::Write::write_all(&mut packed, &objects).unwrap();
+    let mut pdf = b"/Type /Pages /Count 1 << /Type /ObjStm >> stream\n".to_vec();
+    pdf.extend(packed.finish().unwrap());
+    pdf.resize(2 << 20, b' ');
+    let data = base64::engine::general_purpose::STANDARD.encode(&pdf);
+    let document = json!({"type": "document", "source": {"type": "base64", "data": data}});
+    let of = |documents: usize| say(&json!(vec![document.clone(); documents])).input_tokens;
+    assert!(of(1) < 2 * PAGE_TOKENS, "one page");
+    assert!(
+        of(2) > 600 * PAGE_TOKENS,
+        "the second is not looked into any more"
+    );
+}
+
+#[test]
+fn documents_are_seen_wherever_they_lie() {
+    let has = |content: &Value| {
+        let body = json!({"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": content}]});
+        has_documents(&Request::parse(Dialect::Anthropic, body.to_string().as_bytes()).unwrap())
+    };
+    let document = json!({"type": "document", "source": {"type": "text", "data": "a"}});
+    assert!(has(&json!([{"type": "text", "text": "a"}, document])));
+    assert!(has(
+        &json!([{"type": "tool_result", "tool_use_id": "t", "content": [document]}])
+    ));
+    assert!(has(&json!([{"type": "file", "file": {"file_data": ""}}])));
+    assert!(!has(&json!([{"type": "image", "source": {}}])) && !has(&json!("document")));
 }

@@ -1,13 +1,48 @@
+use carrel_core::NanoUsd;
 use serde_json::json;
 
 use super::*;
-use crate::settle::{Basis, Worst, settled};
+use crate::estimate::Bound;
+use crate::price::Price;
+use crate::settle::{Basis, Charge, Worst, charge};
 use crate::sse::Splitter;
 
 const WORST: Worst = Worst {
-    input_tokens: 900,
-    output_tokens: Some(4_000),
+    bound: Bound {
+        input_tokens: 900,
+        web_searches: 0,
+        rereads: 0,
+        long_cache: false,
+        prompt_tokens: 900,
+        most_found_tokens: 0,
+    },
+    output_tokens: 4_000,
 };
+/// Three searches at most.
+const WORST_WITH_SEARCH: Worst = Worst {
+    bound: Bound {
+        input_tokens: 900 + 10 * (900 + 3 * 500),
+        web_searches: 3,
+        rereads: 10,
+        most_found_tokens: 500,
+        ..WORST.bound
+    },
+    output_tokens: 4_000,
+};
+/// Input 1, output 10, an input of 100 at the dearest.
+const PRICE: Price = Price {
+    input: NanoUsd(1),
+    output: NanoUsd(10),
+    cache_write: Some(NanoUsd(100)),
+    ..Price::FREE
+};
+/// One search.
+const SEARCH: i64 = 10_000_000;
+
+fn settled(meter: &Meter) -> (Usage, Basis) {
+    let Charge { usage, basis, .. } = charge(meter, &WORST, &PRICE);
+    (usage, basis)
+}
 
 fn watched(dialect: Dialect, stream: &str) -> (Meter, usize) {
     let (mut splitter, mut meter) = (Splitter::default(), Meter::new(dialect));
@@ -49,13 +84,13 @@ fn anthropics_counts_are_cumulative_and_zero_input_does_not_overwrite() {
     let expected = Usage {
         input_tokens: 11,
         cache_read_tokens: 22,
-        cache_write_tokens: 0,
+        cache_write_tokens: 3,
         cache_write_long_tokens: 30,
-        cache_write_untold_tokens: 3,
+        cache_write_untold_tokens: 0,
         output_tokens: 44,
         web_searches: 0,
     };
-    assert_eq!(settled(&meter, &WORST), (expected, Basis::Reported));
+    assert_eq!(settled(&meter), (expected, Basis::Reported));
     let later = json!({"type": "message_delta", "usage": {"output_tokens": 6, "input_tokens": 77}});
     let (meter, _) = watched(Dialect::Anthropic, &events(&[start(), later]));
     assert_eq!(meter.usage().input_tokens, 77);
@@ -76,28 +111,29 @@ fn openais_usage_is_taken_from_its_own_chunk_or_the_last_one() {
     let expected = Usage {
         input_tokens: 25,
         cache_read_tokens: 60,
-        cache_write_untold_tokens: 15,
+        cache_write_tokens: 15,
         output_tokens: 9,
         ..Usage::default()
     };
-    assert_eq!(settled(&meter, &WORST), (expected, Basis::Reported));
+    assert_eq!(settled(&meter), (expected, Basis::Reported));
     assert_eq!(bare, 1);
 
     let mut last = chunk(json!({"content": "x"}), json!("stop"));
     last["usage"] = usage;
     let (meter, bare) = watched(Dialect::OpenAiChat, &events(&[last]));
-    assert_eq!((meter.usage(), bare), (expected, 0));
+    assert_eq!(settled(&meter), (expected, Basis::Reported));
+    assert_eq!(bare, 0);
 }
 
 #[test]
 fn a_cut_stream_is_charged_at_its_worst_with_the_input_that_is_known() {
     let (meter, _) = watched(Dialect::Anthropic, &events(&[start(), text()]));
-    let (usage, basis) = settled(&meter, &WORST);
+    let (usage, basis) = settled(&meter);
     assert_eq!(
         (usage.input_tokens, usage.output_tokens, basis),
         (11, 4_000, Basis::Assumed)
     );
-    let (usage, basis) = settled(&Meter::new(Dialect::OpenAiChat), &WORST);
+    let (usage, basis) = settled(&Meter::new(Dialect::OpenAiChat));
     assert_eq!(
         (usage.input_tokens, usage.output_tokens, basis),
         (900, 4_000, Basis::Assumed)
@@ -111,18 +147,18 @@ fn a_provider_that_fails_is_paid_for_what_passed_by() {
         Dialect::Anthropic,
         &events(&[start(), text(), error.clone()]),
     );
-    let (usage, basis) = settled(&meter, &WORST);
+    let (usage, basis) = settled(&meter);
     assert_eq!(basis, Basis::Counted);
     assert!((2..20).contains(&usage.output_tokens), "{usage:?}");
     let (meter, _) = watched(Dialect::Anthropic, &events(&[error]));
-    assert_eq!(settled(&meter, &WORST), (Usage::default(), Basis::Nothing));
+    assert_eq!(settled(&meter), (Usage::default(), Basis::Nothing));
 }
 
 #[test]
 fn a_whole_answer_is_read_at_once() {
     let body = json!({"content": [{"type": "text", "text": "hi"}], "usage": {"input_tokens": 3, "output_tokens": 8}});
     let meter = Meter::of_body(Dialect::Anthropic, &body);
-    let (usage, basis) = settled(&meter, &WORST);
+    let (usage, basis) = settled(&meter);
     assert_eq!(
         (usage.input_tokens, usage.output_tokens, basis),
         (3, 8, Basis::Reported)
@@ -131,9 +167,12 @@ fn a_whole_answer_is_read_at_once() {
         Dialect::OpenAiChat,
         &json!({"choices": [{"message": {"content": "hello"}}]}),
     );
-    let (usage, basis) = settled(&silent, &WORST);
-    assert_eq!((usage.input_tokens, basis), (900, Basis::Counted));
-    assert!(usage.output_tokens > 0 && usage.output_tokens < 100);
+    let (usage, basis) = settled(&silent);
+    assert_eq!(
+        (usage.input_tokens, usage.output_tokens, basis),
+        (900, 4_000, Basis::Assumed),
+        "what it thought is not in it"
+    );
 }
 
 #[test]
@@ -146,18 +185,160 @@ fn compaction_passes_are_paid_too() {
 
 #[test]
 fn a_report_that_reports_nothing_is_not_taken_for_an_answer_that_cost_nothing() {
-    for dialect in [Dialect::Anthropic, Dialect::OpenAiChat] {
-        let body = json!({"usage": {}, "content": "Hello there, this was said."});
-        let meter = Meter::of_body(dialect, &body);
-        let (usage, basis) = settled(&meter, &WORST);
-        assert_eq!((usage.input_tokens, basis), (900, Basis::Counted));
+    for (dialect, basis) in [
+        (Dialect::Anthropic, Basis::Counted),
+        (Dialect::OpenAiChat, Basis::Assumed),
+    ] {
+        let text = "Hello there, this was said.";
+        let body = json!({"usage": {}, "content": [{"type": "text", "text": text}]});
+        let (usage, on) = settled(&Meter::of_body(dialect, &body));
+        assert_eq!((usage.input_tokens, on), (900, basis));
         assert!(usage.output_tokens > 4, "{usage:?}");
     }
     let said = json!({"choices": [{"delta": {"content": "Hello there"}}]});
     let stream = events(&[said, json!({"choices": [], "usage": {"prompt_tokens": 12}})])
         + "data: [DONE]\n\n";
     let (meter, _) = watched(Dialect::OpenAiChat, &stream);
-    let (usage, basis) = settled(&meter, &WORST);
-    assert_eq!((usage.input_tokens, basis), (12, Basis::Counted));
-    assert!(usage.output_tokens > 0, "{usage:?}");
+    let (usage, basis) = settled(&meter);
+    assert_eq!(
+        (usage.input_tokens, usage.output_tokens, basis),
+        (12, 4_000, Basis::Assumed)
+    );
+}
+
+#[test]
+fn what_a_provider_thought_in_secret_is_assumed_and_not_counted() {
+    let error = json!({"type": "error", "error": {"type": "overloaded_error"}});
+    let block =
+        |block: Value| json!({"type": "content_block_start", "index": 0, "content_block": block});
+    for thinking in [
+        json!({"type": "thinking", "thinking": "", "signature": ""}),
+        json!({"type": "redacted_thinking", "data": "EmwK"}),
+    ] {
+        let stream = events(&[start(), block(thinking), text(), error.clone()]);
+        let (usage, basis) = settled(&watched(Dialect::Anthropic, &stream).0);
+        assert_eq!((usage.output_tokens, basis), (4_000, Basis::Assumed));
+    }
+    let said = json!({"choices": [{"delta": {"content": "Hello there"}}]});
+    let stream = events(&[said, json!({"error": {"message": "busy"}})]);
+    let (usage, _) = settled(&watched(Dialect::OpenAiChat, &stream).0);
+    assert_eq!(usage.output_tokens, 4_000);
+}
+
+#[test]
+fn a_count_that_runs_is_no_last_word_when_the_stream_is_cut() {
+    let delta = |output: u64, stop_reason: Value| {
+        json!({"type": "message_delta", "delta": {"stop_reason": stop_reason},
+        "usage": {"input_tokens": 11, "output_tokens": output}})
+    };
+    let early = |stop_reason: Value| {
+        let block =
+            json!({"type": "content_block_start", "content_block": {"type": "text", "text": ""}});
+        let seen = events(&[start(), delta(5, stop_reason), block]);
+        settled(&watched(Dialect::Anthropic, &seen).0)
+    };
+    for stop_reason in [Value::Null, json!("pause_turn")] {
+        let (usage, basis) = early(stop_reason);
+        assert_eq!((usage.output_tokens, basis), (4_000, Basis::Assumed));
+    }
+    let between = events(&[start(), delta(5, Value::Null)]);
+    let (_, basis) = settled(&watched(Dialect::Anthropic, &between).0);
+    assert_eq!(basis, Basis::Assumed);
+
+    let chunk = |output: u64, finish: Value| {
+        json!({"choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": finish}],
+            "usage": {"prompt_tokens": 7, "completion_tokens": output}})
+    };
+    let mut chunks = vec![chunk(1, Value::Null), chunk(2, Value::Null)];
+    let (usage, basis) = settled(&watched(Dialect::OpenAiChat, &events(&chunks)).0);
+    assert_eq!((usage.output_tokens, basis), (4_000, Basis::Assumed));
+    chunks.push(chunk(3, json!("stop")));
+    let (usage, basis) = settled(&watched(Dialect::OpenAiChat, &events(&chunks)).0);
+    assert_eq!((usage.output_tokens, basis), (3, Basis::Reported));
+}
+
+fn use_of(name: &str) -> Value {
+    json!({"type": "content_block_start", "index": 1, "content_block":
+        {"type": "server_tool_use", "id": "srvtoolu_1", "name": name, "input": {}}})
+}
+
+fn found() -> Value {
+    let found = json!({"type": "web_search_result", "encrypted_content": "x1".repeat(9_000)});
+    json!({"type": "content_block_start", "index": 2, "content_block":
+        {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": [found]}})
+}
+
+/// What is charged for input that may have been read so often again, and for output.
+fn at_worst(input: i64, rereads: i64, output: i64, searches: i64) -> NanoUsd {
+    NanoUsd(100 * input + (10 + 100 * rereads) * output + searches * SEARCH)
+}
+
+#[test]
+fn tools_that_a_provider_runs_are_charged_as_often_as_they_were_used() {
+    let charged = |seen: &[Value]| {
+        let (meter, _) = watched(Dialect::Anthropic, &events(seen));
+        charge(&meter, &WORST_WITH_SEARCH, &PRICE)
+    };
+    let error = json!({"type": "error", "error": {"type": "overloaded_error"}});
+    let failed = charged(&[start(), text(), error.clone()]);
+    assert_eq!(failed.usage.input_tokens, 11, "merely offered");
+    assert!(failed.cost < NanoUsd(10_000), "{failed:?}");
+
+    let cut = charged(&[start(), text()]);
+    assert_eq!(
+        cut.cost,
+        at_worst(900 + (900 + 500), 1, 4_000, 1),
+        "one may have begun"
+    );
+    assert_eq!(cut.usage.web_searches, 1);
+    let cut = charged(&[start(), use_of("web_search"), found(), text()]);
+    let twice = 900 + 2 * (900 + 2 * 500);
+    assert_eq!(cut.cost, at_worst(twice, 2, 4_000, 2));
+
+    let failed = charged(&[start(), use_of("web_search"), found(), error]);
+    assert!(
+        failed.usage.output_tokens < 100,
+        "what was found is input: {failed:?}"
+    );
+    assert_eq!(failed.basis, Basis::Counted);
+    let output = i64::try_from(failed.usage.output_tokens).unwrap();
+    assert_eq!(failed.cost, at_worst(twice, 2, output, 2));
+
+    let many: Vec<_> = std::iter::once(start())
+        .chain(std::iter::repeat_with(|| use_of("web_search")).take(40))
+        .collect();
+    let bound = i64::try_from(WORST_WITH_SEARCH.bound.input_tokens).unwrap();
+    assert_eq!(
+        charged(&many).cost,
+        at_worst(bound, 10, 4_000, 3),
+        "never above the bound"
+    );
+}
+
+#[test]
+fn what_was_read_before_a_tool_of_the_providers_ran_is_not_taken_for_all() {
+    let stop = |usage: Value| json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage});
+    let last = json!({"type": "message_stop"});
+    let told = |usage: Value| {
+        let seen = events(&[
+            start(),
+            use_of("web_search"),
+            found(),
+            text(),
+            stop(usage),
+            last.clone(),
+        ]);
+        let (meter, _) = watched(Dialect::Anthropic, &seen);
+        charge(&meter, &WORST_WITH_SEARCH, &PRICE)
+    };
+    let searched = json!({"web_search_requests": 1});
+    let whole = told(json!({"input_tokens": 2_000, "cache_read_input_tokens": 44,
+        "cache_creation_input_tokens": 33, "output_tokens": 60, "server_tool_use": searched}));
+    assert_eq!(
+        (whole.basis, whole.usage.input_tokens),
+        (Basis::Reported, 2_000)
+    );
+    let without_input = told(json!({"output_tokens": 60, "server_tool_use": searched}));
+    assert!(without_input.cost > whole.cost, "{without_input:?}");
+    assert_eq!(without_input.usage.input_tokens, 900 + 2 * (900 + 2 * 500));
 }

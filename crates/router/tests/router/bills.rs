@@ -1,9 +1,12 @@
 //! The provider's own bill against the ledger: never above what was charged, and equal when the answer came to its end.
 
+use std::time::Duration;
+
 use carrel_core::NanoUsd;
 use carrel_core::class::Budget;
-use carrel_testkit::provider::{Provider, Scene, Used, anthropic_stream, openai_stream};
-use serde_json::json;
+use carrel_router::{Options, Timeouts};
+use carrel_testkit::provider::{Gate, Provider, Scene, Used, anthropic_stream, openai_stream};
+use serde_json::{Value, json};
 
 use crate::stage::{Stage, chat, messages, options};
 
@@ -52,4 +55,99 @@ async fn wherever_a_stream_is_cut_no_less_is_charged_than_the_provider_bills() {
             }
         }
     }
+}
+
+/// What the provider bills for one search: it read all twice, and the search has its own price.
+const BILL_OF_SEARCH: NanoUsd = NanoUsd((21 + 1_021) * 10 + 34 * 1000 + 10_000_000);
+
+/// One search and then an answer, counted as Anthropic does: the last count has the input of both rounds.
+fn stream_with_search() -> String {
+    let block = |index: u64, block: Value| json!({"type": "content_block_start", "index": index, "content_block": block});
+    let usage = |input: u64, output: u64, searches: u64| {
+        json!({"input_tokens": input, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0,
+            "output_tokens": output, "server_tool_use": {"web_search_requests": searches}})
+    };
+    let found = json!({"type": "web_search_result", "url": "https://example.org", "encrypted_content": "Eo8PCi"});
+    let events = [
+        json!({"type": "message_start", "message": {"id": "msg_3", "content": [], "usage": usage(21, 1, 0)}}),
+        block(
+            0,
+            json!({"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {}}),
+        ),
+        block(
+            1,
+            json!({"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": [found]}),
+        ),
+        block(
+            2,
+            json!({"type": "text", "text": "A prime has two divisors."}),
+        ),
+        json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage(21 + 1_021, 34, 1)}),
+        json!({"type": "message_stop"}),
+    ];
+    let frame = |data: &Value| {
+        format!(
+            "event: {}\ndata: {data}\n\n",
+            data["type"].as_str().unwrap()
+        )
+    };
+    events.iter().map(frame).collect()
+}
+
+/// What is charged for a stream that a learner may search the web with.
+async fn charged(stream: &str) -> NanoUsd {
+    charged_for(Scene::events(stream), Timeouts::default()).await
+}
+
+async fn charged_for(scene: Scene, timeouts: Timeouts) -> NanoUsd {
+    let provider = Provider::playing([scene]).await.unwrap();
+    let options = Options {
+        timeouts,
+        ..options(provider.url())
+    };
+    let stage = Stage::set(options).await;
+    stage.enrol("sue", Budget::default(), &[]).await;
+    let mut asked = messages("default", 34, true);
+    asked["tools"] = json!([{"type": "web_search_20250305", "name": "web_search", "max_uses": 1}]);
+    let answer = stage.call("sue", "/v1/messages", &asked).await;
+    answer.bytes().await.unwrap();
+    stage.spent("sue").await.cost_nano_usd
+}
+
+#[tokio::test]
+async fn a_search_is_charged_with_what_is_read_again_after_it() {
+    let stream = stream_with_search();
+    for (end, mark) in stream.match_indices("\n\n") {
+        let seen = &stream[..end + mark.len()];
+        let charged = charged(seen).await;
+        assert!(charged >= BILL_OF_SEARCH, "{charged} after\n{seen}");
+        if seen.contains("message_delta") {
+            assert_eq!(charged, BILL_OF_SEARCH, "after\n{seen}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_search_that_was_only_offered_is_not_charged_when_the_call_fails() {
+    let stream = stream_with_search();
+    let start = &stream[..stream.find("event: content_block_start").unwrap()];
+    let error =
+        "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\"}}\n\n";
+    let failed = charged(&format!("{start}{error}")).await;
+    assert_eq!(failed, NanoUsd(21 * 10 + 1000));
+}
+
+#[tokio::test]
+async fn a_stream_that_never_begins_is_charged_one_search_and_not_ten() {
+    let impatient = Timeouts {
+        first_byte: Duration::from_millis(40),
+        ..Timeouts::default()
+    };
+    let silent = charged_for(Scene::events("").after(Gate::default()), impatient).await;
+    assert!(silent >= BILL_OF_SEARCH, "{silent}");
+    let found = 25_000;
+    assert!(
+        silent < NanoUsd(10 * 2 * found + 34 * 2_000 + 10_000_000),
+        "{silent}"
+    );
 }

@@ -274,6 +274,44 @@ async fn fields_that_raise_the_price_do_not_pass_for_a_caller_with_a_budget() {
 }
 
 #[tokio::test]
+async fn a_tool_whose_cost_no_budget_can_hold_is_refused_and_its_name_told() {
+    let provider = Provider::answering(greedy).await.unwrap();
+    let stage = Stage::set(options(provider.url())).await;
+    stage
+        .enrol("kai", budget(90_000_000, OnExhausted::Degrade), &[])
+        .await;
+    stage.enrol("lou", Budget::default(), &[]).await;
+    let tools = json!([{"name": "note", "input_schema": {}}, {"type": "code_execution_20250825", "name": "code_execution"}]);
+    let mut asked = messages("default", 2_000, false);
+    asked["tools"] = tools.clone();
+    let refused = stage.call("kai", "/v1/messages", &asked).await;
+    assert_eq!(refused.status(), 400);
+    let body: Value = refused.json().await.unwrap();
+    assert_eq!(body["error"]["type"], "invalid_request_error");
+    let message = body["error"]["message"].as_str().unwrap();
+    assert!(message.contains("'code_execution_20250825'"), "{message}");
+    let mut asked_chat = chat("default", false);
+    asked_chat["tools"] = json!([{"type": "openrouter:web_search"}]);
+    let refused = stage.call("kai", "/v1/chat/completions", &asked_chat).await;
+    assert_eq!(refused.status(), 400);
+    let body: Value = refused.json().await.unwrap();
+    let message = body["error"]["message"].as_str().unwrap();
+    assert!(message.contains("'openrouter:web_search'"), "{message}");
+    assert_eq!(provider.recorded().len(), 0);
+    assert_eq!(stage.spent("kai").await.calls, 0);
+
+    assert_eq!(
+        stage.call("lou", "/v1/messages", &asked).await.status(),
+        200
+    );
+    assert_eq!(
+        provider.recorded()[0].body["tools"],
+        tools,
+        "without a budget"
+    );
+}
+
+#[tokio::test]
 async fn a_learner_cannot_make_the_provider_use_another_model() {
     let provider = Provider::answering(greedy).await.unwrap();
     let stage = Stage::set(options(provider.url())).await;

@@ -150,7 +150,8 @@ async fn a_providers_own_error_passes_without_its_rate_limits() {
     assert_eq!(header(&response, "retry-after"), "7");
     assert_eq!(header(&response, "anthropic-ratelimit-unified-status"), "");
     assert_eq!(response.json::<Value>().await.unwrap(), error);
-    assert_eq!(stage.spent("eli").await.cost_nano_usd, NanoUsd::ZERO);
+    let spent = stage.spent("eli").await;
+    assert_eq!((spent.cost_nano_usd, spent.calls), (NanoUsd::ZERO, 0));
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ fn attempt() -> Arc<Attempt> {
         message,
         attachments: Vec::new(),
         context: Vec::new(),
+        restore_ms: 0,
     }))
 }
 

@@ -3,9 +3,9 @@
 //!
 //! Called for [`super::protocol::Order::Held`]. The shim looks because it alone may: it is of the agent's user and in the
 //! agent's user namespace, with and without root. Looks into `/proc` and changes nothing. A process hides what it holds if
-//! it cannot be seen into, if a descriptor is on its way to it through a socket, or if it maps a nameless file that nobody
-//! has a descriptor of, whose length the kernel tells no ordinary user. An honest one may do so for a moment: who is
-//! found so in two looks one after the other counts as more than any limit.
+//! it cannot be seen into, or if a descriptor is on its way to it through a socket. Nor is seen what it maps of a nameless
+//! file that nobody has a descriptor of, whose length the kernel tells no ordinary user, nor what there was no time for.
+//! An honest process may be so for a moment: the look says whether it was in the one before, too.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -18,9 +18,10 @@ use std::time::{Duration, Instant};
 use rustix::process::Pid;
 
 use super::processes::after_name;
+use super::protocol::{Look, Unseen, Why};
 
 /// How long a look takes at most: the shim has one thread, which has to obey, too.
-const WITHIN: Duration = Duration::from_secs(1);
+pub(super) const WITHIN: Duration = Duration::from_secs(1);
 /// How often it is asked for processes that were born during the look.
 const ROUNDS: usize = 4;
 /// The most descriptors and mappings that are looked at; who has more hides what they are.
@@ -32,21 +33,16 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// How the kernel marks the path of a mapped file that has no name any more (`proc_pid_maps(5)`).
 const NAMELESS: &[u8] = b" (deleted)";
 
-/// What was seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Look {
-    /// Bytes that nameless files take on the disk while processes hold them; `u64::MAX` if somebody hides what it holds.
-    pub(super) bytes: u64,
-    /// Whether everything was seen this time.
-    pub(super) whole: bool,
-}
+/// The most characters of the name of a program or a file that are told.
+const NAME: usize = 200;
 
-/// Looks. `folder` is the workspace, as the processes see it. `unseen` are those that the last look could not see into;
-/// they come first in this one, so that each gets its turn where there are more than a look has time for.
+/// Looks. `folder` is the workspace, as the processes see it. `before` are those of which the last look did not see
+/// everything; they come first in this one, so that each gets its turn where there are more than a look has time for.
 pub(super) fn measure(
     list: impl Fn() -> io::Result<HashSet<Pid>>,
     folder: &Path,
-    unseen: &mut HashSet<Pid>,
+    within: Duration,
+    before: &mut HashSet<Pid>,
 ) -> io::Result<Look> {
     let mut held = Held {
         folder: format!("{}/", folder.display()),
@@ -54,7 +50,7 @@ pub(super) fn measure(
         files: HashMap::new(),
         mapped: HashMap::new(),
         looked_at: 0,
-        until: Instant::now() + WITHIN,
+        until: Instant::now() + within,
     };
     let (mut all, mut left) = (HashSet::new(), Vec::new());
     for time in 0..TRIES {
@@ -62,24 +58,40 @@ pub(super) fn measure(
             thread::sleep(PAUSE);
         }
         if time < ROUNDS {
-            left.extend(list()?.into_iter().filter(|pid| all.insert(*pid)));
-            left.sort_by_key(|pid| !unseen.contains(pid));
+            let new = list()?.into_iter().filter(|pid| all.insert(*pid));
+            left.extend(new.map(|pid| (pid, Why::NoTime)));
+            left.sort_by_key(|(pid, _)| !before.contains(pid));
         }
-        left.retain(|pid| !held.see(*pid));
+        left.retain_mut(|(pid, why)| {
+            let seen = held.see(*pid);
+            *why = seen.err().unwrap_or(*why).max(*why);
+            seen.is_err()
+        });
         // Who maps what nobody has open is not known before all have been looked into.
         if left.is_empty() && (time >= ROUNDS || list()?.is_subset(&all)) || held.is_spent() {
             break;
         }
     }
-    let unseen_now: HashSet<Pid> = left.into_iter().chain(held.mapping_alone()).collect();
-    let bytes = if unseen_now.is_disjoint(unseen) {
-        held.bytes()
+    let maps = if left.is_empty() {
+        Why::Maps
     } else {
-        u64::MAX
+        Why::NoTime
     };
-    let whole = unseen_now.is_empty();
-    *unseen = unseen_now;
-    Ok(Look { bytes, whole })
+    left.extend(held.mapping_alone().map(|(_, pid)| (pid, maps)));
+    let gravest = left
+        .iter()
+        .max_by_key(|(pid, why)| (before.contains(pid), *why));
+    let unseen = gravest.map(|(pid, why)| Unseen {
+        program: program(*pid),
+        why: *why,
+        file: (*why == Why::Maps).then(|| held.file(*pid)).flatten(),
+        again: before.contains(pid),
+    });
+    *before = left.into_iter().map(|(pid, _)| pid).collect();
+    Ok(Look {
+        bytes: held.bytes(),
+        unseen,
+    })
 }
 
 struct Held {
@@ -87,7 +99,7 @@ struct Held {
     device: u64,
     /// Bytes on the disk of those with a descriptor, by device and inode.
     files: HashMap<(u64, u64), u64>,
-    /// Who maps one, by inode.
+    /// Who maps one, by inode; of many the eldest, so that it is the same in each look.
     mapped: HashMap<u64, Pid>,
     looked_at: usize,
     until: Instant,
@@ -100,32 +112,53 @@ impl Held {
             .fold(0, |sum, bytes| sum.saturating_add(*bytes))
     }
 
-    /// Those that map a file that nobody has a descriptor of.
-    fn mapping_alone(&self) -> impl Iterator<Item = Pid> {
+    /// Inodes of which nobody has a descriptor, and who maps them.
+    fn mapping_alone(&self) -> impl Iterator<Item = (u64, Pid)> {
         let open: HashSet<u64> = self.files.keys().map(|(_, inode)| *inode).collect();
-        let alone = move |(inode, pid): (&u64, &Pid)| (!open.contains(inode)).then_some(*pid);
-        self.mapped.iter().filter_map(alone)
+        let all = self.mapped.iter().map(|(inode, pid)| (*inode, *pid));
+        all.filter(move |(inode, _)| !open.contains(inode))
     }
 
-    /// Notes what a process holds; whether it let itself be seen into and hid nothing, or has ended.
-    fn see(&mut self, pid: Pid) -> bool {
-        let threads = PathBuf::from(format!("/proc/{}/task", pid.as_raw_nonzero()));
+    /// A file that a process maps and nobody has open, as it was called in the workspace. Looked for again when it is to
+    /// be told: to keep all names would take memory that is the agent's.
+    fn file(&self, pid: Pid) -> Option<String> {
+        let inode = self.mapping_alone().find(|(_, by)| *by == pid)?.0;
+        let maps = BufReader::new(File::open(entry(pid, "maps")).ok()?);
+        let mut lines = maps.split(b'\n').map_while(Result::ok);
+        let line = lines.find_map(|line| {
+            let line = String::from_utf8_lossy(line.strip_suffix(NAMELESS)?).into_owned();
+            (mapping(&line, &self.folder) == Some(inode)).then_some(line)
+        })?;
+        let path = &line[line.find('/')?..];
+        path.strip_prefix(&self.folder).map(printable)
+    }
+
+    /// Notes what a process holds; why that is not all of it. One that has ended holds nothing.
+    fn see(&mut self, pid: Pid) -> Result<(), Why> {
+        let threads = entry(pid, "task");
         let Ok(before) = names(&threads) else {
-            return true;
+            return Ok(());
         };
         // All threads have the same descriptors and mappings, for which the filter of system calls sees; the first may
         // have ended before the others.
         for thread in &before {
             if self.is_spent() {
-                return false;
+                return Err(Why::NoTime);
             }
-            if let Ok(whole) = self.look_into(pid, thread) {
-                return whole;
+            match self.look_into(pid, thread) {
+                Ok(true) => return Ok(()),
+                Ok(false) => return Err(Why::Hides),
+                Err(_) if self.is_spent() => return Err(Why::NoTime),
+                Err(_) => {}
             }
         }
         // One that ends has no memory and is nobody's to look into, but may have handed over to a thread just born.
         let ended = !before.iter().any(|thread| has_memory(thread));
-        ended && names(&threads).is_ok_and(|after| after == before)
+        if ended && names(&threads).is_ok_and(|after| after == before) {
+            Ok(())
+        } else {
+            Err(Why::Hides)
+        }
     }
 
     /// Whether that was all.
@@ -167,7 +200,10 @@ impl Held {
         if line.ends_with(NAMELESS)
             && let Some(inode) = mapping(&String::from_utf8_lossy(line), &self.folder)
         {
-            self.mapped.insert(inode, pid);
+            let eldest = self.mapped.entry(inode).or_insert(pid);
+            if pid.as_raw_nonzero() < eldest.as_raw_nonzero() {
+                *eldest = pid;
+            }
         }
         Ok(())
     }
@@ -191,6 +227,23 @@ fn has_mail(info: &Path) -> bool {
     let text = fs::read_to_string(info).unwrap_or_default();
     let waiting = text.lines().find_map(|line| line.strip_prefix("scm_fds:"));
     waiting.is_some_and(|count| count.trim() != "0")
+}
+
+/// What `/proc` has of a process under a name.
+fn entry(pid: Pid, name: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/{}/{name}", pid.as_raw_nonzero()))
+}
+
+/// What a process' program is called (`proc_pid_comm(5)`).
+fn program(pid: Pid) -> String {
+    let name = fs::read(entry(pid, "comm")).unwrap_or_default();
+    printable(&String::from_utf8_lossy(&name))
+}
+
+/// A name that fits a line.
+fn printable(name: &str) -> String {
+    let plain = name.chars().filter(|c| !c.is_control());
+    plain.take(NAME).collect()
 }
 
 /// The paths in a folder, sorted.
@@ -231,43 +284,4 @@ fn mapping(line: &str, folder: &str) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mapping_tells_the_inode_of_a_file_in_the_workspace() {
-        let line = "7f01a000-7f01c000 rw-s 00005000 fe:00 262   /workspace/a b (deleted)";
-        assert_eq!(mapping(line, "/workspace/"), Some(262));
-        for other in [
-            "7f01a000-7f01c000 rw-s 00000000 00:01 7  /memfd:x (deleted)",
-            "7f01a000-7f01c000 rw-s 00000000 00:01 7  /workspaces/x (deleted)",
-            "7f01a000-7f01c000 rw-p 00000000 00:00 0  [heap]",
-            "7f01a000-7f01c000 rw-p 00000000 00:00 0",
-        ] {
-            assert_eq!(mapping(other, "/workspace/"), None, "{other}");
-        }
-    }
-
-    #[test]
-    fn a_file_counts_once_however_often_it_is_held_and_not_while_it_has_a_name() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
-        let own = HashSet::from([rustix::process::getpid()]);
-        let held = || {
-            let list = || Ok(own.clone());
-            measure(list, folder.path(), &mut HashSet::new())
-                .unwrap()
-                .bytes
-        };
-        // Other tests of this process hold files, too.
-        let bytes = 64 << 20;
-        fs::write(&path, vec![7; bytes]).unwrap();
-        let first = File::open(&path).unwrap();
-        let second = File::open(&path).unwrap();
-        assert!(held() < bytes as u64, "it has a name");
-        fs::remove_file(&path).unwrap();
-        assert!((bytes as u64..2 * bytes as u64).contains(&held()));
-        drop((first, second));
-        assert!(held() < bytes as u64, "nobody holds it");
-    }
-}
+mod tests;

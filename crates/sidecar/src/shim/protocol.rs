@@ -101,13 +101,8 @@ pub(crate) enum Report {
         /// Its process id, as the shim sees it.
         pid: i32,
     },
-    /// So many bytes are held on the disk.
-    Held {
-        /// All bits set: somebody hid what it holds, in this look and the one before.
-        bytes: u64,
-        /// Whether everything was seen this time.
-        whole: bool,
-    },
+    /// So much is held on the disk.
+    Held(Look),
     /// The agent ended.
     Exited {
         /// Its process id.
@@ -115,6 +110,40 @@ pub(crate) enum Report {
         /// How.
         end: End,
     },
+}
+
+/// What was seen of what processes hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Look {
+    /// Bytes that nameless files take on the disk while processes hold them.
+    pub(crate) bytes: u64,
+    /// Who holds what was not seen, if anybody does: of many the gravest.
+    pub(crate) unseen: Option<Unseen>,
+}
+
+/// A process of which not everything was seen that it holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Unseen {
+    /// What its program is called.
+    pub(crate) program: String,
+    /// Why.
+    pub(crate) why: Why,
+    /// The file in the workspace, for [`Why::Maps`].
+    pub(crate) file: Option<String>,
+    /// Whether the look before did not see everything of it either.
+    pub(crate) again: bool,
+}
+
+/// Why not everything was seen that a process holds; the gravest last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Why {
+    /// There was no time to look, or it holds too much to be looked at.
+    NoTime,
+    /// It maps a file of the workspace that was replaced or removed, and nobody has a descriptor of it.
+    Maps,
+    /// It cannot be seen into, or descriptors wait in its sockets.
+    Hides,
 }
 
 /// How a process ended.
@@ -135,7 +164,8 @@ pub(crate) fn send<T: Serialize>(
 ) -> io::Result<()> {
     let bytes = serde_json::to_vec(message)?;
     if bytes.len() > MESSAGE_BYTES || descriptors.len() > DESCRIPTORS {
-        return Err(io::Error::other("the message is too large"));
+        let kind = io::ErrorKind::InvalidInput;
+        return Err(io::Error::new(kind, "the message is too large"));
     }
     let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];

@@ -23,7 +23,10 @@ use super::error::Failure;
 use super::request::Repository;
 
 const LIST_V2: &str = "application/vnd.x.restic.rest.v2";
+/// How long nothing may come. Of a content this is the time of each piece: a large one over a slow line may take longer.
 const CALL_TIMEOUT: Duration = Duration::from_mins(1);
+/// Bytes a second of the slowest line to where the vault keeps what it is sent.
+const SLOWEST: usize = 64 << 10;
 /// Waits before a call is tried again; the vault may just be restarting.
 const RETRY_AFTER: [Duration; 3] = [
     Duration::from_millis(100),
@@ -48,7 +51,11 @@ struct Listed {
 
 impl RestBackend {
     pub(super) fn new(repository: &Repository) -> Result<Self, Failure> {
-        let builder = Client::builder().timeout(CALL_TIMEOUT).no_proxy();
+        Self::patient(repository, CALL_TIMEOUT)
+    }
+
+    fn patient(repository: &Repository, timeout: Duration) -> Result<Self, Failure> {
+        let builder = Client::builder().timeout(timeout).no_proxy();
         let builder = match &repository.endpoint {
             // Without certificates the client is built at once; the socket has no TLS.
             Endpoint::Unix(path) => builder.tls_certs_only([]).unix_socket(path.as_path()),
@@ -119,7 +126,7 @@ impl RestBackend {
         };
         let body = self
             .send(&request)
-            .and_then(|answer| answer.bytes().map_err(|error| lost(&error)))
+            .and_then(content)
             .map_err(|failure| self.fail(failure))?;
         match range {
             Some((_, length)) if body.len() != length as usize => Err(self.fail(Failure::Damaged(
@@ -130,8 +137,15 @@ impl RestBackend {
     }
 }
 
-fn lost(error: &reqwest::Error) -> Failure {
+fn lost(error: impl std::fmt::Display) -> Failure {
     Failure::Storage(format!("an answer broke off: {error}"))
+}
+
+/// An answer's content, piece by piece.
+fn content(mut answer: Response) -> Result<Bytes, Failure> {
+    let mut content = Vec::new();
+    answer.read_to_end(&mut content).map_err(lost)?;
+    Ok(content.into())
 }
 
 fn refusal(answer: Response) -> Failure {
@@ -173,7 +187,7 @@ impl ReadBackend for RestBackend {
         let url = format!("{}/{}/", self.base, file_type.dirname());
         let listed = self
             .send(&|| self.client.get(&url).header(ACCEPT, LIST_V2))
-            .and_then(|answer| answer.json::<Vec<Listed>>().map_err(|error| lost(&error)))
+            .and_then(|answer| answer.json::<Vec<Listed>>().map_err(lost))
             .map_err(|failure| self.fail(failure))?;
         Ok(listed
             .into_iter()
@@ -216,7 +230,12 @@ impl WriteBackend for RestBackend {
             .read_to_end(&mut body)
             .expect("bytes in memory can be read");
         let body = Bytes::from(body);
-        self.send(&|| self.client.post(&url).body(body.clone()))
+        let passage = Duration::from_secs((body.len() / SLOWEST) as u64);
+        let request = || {
+            let request = self.client.post(&url).timeout(CALL_TIMEOUT + passage);
+            request.body(body.clone())
+        };
+        self.send(&request)
             .map(drop)
             .map_err(|failure| self.fail(failure))
     }
@@ -226,5 +245,46 @@ impl WriteBackend for RestBackend {
             ErrorKind::AppendOnly,
             "a pod removes nothing",
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::TcpListener;
+
+    use carrel_protocol::vault::DataKey;
+
+    use super::*;
+
+    #[test]
+    fn a_content_that_goes_on_may_take_longer_than_a_call() {
+        const PIECES: usize = 30;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = thread::spawn(move || {
+            let (mut client, _) = listener.accept().unwrap();
+            let _ = client.read(&mut [0; 4096]).unwrap();
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {PIECES}\r\n\r\n");
+            client.write_all(head.as_bytes()).unwrap();
+            for _ in 0..PIECES {
+                thread::sleep(Duration::from_millis(50));
+                client.write_all(b"x").unwrap();
+            }
+        });
+        let repository = Repository {
+            endpoint: Endpoint::Url(url),
+            learner: "ada".parse().unwrap(),
+            token: String::new(),
+            key: DataKey {
+                encrypt: String::new(),
+                mac_k: String::new(),
+                mac_r: String::new(),
+            },
+        };
+        let backend = RestBackend::patient(&repository, Duration::from_secs(1)).unwrap();
+        let content = backend.read_full(FileType::Pack, &Id::default()).unwrap();
+        assert_eq!(content.len(), PIECES);
+        server.join().unwrap();
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::sleep;
 
 use super::inbox;
 use super::outcome::{Ended, Outcome};
+use super::pace::Pace;
 use crate::attempt::{Attempt, TooMuch};
 use crate::awake::Awake;
 use crate::link::Error;
@@ -97,8 +98,12 @@ fn open(
 /// Says what comes, until the output ends. Bytes that are no UTF-8 become U+FFFD.
 async fn listen(mut output: pipe::Receiver, attempt: &Attempt) -> Result<(), TooMuch> {
     let mut kept = Vec::with_capacity(16 * 1024);
+    let mut pace = Pace::new();
     loop {
-        let ended = !matches!(output.read_buf(&mut kept).await, Ok(1..));
+        pace.ready().await;
+        let read = output.read_buf(&mut kept).await.unwrap_or(0);
+        pace.read(read);
+        let ended = read == 0;
         // A character may have come in part: the rest of it is awaited.
         let whole = if ended {
             kept.len()

@@ -14,6 +14,7 @@ use rustix::net::Shutdown;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::outcome::{Ended, Outcome, ReplyPath};
+use super::pace::Pace;
 use crate::attempt::Attempt;
 use crate::awake::Awake;
 use crate::upstream::{self, Whole};
@@ -69,6 +70,7 @@ pub(super) async fn run(awake: &Awake, attempt: &Attempt, order: &TurnRequest) -
         body: answer.into_body(),
         buffer: BytesMut::new(),
         heard: 0,
+        pace: Pace::new(),
     };
     let mut ended = Ended::default();
     loop {
@@ -212,6 +214,7 @@ struct Lines {
     body: Incoming,
     buffer: BytesMut,
     heard: usize,
+    pace: Pace,
 }
 
 impl Lines {
@@ -228,6 +231,7 @@ impl Lines {
             if self.buffer.len() > LINE_BYTES || self.heard > ANSWER_BYTES {
                 return Err(Fault::TooLong);
             }
+            self.pace.ready().await;
             match self.body.frame().await {
                 None if self.buffer.trim_ascii().is_empty() => return Ok(None),
                 None => return Ok(Some(self.buffer.split().freeze())),
@@ -235,6 +239,7 @@ impl Lines {
                 Some(Ok(frame)) => {
                     if let Some(data) = frame.data_ref() {
                         self.heard += data.len();
+                        self.pace.read(data.len());
                         self.buffer.extend_from_slice(data);
                     }
                 }

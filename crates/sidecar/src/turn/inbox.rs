@@ -10,13 +10,15 @@ use std::path::Path;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use carrel_core::MessageId;
-use carrel_protocol::agent::{Attachment, TurnRequest};
+use carrel_protocol::agent::{Attachment, Exchange, TurnRequest};
 use carrel_protocol::sidecar::TurnOrder;
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
 
 /// The folder in the workspace.
 const INBOX: &str = "inbox";
+/// The most bytes of `CARREL_CONTEXT`: written twice as long at most, it still fits an order to the shim.
+const CONTEXT_BYTES: usize = 32 * 1024;
 
 /// Writes the attachments; what the agent is told.
 pub(super) fn deliver(workspace: &Path, order: TurnOrder) -> io::Result<TurnRequest> {
@@ -54,13 +56,25 @@ pub(super) fn environment(workspace: &Path, request: &TurnRequest) -> Vec<(Strin
         environment.push(("CARREL_INBOX".to_owned(), inbox.display().to_string()));
     }
     if !request.context.is_empty() {
-        let lost = serde_json::to_string(&request.context).unwrap_or_default();
-        environment.push((
-            "CARREL_CONTEXT".to_owned(),
-            lost.chars().take(32_768).collect(),
-        ));
+        environment.push(("CARREL_CONTEXT".to_owned(), newest(&request.context)));
     }
     environment
+}
+
+/// As many of the exchanges as there is room for, the newest of them, as JSON.
+fn newest(context: &[Exchange]) -> String {
+    let mut texts: Vec<String> = Vec::new();
+    let mut room = CONTEXT_BYTES;
+    for exchange in context.iter().rev() {
+        let text = serde_json::to_string(exchange).unwrap_or_default();
+        let Some(left) = room.checked_sub(text.len() + 1) else {
+            break;
+        };
+        room = left;
+        texts.push(text);
+    }
+    texts.reverse();
+    format!("[{}]", texts.join(","))
 }
 
 fn folder(workspace: &Path, message: MessageId) -> io::Result<OwnedFd> {
@@ -121,6 +135,21 @@ mod tests {
         assert_eq!(file_name(0, ".."), "file-1");
         assert_eq!(file_name(2, "a\nb\0"), "3-a_b_");
         assert!(file_name(0, &"ä".repeat(400)).len() <= 150);
+    }
+
+    #[test]
+    fn a_long_context_is_cut_between_exchanges_and_the_newest_stay() {
+        let exchange = |number: usize| Exchange {
+            message: format!("{number}: {}", "问\"".repeat(1000)),
+            reply: "答".repeat(1000),
+        };
+        let context: Vec<Exchange> = (0..20).map(exchange).collect();
+        let told = newest(&context);
+        assert!(told.len() <= CONTEXT_BYTES + 1, "{}", told.len());
+        let told: Vec<Exchange> = serde_json::from_str(&told).expect("whole");
+        assert!(told.len() > 2, "{}", told.len());
+        assert_eq!(told, context[context.len() - told.len()..]);
+        assert_eq!(newest(&[]), "[]");
     }
 
     #[test]

@@ -15,8 +15,19 @@ use crate::pod::{Pod, command, frames, kill, runs, talkative, turn_order, wait};
 
 /// Runs a turn that fails; its code.
 async fn failure(pod: &mut Pod, text: &str) -> FailureCode {
-    let heard = pod.turn(text).await;
-    let Some(Frame::Failed { code, .. }) = heard.last() else {
+    failed(pod, text).await.0
+}
+
+/// Runs a turn that fails; its code, what the learner is told and what the operator is.
+async fn failed(pod: &mut Pod, text: &str) -> (FailureCode, String, String) {
+    let mut heard = pod.turn(text).await;
+    let Some(Frame::Failed {
+        code,
+        detail,
+        operator_reason,
+        ..
+    }) = heard.pop()
+    else {
         panic!("not failed: {heard:?}")
     };
     assert_eq!(pod.exit().await, Exit::TurnFailed);
@@ -26,7 +37,7 @@ async fn failure(pod: &mut Pod, text: &str) -> FailureCode {
         0,
         "something was committed"
     );
-    *code
+    (code, detail, operator_reason)
 }
 
 #[tokio::test]
@@ -115,6 +126,26 @@ async fn what_is_hidden_when_a_turn_ends_fails_it() {
         let code = failure(&mut pod, &format!("sh {hidden}")).await;
         assert_eq!(code, FailureCode::WorkspaceLimit, "{hide}");
     }
+}
+
+#[tokio::test]
+async fn a_program_that_goes_on_with_a_file_that_was_replaced_is_named() {
+    let mut pod = Pod::ready(talkative()).await;
+    // Small, and over before anybody has looked.
+    let upgrade = format!(
+        "perl -e 'use IO::Handle; open F, q(+>lib.so); print F q(x) x 5000; F->flush; \
+            syscall({}, 0, 4096, 1, 2, fileno F, 0); close F; \
+            open N, q(>new); close N; rename q(new), q(lib.so); \
+            exit if fork; close STDOUT; close STDERR; sleep 600'",
+        libc::SYS_mmap
+    );
+    let (code, detail, reason) = failed(&mut pod, &format!("sh {upgrade}")).await;
+    assert_eq!(code, FailureCode::WorkspaceLimit);
+    assert!(detail.contains("Stop the program"), "{detail}");
+    assert!(
+        reason.contains("'perl' still uses 'lib.so'") && reason.contains("replaced"),
+        "{reason}"
+    );
 }
 
 #[tokio::test]

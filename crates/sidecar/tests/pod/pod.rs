@@ -253,6 +253,16 @@ impl Pod {
     }
 }
 
+/// Says that a test is skipped because this machine lacks `what`. It fails where `CARREL_REQUIRE`, a list with commas, has it.
+pub(crate) fn skip(test: &str, what: &str, reason: &str) {
+    let required = std::env::var("CARREL_REQUIRE").unwrap_or_default();
+    assert!(
+        !required.split(',').any(|word| word.trim() == what),
+        "{what} is required and absent: {reason}"
+    );
+    println!("SKIP {test}: {reason}");
+}
+
 /// Ends the sidecar, and gives its shim the time to end all the rest.
 impl Drop for Pod {
     fn drop(&mut self) {
@@ -302,6 +312,7 @@ pub(crate) fn turn_order(text: &str) -> TurnOrder {
         message,
         attachments: Vec::new(),
         context: Vec::new(),
+        restore_ms: 7,
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::net::UnixStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
-use crate::pod::{Pod, command, talkative};
+use crate::pod::{Pod, command, skip, talkative};
 
 #[tokio::test]
 async fn model_calls_carry_the_learners_token_and_never_the_agents_key() {
@@ -131,7 +131,8 @@ async fn the_way_out_is_closed_unless_the_class_names_the_host() {
 #[tokio::test]
 async fn an_allowed_host_is_reached_through_the_tunnel() {
     let Some(address) = own_address() else {
-        return println!("skipped: this machine has no address beside loopback");
+        let reason = "this machine has no address beside loopback";
+        return skip("an_allowed_host_is_reached", "network", reason);
     };
     let listener = tokio::net::TcpListener::bind((address, 0))
         .await

@@ -1,12 +1,14 @@
 //! Falling asleep.
 
+use std::time::{Duration, Instant};
+
 use carrel_protocol::Code;
-use carrel_protocol::sidecar::Frame;
+use carrel_protocol::sidecar::{Frame, Phase};
 use carrel_sidecar::Exit;
 use reqwest::Method;
 use rustix::process::Signal;
 
-use crate::pod::{Pod, command, frames, kill, talkative, turn_order, wait};
+use crate::pod::{Pod, command, frames, kill, skip, talkative, turn_order, wait};
 
 #[tokio::test]
 async fn a_quiet_learner_falls_asleep_by_itself() {
@@ -22,6 +24,36 @@ async fn a_quiet_learner_falls_asleep_by_itself() {
         1,
         "nothing had changed, and it was saved again"
     );
+}
+
+/// A pod whose class leaves it wide room, woken with these gaps between its learner's last messages.
+async fn with_gaps(gaps: &[u32]) -> Pod {
+    let mut class = talkative();
+    (class.idle.min_seconds, class.idle.max_seconds) = (1, 600);
+    let pod = Pod::blank(class).await;
+    let mut assignment = pod.assignment(7);
+    assignment.recent_gaps_seconds = gaps.to_vec();
+    assert_eq!(pod.assign(&assignment).await.status(), 200);
+    assert_eq!(pod.hello_when_settled().await.phase, Phase::Ready);
+    pod
+}
+
+#[tokio::test]
+async fn how_long_it_may_be_quiet_is_known_from_the_gaps_that_it_was_assigned_with() {
+    let began = Instant::now();
+    let mut pod = with_gaps(&[600, 1, 1, 1]).await;
+    assert_eq!(pod.exit().await, Exit::Clean);
+    let awake = began.elapsed();
+    assert!(awake >= Duration::from_secs(3), "three gaps: {awake:?}");
+}
+
+#[tokio::test]
+async fn messages_that_come_fast_shorten_what_was_known() {
+    let mut pod = with_gaps(&[600; 4]).await;
+    for turn in 1..=5 {
+        assert_eq!(pod.said("count").await, turn.to_string());
+    }
+    assert_eq!(pod.exit().await, Exit::Clean);
 }
 
 #[tokio::test]
@@ -113,7 +145,8 @@ async fn at_rest_a_learner_costs_little_memory_beside_its_agent() {
     assert_eq!(pod.said("count").await, "1");
     let own = |child| own_memory(child, "Private_Dirty:");
     let (Some(sidecar), Some(shim)) = (own(&pod.sidecar), own(&pod.shim)) else {
-        return println!("skipped: the memory of other processes cannot be seen here");
+        let reason = "the memory of other processes cannot be seen here";
+        return skip("at_rest_a_learner_costs_little_memory", "smaps", reason);
     };
     println!("sidecar {sidecar} KiB, shim {shim} KiB");
     assert!(

@@ -2,6 +2,7 @@
 
 use carrel_testkit::until;
 use std::fs;
+use std::time::{Duration, Instant};
 
 use carrel_core::Generation;
 use carrel_protocol::sidecar::Frame;
@@ -44,6 +45,7 @@ async fn a_turn_is_told_frame_by_frame_and_committed_with_its_reply() {
     assert_eq!(&commit.snapshot_id, snapshot_id);
     let result = commit.result.expect("with the turn");
     assert_eq!((&result.reply, result.stopped), (reply, false));
+    assert_eq!(result.timing.restore, order.restore_ms);
     let kept = pod.path(snapshot_id.as_str()).join("count");
     assert_eq!(fs::read_to_string(kept).expect("kept"), "1");
 
@@ -230,6 +232,21 @@ async fn a_command_answers_on_its_output_and_what_it_left_running_ends_with_it()
             .exists()
     );
     assert_eq!(pod.said("again").await.lines().next(), Some("again"));
+}
+
+#[tokio::test]
+async fn a_reply_that_comes_faster_than_anybody_reads_is_whole_and_has_to_wait() {
+    // After the first MiB, what is left takes its time at 4 MiB a second.
+    let at_least = Duration::from_millis(700);
+    let script = "head -c 4128768 /dev/zero | tr '\\0' x";
+    for (class, text) in [(talkative(), "much"), (command(script), "go")] {
+        let pod = Pod::ready(class).await;
+        let began = Instant::now();
+        let said = pod.said(text).await;
+        let took = began.elapsed();
+        assert_eq!(said.len(), 63 << 16);
+        assert!(took >= at_least, "{text} took {took:?}");
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -51,6 +51,7 @@ impl Vault {
             .route("/v1/learners/ada/head", get(head_of).put(commit))
             .route("/v1/learners/ada/key", get(key))
             .route("/v1/learners/ada/damage", post(damaged))
+            .layer(DefaultBodyLimit::disable())
             .with_state(vault.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
         vault

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use super::column::{Impossible, to_json};
 use crate::heads::Commit;
 
-/// SHA-256 of all that makes two commits equal; where the time went does not.
+/// SHA-256 of all that makes two commits equal; where the time went and what the operator is told do not.
 ///
 /// # Errors
 /// Never for the port's types; `serde_json` says so only at run time.

@@ -20,6 +20,8 @@ pub enum Outcome<'a> {
         snapshot: Option<&'a SnapshotId>,
         /// The head's generation afterwards.
         generation: Generation,
+        /// What the operator should know, if anything.
+        operator_note: &'a str,
     },
     /// It commits nothing.
     Failed(&'a Failure),
@@ -33,6 +35,7 @@ impl<'a> Outcome<'a> {
             reply,
             snapshot: None,
             generation: head,
+            operator_note: "",
         }
     }
 
@@ -78,6 +81,7 @@ impl<'a> Outcome<'a> {
                 reply,
                 snapshot,
                 generation,
+                operator_note,
             } => EventBody::Done {
                 turn_id,
                 stopped,
@@ -85,6 +89,7 @@ impl<'a> Outcome<'a> {
                 usage: standing.turn.usage,
                 snapshot_id: snapshot.cloned(),
                 generation,
+                operator_note: operator_note.to_owned(),
             },
             Self::Failed(failure) => EventBody::Failed {
                 turn_id,

@@ -40,6 +40,7 @@ pub async fn a_commit_moves_the_head_and_ends_the_turn(store: SharedStore) {
         generation,
         snapshot_id,
         reply,
+        operator_note,
         ..
     } = event.body
     else {
@@ -47,8 +48,8 @@ pub async fn a_commit_moves_the_head_and_ends_the_turn(store: SharedStore) {
     };
     assert_eq!((turn_id, generation), (turn, Generation(1)));
     assert_eq!(
-        (snapshot_id, reply.text.as_str()),
-        (Some(snapshot(1)), "reply 1")
+        (snapshot_id, reply.text.as_str(), operator_note.as_str()),
+        (Some(snapshot(1)), "reply 1", "note 1")
     );
     let row = store.learner(&ada, at(21)).await.expect("read");
     let row = row.expect("the learner");

@@ -1,12 +1,12 @@
 //! The log: without holes for one learner, without skips for the reader of all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use carrel_core::class::ClassSpec;
 use carrel_core::event::{Cursor, Event};
-use carrel_core::learner::{LearnerState, Status};
-use carrel_core::{EventVersion, LearnerId, NanoUsd, ReservationId};
-use tokio::sync::watch;
+use carrel_core::learner::{DesiredState, LearnerState, PodRef, Status};
+use carrel_core::{ClassName, Epoch, EventVersion, LearnerId, NanoUsd, PodUid, ReservationId};
+use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -14,6 +14,7 @@ use super::fixture::{
     SHOWN_WITHIN, accept, at, at_once, claim, events, learner, message, new_learner, owner, turn_of,
 };
 use crate::SharedStore;
+use crate::learners::{Created, NewLearner};
 use crate::ledger::{NewReservation, Settlement};
 
 pub async fn events_of_a_learner_are_numbered_without_holes(store: SharedStore) {
@@ -145,25 +146,84 @@ pub async fn a_hint_follows_an_append(store: SharedStore) {
     assert_eq!(changes.recv().await.expect("a hint"), ada);
 }
 
-pub async fn a_class_that_is_written_is_a_hint_for_those_of_it_who_failed(store: SharedStore) {
-    let (ada, bob) = (learner(&store, "ada").await, learner(&store, "bob").await);
-    let mut other = new_learner("cy");
-    other.class = "other".parse().expect("a class's name");
-    store.create_learner(&other, at(0)).await.expect("made");
-    let asleep = Status::default();
-    let failed = Status {
-        state: LearnerState::Failed,
-        ..asleep.clone()
+/// Makes a learner that is seen so.
+async fn seen(store: &SharedStore, name: &str, class: &ClassName, status: Status) -> LearnerId {
+    let new = NewLearner {
+        class: class.clone(),
+        ..new_learner(name)
     };
-    for id in [&ada, &other.id] {
-        let put = store.put_status(id, &asleep, &failed, at(1));
-        assert!(put.await.expect("written"));
+    store.create_learner(&new, at(0)).await.expect("made");
+    let asleep = Status::default();
+    let put = store.put_status(&new.id, &asleep, &status, at(1));
+    assert!(put.await.expect("written"));
+    new.id
+}
+
+/// The learners that hints are given for until `last` has one.
+async fn hinted(
+    changes: &mut broadcast::Receiver<LearnerId>,
+    last: &LearnerId,
+) -> BTreeSet<LearnerId> {
+    let mut hinted = BTreeSet::new();
+    loop {
+        let hint = changes.recv().await.expect("a hint");
+        if hint == *last {
+            return hinted;
+        }
+        hinted.insert(hint);
     }
+}
+
+pub async fn a_class_that_is_written_is_a_hint_for_those_of_it_who_wait_for_their_next_try(
+    store: SharedStore,
+) {
+    let waiting = |state| Status {
+        state,
+        retry_time: Some(at(600)),
+        ..Status::default()
+    };
+    let not_made = waiting(LearnerState::Failed);
+    let died_after_it_was_ready = waiting(LearnerState::Asleep);
+    let is_made = Status {
+        retry_time: None,
+        ..waiting(LearnerState::Waking)
+    };
+    let awake = Status {
+        pod: Some(PodRef {
+            name: "w-x2f9".to_owned(),
+            uid: PodUid(Uuid::now_v7()),
+            address: "unix:/run/w-x2f9".to_owned(),
+        }),
+        ..waiting(LearnerState::Ready)
+    };
+    let (class, other) = (new_learner("ada").class, "other".parse().expect("a name"));
+    let failed = seen(&store, "failed", &class, not_made.clone()).await;
+    let kept = seen(&store, "kept", &class, died_after_it_was_ready.clone()).await;
+    let asked = seen(&store, "asked", &class, died_after_it_was_ready.clone()).await;
+    let resting = seen(&store, "resting", &class, died_after_it_was_ready).await;
+    seen(&store, "made", &class, is_made).await;
+    seen(&store, "awake", &class, awake).await;
+    seen(&store, "elsewhere", &other, not_made).await;
+    let kept_awake = store.set_desired_state(&kept, DesiredState::Running);
+    assert!(kept_awake.await.expect("answered"));
+    assert!(store.wake_after(&asked, Epoch(0)).await.expect("answered"));
     let mut changes = store.changes();
-    let class = new_learner("ada").class;
     let spec = ClassSpec::default();
     store.put_class(&class, &spec).await.expect("written");
-    accept(&store, &bob, "k1", 2).await;
-    assert_eq!(changes.recv().await.expect("a hint"), ada);
-    assert_eq!(changes.recv().await.expect("a hint"), bob, "no other");
+    accept(&store, &resting, "k1", 2).await;
+    let all = hinted(&mut changes, &resting).await;
+    assert_eq!(all, [asked, failed, kept].into(), "no other");
+}
+
+pub async fn a_learner_that_changes_class_or_aliases_is_a_hint(store: SharedStore) {
+    let (ada, bob) = (learner(&store, "ada").await, learner(&store, "bob").await);
+    let other = "other".parse().expect("a class's name");
+    for (class, aliases) in [(Some(&other), None), (None, Some(&[][..]))] {
+        let mut changes = store.changes();
+        let changed = store.change_learner(&ada, class, aliases).await;
+        assert_eq!(changed.expect("answered"), Some(Created::Same));
+        accept(&store, &bob, &format!("{class:?}"), 1).await;
+        let all = hinted(&mut changes, &bob).await;
+        assert_eq!(all, [ada.clone()].into());
+    }
 }

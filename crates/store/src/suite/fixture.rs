@@ -149,6 +149,7 @@ pub fn commit(learner: &LearnerId, epoch: u64, generation: u8, turn: Option<Turn
                 snapshot: 5,
                 ..Timing::default()
             },
+            operator_note: format!("note {generation}"),
         }),
     }
 }

@@ -1,6 +1,7 @@
 //! Money: never over, settled once, folded exactly.
 
 use carrel_core::event::{EventBody, Usage};
+use carrel_core::invariants::{UsageByModel, read_models_are_folds};
 use carrel_core::{Epoch, LearnerId, NanoUsd, ReservationId};
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -348,6 +349,27 @@ async fn three_days(store: &SharedStore) -> (LearnerId, LearnerId) {
     (ada, bob)
 }
 
+/// The usage that the store keeps is the fold of these learners' events.
+async fn is_folded_from(store: &SharedStore, learners: [&LearnerId; 2]) {
+    let (since, until) = (time("2026-07-01T00:00:00Z"), time("2026-07-31T00:00:00Z"));
+    let rows = store.usage(UsageBy::Model, None, since, until).await;
+    let kept = rows.expect("read").into_iter().map(|row| {
+        let usage = Usage {
+            input_tokens: row.input_tokens,
+            output_tokens: row.output_tokens,
+            cost_nano_usd: row.cost_nano_usd,
+        };
+        (row.key, usage)
+    });
+    let kept: UsageByModel = kept.collect();
+    let mut bodies = Vec::new();
+    for learner in learners {
+        let events = events(store, learner).await;
+        bodies.extend(events.into_iter().map(|event| event.body));
+    }
+    assert!(read_models_are_folds(&kept, &bodies), "{kept:?}");
+}
+
 async fn costs(
     store: &SharedStore,
     by: UsageBy,
@@ -370,7 +392,8 @@ fn rows(expected: &[(&str, u64, i64)]) -> Vec<(String, u64, i64)> {
 }
 
 pub async fn usage_is_summed_by_every_key(store: SharedStore) {
-    let (_, bob) = three_days(&store).await;
+    let (ada, bob) = three_days(&store).await;
+    is_folded_from(&store, [&ada, &bob]).await;
     let all = ("2026-07-01T00:00:00Z", "2026-07-31T00:00:00Z");
     let by = |by| costs(&store, by, None, all);
     assert_eq!(
@@ -399,8 +422,32 @@ pub async fn usage_is_summed_by_every_key(store: SharedStore) {
     assert_eq!(wide, rows(&days[1..]), "whole hours that are touched");
 }
 
+pub async fn a_call_that_used_nothing_is_not_counted(store: SharedStore) {
+    let (ada, bob) = (learner(&store, "ada").await, learner(&store, "bob").await);
+    let now = time("2026-07-01T12:30:00Z");
+    spend(&store, &ada, 5, now).await;
+    // What is free is a call all the same.
+    let free = reservation(&ada, 0);
+    held(&store, &free, now).await;
+    let settled = store.settle(free.id, &settlement(0), now).await;
+    assert!(settled.expect("settled"));
+    for refused in [reservation(&ada, 9), reservation(&bob, 9)] {
+        held(&store, &refused, now).await;
+        let nothing = Settlement::default();
+        let settled = store.settle(refused.id, &nothing, now).await;
+        assert!(settled.expect("settled"));
+    }
+    let all = ("2026-07-01T00:00:00Z", "2026-07-31T00:00:00Z");
+    let expected = rows(&[("ada", 2, 5)]);
+    let folded = costs(&store, UsageBy::Learner, None, all).await;
+    assert_eq!(folded, expected);
+    store.rebuild_usage().await.expect("rebuilt");
+    let anew = costs(&store, UsageBy::Learner, None, all).await;
+    assert_eq!(anew, expected, "folded anew");
+}
+
 pub async fn usage_rebuilds_equal(store: SharedStore) {
-    let (ada, _) = three_days(&store).await;
+    let (ada, bob) = three_days(&store).await;
     let all = ("2026-07-01T00:00:00Z", "2026-07-31T00:00:00Z");
     let before = costs(&store, UsageBy::Learner, None, all).await;
     store.rebuild_usage().await.expect("rebuilt");
@@ -420,4 +467,5 @@ pub async fn usage_rebuilds_equal(store: SharedStore) {
     beside.await;
     let after = costs(&store, UsageBy::Learner, None, all).await;
     assert_eq!(after, rows(&[("ada", 4, 10), ("bob", 3, 60)]));
+    is_folded_from(&store, [&ada, &bob]).await;
 }

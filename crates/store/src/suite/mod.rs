@@ -97,6 +97,7 @@ macro_rules! store_suite {
                 a_reservation_below_the_fence_is_refused
                 what_costs_nothing_passes_the_fence_too
                 usage_is_summed_by_every_key
+                a_call_that_used_nothing_is_not_counted
                 usage_rebuilds_equal;
             learners: making_a_learner_twice_makes_one
                 an_alias_belongs_to_one_learner
@@ -124,7 +125,8 @@ macro_rules! store_suite {
             feed: events_of_a_learner_are_numbered_without_holes
                 a_reader_beside_many_writers_sees_every_event_once
                 a_hint_follows_an_append
-                a_class_that_is_written_is_a_hint_for_those_of_it_who_failed;
+                a_class_that_is_written_is_a_hint_for_those_of_it_who_wait_for_their_next_try
+                a_learner_that_changes_class_or_aliases_is_a_hint;
             processes: a_process_is_there_until_it_goes_or_is_silent
                 a_task_is_one_holders_at_a_time;
         }

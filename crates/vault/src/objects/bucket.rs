@@ -17,19 +17,18 @@ use object_store::{
 };
 use zeroize::Zeroizing;
 
+use super::wire::{Wire, passage};
 use crate::Error;
 
 /// The mark's name; no repository has it.
 const MARK: &str = "carrel-storage";
 const MARK_TEXT: &[u8] = b"carrel storage 1\n";
 
-/// What one request may take: the largest pack over a slow line.
-const REQUEST: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(5);
 /// After this no request is tried anew.
 const RETRYING: Duration = Duration::from_secs(15);
 const RETRIES: usize = 6;
-/// What a call may take with all its tries.
+/// What a call may take with all its tries, besides the passage of what it carries.
 const CALL: Duration = Duration::from_mins(1);
 
 /// Where a bucket is, and what opens it.
@@ -104,6 +103,16 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
+    #[cfg(test)]
+    pub(super) fn stand_in(conditional: bool) -> Self {
+        Self {
+            conditional,
+            url: String::new(),
+            region: String::new(),
+            path_style: true,
+        }
+    }
+
     pub(super) fn for_restic(&self, repository: RepositoryId) -> (String, Vec<String>) {
         let style = if self.path_style { "path" } else { "dns" };
         let place = format!("s3:{}/{repository}", self.url);
@@ -119,28 +128,32 @@ impl Bucket {
 pub(super) async fn open(options: &S3) -> Result<(Arc<dyn ObjectStore>, Bucket), Error> {
     let opening = || Error::storage("opening the bucket of snapshots");
     let store: Arc<dyn ObjectStore> = {
-        let store = client(options).map_err(opening())?;
+        let store = builder(options)
+            .and_then(AmazonS3Builder::build)
+            .map_err(opening())?;
         match options.prefix.trim_matches('/') {
             "" => Arc::new(store),
             prefix => Arc::new(PrefixStore::new(store, prefix)),
         }
     };
-    let is_new = !within(marked(&*store)).await.map_err(opening())?;
+    let is_new = !within(0, marked(&*store)).await.map_err(opening())?;
     if is_new && !options.may_be_new {
         let told = "nothing was ever kept here, and learners have snapshots: name the bucket and prefix that hold them; where they \
             were copied to this place, copy the object 'carrel-storage' too";
         return Err(opening()(failed(told)));
     }
     if is_new {
-        within(store.put(&mark(), mark_text()))
+        within(0, store.put(&mark(), mark_text()))
             .await
             .map_err(opening())?;
     }
     // A server that knows no conditions writes the same again.
     let create = PutOptions::from(PutMode::Create);
-    let again = within(store.put_opts(&mark(), mark_text(), create)).await;
+    let again = within(0, store.put_opts(&mark(), mark_text(), create)).await;
     let conditional = refused(again).map_err(opening())?;
-    within(must_be_marked(&*store)).await.map_err(opening())?;
+    within(0, must_be_marked(&*store))
+        .await
+        .map_err(opening())?;
     if !conditional {
         tracing::warn!(
             "the server of snapshots ignores conditional writes: each object is looked for before it is written"
@@ -201,17 +214,20 @@ fn failed(told: &'static str) -> object_store::Error {
     }
 }
 
-/// Bounds a call with all its tries.
+/// Bounds a call with all its tries, by what it carries.
 pub(super) async fn within<T>(
+    bytes: u64,
     call: impl Future<Output = Result<T, object_store::Error>>,
 ) -> Result<T, object_store::Error> {
     let late = |_| failed("the server took too long");
-    tokio::time::timeout(CALL, call).await.map_err(late)?
+    let bound = CALL + passage(bytes);
+    tokio::time::timeout(bound, call).await.map_err(late)?
 }
 
-fn client(options: &S3) -> Result<object_store::aws::AmazonS3, object_store::Error> {
+pub(super) fn builder(options: &S3) -> Result<AmazonS3Builder, object_store::Error> {
     let mut http = ClientOptions::new()
-        .with_timeout(REQUEST)
+        // Of a whole request; the wire has better bounds.
+        .with_timeout_disabled()
         .with_connect_timeout(CONNECT)
         .with_allow_http(options.endpoint.starts_with("http://"));
     if let Some(pem) = &options.authorities {
@@ -234,7 +250,8 @@ fn client(options: &S3) -> Result<object_store::aws::AmazonS3, object_store::Err
     if !options.endpoint.is_empty() {
         builder = builder.with_endpoint(endpoint(options));
     }
-    builder
+    Ok(builder
+        .with_http_connector(Wire)
         .with_bucket_name(&options.bucket)
         .with_region(&options.region)
         .with_virtual_hosted_style_request(!options.path_style)
@@ -249,8 +266,7 @@ fn client(options: &S3) -> Result<object_store::aws::AmazonS3, object_store::Err
             },
             max_retries: RETRIES,
             retry_timeout: RETRYING,
-        })
-        .build()
+        }))
 }
 
 /// The server's address as the client wants it: with the bucket where the host has to name it.

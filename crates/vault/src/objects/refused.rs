@@ -21,7 +21,7 @@ pub(crate) enum Trouble {
 }
 
 /// Codes of S3's errors and of those that servers like it add.
-const CODES: [(&str, Trouble); 13] = [
+const CODES: [(&str, Trouble); 14] = [
     ("QuotaExceeded", Trouble::Full),
     ("InsufficientStorage", Trouble::Full),
     ("StorageFull", Trouble::Full),
@@ -35,6 +35,7 @@ const CODES: [(&str, Trouble); 13] = [
     ("NotImplemented", Trouble::NotImplemented),
     ("501 Not Implemented", Trouble::NotImplemented),
     ("InvalidAccessKeyId", Trouble::NotAllowed),
+    ("403 Forbidden", Trouble::NotAllowed),
 ];
 
 impl Trouble {

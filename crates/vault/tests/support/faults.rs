@@ -21,6 +21,8 @@ pub(crate) enum Fault {
     Read,
     /// There is no room.
     Full,
+    /// Reading gets no answer.
+    Stall,
 }
 
 #[derive(Debug)]
@@ -32,9 +34,11 @@ pub(crate) struct Faulty<T> {
 #[derive(Debug, Default)]
 pub(crate) struct Switch {
     fault: AtomicU8,
+    /// Listing below this gives an input/output error.
+    pub(crate) unreadable: Mutex<Option<Path>>,
     /// Below this nothing is ever listed.
     pub(crate) stalled: Mutex<Option<Path>>,
-    /// Whether somebody has waited for such a list.
+    /// Whether somebody has waited for such a list, or for a reading that got no answer.
     pub(crate) has_stalled: AtomicBool,
     /// Places written, each with whether it was create-only, in the order in which writing ended.
     pub(crate) written: Mutex<Vec<(String, bool)>>,
@@ -45,8 +49,12 @@ impl Switch {
         self.fault.store(fault as u8, Ordering::SeqCst);
     }
 
+    fn has(&self, fault: Fault) -> bool {
+        self.fault.load(Ordering::SeqCst) == fault as u8
+    }
+
     fn fails(&self, fault: Fault, kind: std::io::ErrorKind) -> Result<()> {
-        if self.fault.load(Ordering::SeqCst) == fault as u8 {
+        if self.has(fault) {
             return Err(object_store::Error::Generic {
                 store: "faulty",
                 source: Box::new(std::io::Error::from(kind)),
@@ -89,6 +97,10 @@ impl<T: ObjectStore> ObjectStore for Faulty<T> {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         self.switch.fails(Fault::Read, std::io::ErrorKind::Other)?;
+        if self.switch.has(Fault::Stall) {
+            self.switch.has_stalled.store(true, Ordering::SeqCst);
+            return futures::future::pending().await;
+        }
         self.inner.get_opts(location, options).await
     }
 
@@ -100,10 +112,21 @@ impl<T: ObjectStore> ObjectStore for Faulty<T> {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let stalled = self.switch.stalled.lock().expect("not poisoned").clone();
-        if let (Some(stalled), Some(prefix)) = (stalled, prefix)
-            && prefix.prefix_matches(&stalled)
-        {
+        let is_below = |place: &Mutex<Option<Path>>| {
+            let place = place.lock().expect("not poisoned");
+            place
+                .as_ref()
+                .zip(prefix)
+                .is_some_and(|(place, prefix)| prefix.prefix_matches(place))
+        };
+        if is_below(&self.switch.unreadable) {
+            let error = object_store::Error::Generic {
+                store: "faulty",
+                source: Box::new(std::io::Error::from(std::io::ErrorKind::Other)),
+            };
+            return futures::stream::iter([Err(error)]).boxed();
+        }
+        if is_below(&self.switch.stalled) {
             self.switch.has_stalled.store(true, Ordering::SeqCst);
             return futures::stream::pending().boxed();
         }

@@ -1,10 +1,11 @@
 //! Agents that are a shell: a message is the script that its turn runs.
 
-use carrel_tests::{Setup, Up, agent};
 use serde_json::{Value, json};
 
+use crate::{Setup, Up, agent};
+
 /// A class whose agent is `/bin/sh` on what the learner writes; `more` is laid over its spec, one level deep.
-pub(crate) fn class(name: &str, more: &Value) -> Value {
+pub fn class(name: &str, more: &Value) -> Value {
     let mut spec = json!({
         "agent": {"adapter": "Command", "command": ["/bin/sh"]},
         "resources": {"cpu": "1", "memory": "128Mi", "ephemeralStorage": "64Mi", "pids": 64},
@@ -23,7 +24,10 @@ pub(crate) fn class(name: &str, more: &Value) -> Value {
 }
 
 /// A server with the class `shell` and these learners of it.
-pub(crate) async fn up(test: &str, learners: &[&str]) -> anyhow::Result<Option<Up>> {
+///
+/// # Errors
+/// As [`Up::start`].
+pub async fn up(test: &str, learners: &[&str]) -> anyhow::Result<Option<Up>> {
     let mut documents = vec![class("shell", &json!({}))];
     documents.extend(learners.iter().map(|name| agent::learner(name, "shell")));
     Up::start(
@@ -37,6 +41,6 @@ pub(crate) async fn up(test: &str, learners: &[&str]) -> anyhow::Result<Option<U
 }
 
 /// A shell's word that is exactly this text.
-pub(crate) fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }

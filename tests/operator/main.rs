@@ -7,6 +7,7 @@ mod every;
 mod refused;
 mod reload;
 mod shell;
+mod store;
 mod up;
 
 use std::io::Write as _;

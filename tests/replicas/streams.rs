@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use carrel_tests::stream::text_of;
-use carrel_tests::{Event, Stream};
+use carrel_tests::{Event, Member, Roles, Stream, eventually};
 
 use crate::school;
 
@@ -32,49 +32,77 @@ async fn read(
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_stream_shows_a_turn_that_another_gateway_runs_and_then_a_third() -> anyhow::Result<()> {
-    let Some(mut school) = school("streams of others").await? else {
-        return Ok(());
-    };
-    let owner = school.roles.api(&school.gateway)?;
-    assert_eq!(owner.reply("ada", "count").await?, "1");
-    let second = school.roles.start("gateway").await?;
-    let watched = school.roles.api(&second)?;
-    let accepted = owner.post("ada", "slow 400", "k").await?;
-    // The gateway that takes a message runs its turn, as long as nobody else is quicker.
-    let mut events = Vec::new();
-    let mut stream = watched.events("ada", None).await?;
-    read(&mut stream, &accepted.turn, 20, &mut events).await?;
-    let live = events.iter().filter(|event| event.name == "delta").count();
-    assert!(live >= 20, "{live} pieces came while it ran: {events:?}");
+/// The address of the gateway that holds the lease of the turn that is open.
+async fn owner(roles: &Roles) -> anyhow::Result<String> {
+    const OWNER: &str = "SELECT p.address FROM turn t JOIN process p ON p.id = t.lease_owner \
+        WHERE t.state IN ('queued', 'running')";
+    eventually("the turn has an owner", TAKEN_OVER_WITHIN, || async {
+        let found = roles.server.psql(&roles.database, OWNER);
+        Ok(Some(found.trim().to_owned()).filter(|address| !address.is_empty()))
+    })
+    .await
+}
 
-    // Whichever runs it: both are killed in turn, and a client of the other one misses nothing.
-    let third = school.roles.start("gateway").await?;
-    let staying = school.roles.api(&third)?;
-    let mut staying = staying.events("ada", stream.last()).await?;
-    let killed = Instant::now();
-    school.gateway.kill()?;
-    drop(second);
-    let before = events.len();
-    read(&mut staying, &accepted.turn, 1, &mut events).await?;
-    let took = killed.elapsed();
-    println!("text goes on after {took:?}");
-    assert!(took < TAKEN_OVER_WITHIN, "{took:?}");
-    read(&mut staying, &accepted.turn, usize::MAX, &mut events).await?;
-    let names: Vec<_> = events[before..]
-        .iter()
-        .map(|event| event.name.as_str())
-        .collect();
-    assert!(names.contains(&"restart"), "{names:?}");
+fn assert_whole(events: &[Event], turn: &str) -> anyhow::Result<()> {
     let outcome = events.last().context("it ended")?;
     assert_eq!(outcome.name, "done", "{outcome:?}");
     let reply = outcome.data["reply"]["text"].as_str().unwrap_or_default();
     assert!(
-        reply.starts_with("2 1 2 3 ") && reply.ends_with(" 400"),
+        reply.starts_with("2 1 2 3 ") && reply.ends_with(" 800"),
         "{reply}"
     );
-    assert_eq!(text_of(&events, &accepted.turn), reply);
+    assert_eq!(text_of(events, turn), reply);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_shows_a_turn_that_another_gateway_runs_and_then_a_third() -> anyhow::Result<()> {
+    let Some(school) = school("streams of others").await? else {
+        return Ok(());
+    };
+    let mut gateways = vec![school.gateway];
+    for _ in 0..2 {
+        gateways.push(school.roles.start("gateway").await?);
+    }
+    let first = school.roles.api(&gateways[0])?;
+    assert_eq!(first.reply("ada", "count").await?, "1");
+    let accepted = first.post("ada", "slow 800", "k").await?;
+    let address = owner(&school.roles).await?;
+    let is_owner = |gateway: &Member| gateway.text("url") == address;
+    let place = gateways.iter().position(is_owner);
+    let mut owning = gateways.remove(place.context("one of them owns it")?);
+    // Clients of both others, one of which has left and come back in the middle.
+    let (mut staying, mut coming) = (Vec::new(), Vec::new());
+    let mut stays = school.roles.api(&gateways[0])?.events("ada", None).await?;
+    read(&mut stays, &accepted.turn, 20, &mut staying).await?;
+    let mut comes = school.roles.api(&gateways[1])?.events("ada", None).await?;
+    read(&mut comes, &accepted.turn, 20, &mut coming).await?;
+    let last = comes.last();
+    drop(comes);
+    let mut comes = school.roles.api(&gateways[1])?.events("ada", last).await?;
+    read(&mut comes, &accepted.turn, 5, &mut coming).await?;
+
+    let killed = Instant::now();
+    owning.kill()?;
+    for (stream, events) in [(&mut stays, &mut staying), (&mut comes, &mut coming)] {
+        let before = events.len();
+        while !events[before..].iter().any(|event| event.name == "restart") {
+            read(stream, &accepted.turn, 1, events).await?;
+        }
+        let took = killed.elapsed();
+        println!("text goes on after {took:?}");
+        assert!(took < TAKEN_OVER_WITHIN, "{took:?}");
+    }
+    let taken_by = owner(&school.roles).await?;
+    assert!(
+        gateways
+            .iter()
+            .any(|gateway| gateway.text("url") == taken_by)
+    );
+    for (stream, events) in [(&mut stays, &mut staying), (&mut comes, &mut coming)] {
+        read(stream, &accepted.turn, usize::MAX, events).await?;
+        assert_whole(events, &accepted.turn)?;
+    }
     Ok(())
 }
 
@@ -83,29 +111,27 @@ async fn a_gateway_that_slept_past_its_lease_writes_nothing() -> anyhow::Result<
     let Some(school) = school("a gateway that slept").await? else {
         return Ok(());
     };
-    let owner = school.roles.api(&school.gateway)?;
-    assert_eq!(owner.reply("ada", "count").await?, "1");
-    let accepted = owner.post("ada", "slow 400", "k").await?;
+    let sleepy = school.roles.api(&school.gateway)?;
+    assert_eq!(sleepy.reply("ada", "count").await?, "1");
+    let accepted = sleepy.post("ada", "slow 800", "k").await?;
     let mut events = Vec::new();
-    let mut stream = owner.events("ada", None).await?;
-    read(&mut stream, &accepted.turn, 5, &mut events).await?;
+    let mut its_own = sleepy.events("ada", None).await?;
+    read(&mut its_own, &accepted.turn, 5, &mut events).await?;
     school.gateway.pause(true)?;
     let second = school.roles.start("gateway").await?;
     let other = school.roles.api(&second)?;
-    let mut stream = other.events("ada", stream.last()).await?;
-    read(&mut stream, &accepted.turn, usize::MAX, &mut events).await?;
+    let (mut elsewhere, mut stream) = (events.clone(), other.events("ada", its_own.last()).await?);
+    read(&mut stream, &accepted.turn, 10, &mut elsewhere).await?;
+    assert_eq!(owner(&school.roles).await?, second.text("url"));
+    // It wakes up, finds that the turn is not its own, and its clients hear the rest all the same.
     school.gateway.pause(false)?;
-    let outcome = events.last().context("it ended")?;
-    assert_eq!(outcome.name, "done", "{outcome:?}");
-    let reply = outcome.data["reply"]["text"].as_str().unwrap_or_default();
-    assert_eq!(text_of(&events, &accepted.turn), reply);
-    // It wakes up, finds that the turn is not its own, and goes on with the next.
-    assert_eq!(owner.reply("ada", "count").await?, "3");
-    assert_eq!(owner.logged("ada", "done").await?.len(), 3);
-    assert_eq!(
-        owner.logged("ada", "restarted").await?.len(),
-        0,
-        "the attempt went on"
-    );
+    read(&mut its_own, &accepted.turn, usize::MAX, &mut events).await?;
+    assert_whole(&events, &accepted.turn)?;
+    read(&mut stream, &accepted.turn, usize::MAX, &mut elsewhere).await?;
+    assert_whole(&elsewhere, &accepted.turn)?;
+    assert_eq!(sleepy.reply("ada", "count").await?, "3");
+    assert_eq!(sleepy.logged("ada", "done").await?.len(), 3);
+    let restarted = sleepy.logged("ada", "restarted").await?;
+    assert_eq!(restarted.len(), 0, "the attempt went on");
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! Carrel as separate processes: gateways, routers, vaults and the fleet on one database and one bucket.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,6 +10,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use carrel_testkit::postgres::Server;
 use carrel_testkit::s3::{BUCKET, S3Server};
 use rustix::process::Signal;
@@ -72,6 +75,13 @@ impl Roles {
         let data = folder.path().join("data");
         std::fs::create_dir(&data)?;
         std::fs::write(data.join("s3.credentials"), S3Server::credentials())?;
+        // One for all vaults, and for nobody else's eyes.
+        let kek = data.join("kek");
+        std::fs::write(
+            &kek,
+            format!("{}\n", STANDARD.encode(rand::random::<[u8; 32]>())),
+        )?;
+        std::fs::set_permissions(&kek, Permissions::from_mode(0o600))?;
         let settings = json!({
             "objects": {
                 "url": format!("s3://{BUCKET}/school"),

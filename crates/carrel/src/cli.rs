@@ -1,10 +1,12 @@
 //! The command line: what can be said, and nothing that is done.
 
+mod servers;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::Isolation;
+pub(crate) use servers::{At, ReadModel, Role, StoreCommand, Up, UpOutput, Vault};
 
 /// A container of their own for every learner.
 #[derive(Debug, Parser)]
@@ -35,22 +37,6 @@ pub(crate) struct Place {
     /// The data folder of the server on this machine
     #[arg(long, env = "CARREL_DATA_DIR", global = true)]
     pub(crate) data_dir: Option<PathBuf>,
-}
-
-/// The data folder of a command that asks no server; a server that is named after it is refused.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct Folder {
-    /// Where everything is kept
-    #[arg(long, env = "CARREL_DATA_DIR")]
-    pub(crate) data_dir: Option<PathBuf>,
-    #[arg(long, hide = true, value_parser = asks_no_server::<String>)]
-    server: Option<String>,
-    #[arg(long, hide = true, value_parser = asks_no_server::<PathBuf>)]
-    token_file: Option<PathBuf>,
-}
-
-fn asks_no_server<T>(_: &str) -> Result<T, &'static str> {
-    Err("this command asks no server")
 }
 
 #[derive(Debug, Subcommand)]
@@ -86,6 +72,9 @@ pub(crate) enum Command {
     Config(ConfigCommand),
     /// Bring the store's schema up to this program's version
     Migrate(At),
+    /// The store itself: whether it adds up, and what can be made anew
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Completion for a shell
     Completion {
         /// The shell
@@ -93,70 +82,6 @@ pub(crate) enum Command {
     },
     /// The version
     Version,
-}
-
-/// Where a command finds what it works on.
-#[derive(Debug, Args)]
-pub(crate) struct At {
-    #[command(flatten)]
-    pub(crate) folder: Folder,
-    /// A file or folder of YAML; else carrel.yaml in the data folder
-    #[arg(long, env = "CARREL_CONFIG")]
-    pub(crate) config: Option<PathBuf>,
-}
-
-/// Flags of a role that runs as a process of its own.
-#[derive(Debug, Args)]
-pub(crate) struct Role {
-    #[command(flatten)]
-    pub(crate) at: At,
-    /// Its address; port 0 picks a free one. A fleet listens nowhere
-    #[arg(long)]
-    pub(crate) listen: Option<String>,
-    /// Address of its health paths; port 0 picks a free one
-    #[arg(long)]
-    pub(crate) health_listen: Option<String>,
-    /// What is printed when it is ready
-    #[arg(short, long, value_enum, default_value = "text")]
-    pub(crate) output: UpOutput,
-}
-
-/// Flags of `carrel vault`, and its commands.
-#[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
-pub(crate) struct Vault {
-    #[command(subcommand)]
-    pub(crate) command: Option<VaultCommand>,
-    #[command(flatten)]
-    pub(crate) role: Role,
-}
-
-/// Flags of `carrel up`.
-#[derive(Debug, Args)]
-pub(crate) struct Up {
-    #[command(flatten)]
-    pub(crate) folder: Folder,
-    /// Address of gateway, web chat and console; port 0 picks a free one
-    #[arg(long)]
-    pub(crate) listen: Option<String>,
-    /// Address of the model router; port 0 picks a free one
-    #[arg(long)]
-    pub(crate) model_listen: Option<String>,
-    /// How agents are kept apart
-    #[arg(long, value_enum)]
-    pub(crate) isolation: Option<Isolation>,
-    /// A file or folder of YAML: carrel.yaml, LearnerClass and Learner documents
-    #[arg(long, env = "CARREL_CONFIG")]
-    pub(crate) config: Option<PathBuf>,
-    /// What is printed when everything is ready
-    #[arg(short, long, value_enum, default_value = "text")]
-    pub(crate) output: UpOutput,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum UpOutput {
-    Text,
-    Json,
 }
 
 /// Where the server is, and how answers are printed.

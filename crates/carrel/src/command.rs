@@ -9,6 +9,7 @@ mod logs;
 mod migrate;
 mod model;
 mod snapshot;
+mod store;
 mod usage;
 mod vault;
 
@@ -35,6 +36,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
         Command::Doctor(flags) => doctor::run(&flags).await,
         Command::Config(command) => config::run(command),
         Command::Migrate(at) => migrate::run(at).await,
+        Command::Store(command) => store::run(command).await,
         Command::Completion { shell } => {
             let mut command = <crate::cli::Cli as clap::CommandFactory>::command();
             let mut script = Vec::new();

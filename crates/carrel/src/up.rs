@@ -2,9 +2,11 @@
 
 mod banner;
 mod base;
+mod beside;
 mod check;
 mod data;
 mod documents;
+mod fleet_task;
 mod keys;
 mod making;
 mod models;
@@ -17,6 +19,7 @@ mod store;
 mod vault_client;
 mod vault_port;
 
+pub(crate) use beside::Beside;
 pub(crate) use single::Role;
 pub(crate) use store::migrate;
 

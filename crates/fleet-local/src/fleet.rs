@@ -61,6 +61,8 @@ pub enum WantedIsolation {
 pub struct Options {
     /// Durable state.
     pub store: SharedStore,
+    /// Whether no other process uses the store: then nothing is wanted of learners that this one is not told of.
+    pub alone: bool,
     /// Signs assignments, learners' tokens and calls to sidecars.
     pub signer: Signer,
     /// Who else may call sidecars: the gateway's keys.
@@ -108,6 +110,7 @@ type Keepers = Mutex<HashMap<LearnerId, Arc<Handle>>>;
 /// What every keeper shares.
 pub(crate) struct Shared {
     pub(crate) store: SharedStore,
+    is_alone: bool,
     pub(crate) ground: Arc<Ground>,
     pub(crate) maker: Maker,
     pub(crate) admission: Admission,
@@ -163,9 +166,10 @@ impl LocalFleet {
             clock: options.clock,
             tracker,
         });
-        let images = Images::new(options.images_dir, Vec::new());
+        let images = Images::new(options.images_dir);
         let shared = Arc::new(Shared {
             store: options.store,
+            is_alone: options.alone,
             maker: Maker::new(Arc::clone(&ground), runtime, images),
             admission: Admission::new(options.budget),
             changes: broadcast::Sender::new(CHANGES),

@@ -104,6 +104,7 @@ pub fn start(options: Options, tracker: TaskTracker, cancel: CancellationToken) 
     ));
     tracker.spawn(dispatch::run(Arc::clone(&shared)));
     tracker.spawn(dispatch::renew(Arc::clone(&shared)));
+    tracker.spawn(dispatch::announce(Arc::clone(&shared)));
     tracker.spawn(erase::resume(Arc::clone(&shared)));
     Handle(shared)
 }

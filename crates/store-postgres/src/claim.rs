@@ -2,7 +2,7 @@
 
 use carrel_core::{LearnerId, OwnerId, TurnId};
 use carrel_store::adapter::column::{count, from_json, int, nanos, parsed, time};
-use carrel_store::turns::{Attachment, Claimed, Lease};
+use carrel_store::turns::{Attachment, Claimed, Lease, Ownership};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -30,9 +30,9 @@ pub(crate) const CLAIM: &str = concat!(
      AND (t.lease_until <= $3 OR t.lease_owner IS NULL OR t.lease_owner = $2) RETURNING ",
     turn_columns!()
 );
-pub(crate) const OWNER: &str = "SELECT lease_owner FROM turn t \
+pub(crate) const OWNER: &str = "SELECT CASE WHEN t.lease_until > $2 THEN t.lease_owner END FROM turn t \
     WHERE t.place = (SELECT o.place FROM turn o WHERE o.learner = $1 \
-        AND o.state IN ('queued', 'running') ORDER BY o.place LIMIT 1) AND t.lease_until > $2";
+        AND o.state IN ('queued', 'running') ORDER BY o.place LIMIT 1)";
 pub(crate) const ATTACHMENTS: &str = "SELECT about::text, data FROM file \
     WHERE place = $1 AND side = 'message' ORDER BY number";
 /// In the order of places, so that two who renew never wait for each other. A turn that a writer holds is waited for.
@@ -81,13 +81,13 @@ impl PostgresStore {
         &self,
         learner: &LearnerId,
         now: Timestamp,
-    ) -> Inner<Option<OwnerId>> {
+    ) -> Inner<Ownership> {
         let owner: Option<Option<Uuid>> = sqlx::query_scalar(OWNER)
             .bind(learner.as_str())
             .bind(nanos(now))
             .fetch_optional(&self.turns)
             .await?;
-        Ok(owner.flatten().map(OwnerId))
+        Ok(Ownership::of(owner.map(|owner| owner.map(OwnerId))))
     }
 
     async fn attachments(&self, place: i64) -> Inner<Vec<Attachment>> {

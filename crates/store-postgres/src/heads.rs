@@ -2,10 +2,11 @@
 
 use carrel_core::{Epoch, Generation, LearnerId, RepositoryId, TurnId};
 use carrel_store::adapter::column::{count, int, parsed_option, time};
-use carrel_store::heads::{Commit, Committed, Contact, GenerationRow, Head, WrappedKey};
+use carrel_store::heads::{Commit, Committed, Contact, GenerationRow, Head, KeptAway, WrappedKey};
 use carrel_store::{Heads, Result};
 use jiff::Timestamp;
-use sqlx::FromRow;
+use sqlx::postgres::PgConnection;
+use sqlx::{Connection as _, FromRow};
 use uuid::Uuid;
 
 use crate::PostgresStore;
@@ -13,13 +14,15 @@ use crate::fault::{Inner, during};
 use crate::write::{AtFence, FenceRow};
 
 /// The fence is raised only under the learner's lock: a commit that has passed it is in the head that is read then.
-pub(crate) const CONTACT: &str = "WITH locked AS (SELECT lock_learner(id) FROM learner \
-        WHERE id = $1 AND fence < $2), \
+pub(crate) const CONTACT: &str = "WITH locked AS (SELECT pg_advisory_xact_lock_shared(5399920, hashtext(id)), lock_learner(id) \
+        FROM learner WHERE id = $1 AND fence < $2), \
     raised AS (UPDATE learner l SET fence = $2 FROM locked \
         WHERE l.id = $1 AND NOT l.closing AND l.fence < $2 \
         RETURNING l.fence, l.head_generation, l.head_snapshot, l.repository) \
     SELECT * FROM raised UNION ALL SELECT fence, head_generation, head_snapshot, repository \
     FROM learner WHERE id = $1 AND NOT closing AND fence >= $2";
+/// What [`CONTACT`] waits for, before it has anything else.
+const KEEP_AWAY: &str = "SELECT pg_try_advisory_lock(5399920, hashtext($1))";
 pub(crate) const HEAD: &str =
     "SELECT head_generation, head_snapshot, repository FROM learner WHERE id = $1";
 pub(crate) const GENERATIONS: &str = "SELECT g.generation, g.snapshot, g.parent, g.time, \
@@ -124,6 +127,19 @@ impl Heads for PostgresStore {
             .map_err(during("committing"))
     }
 
+    async fn keep_away(&self, learner: &LearnerId) -> Result<Option<KeptAway>> {
+        let kept = async {
+            // A connection of its own: when it ends, however it does, nobody is kept away any more.
+            let mut connection = PgConnection::connect_with(&self.connect).await?;
+            let is_alone: bool = sqlx::query_scalar(KEEP_AWAY)
+                .bind(learner.as_str())
+                .fetch_one(&mut connection)
+                .await?;
+            Inner::Ok(is_alone.then(|| KeptAway::by(connection)))
+        };
+        kept.await.map_err(during("keeping first contacts away"))
+    }
+
     async fn head(&self, learner: &LearnerId) -> Result<Option<(Head, RepositoryId)>> {
         self.read_head(learner)
             .await
@@ -210,8 +226,8 @@ impl Heads for PostgresStore {
             .map_err(during("rewrapping a data key"))
     }
 
-    async fn destroy_key(&self, learner: &LearnerId) -> Result<()> {
-        self.delete_key(learner)
+    async fn destroy_key(&self, learner: &LearnerId, repository: RepositoryId) -> Result<()> {
+        self.delete_key(learner, repository)
             .await
             .map_err(during("destroying a data key"))
     }

@@ -1,6 +1,6 @@
 //! Wrapped data keys, one a learner.
 
-use carrel_core::LearnerId;
+use carrel_core::{LearnerId, RepositoryId};
 use carrel_store::heads::WrappedKey;
 use sqlx::{FromRow, PgExecutor};
 
@@ -67,9 +67,16 @@ impl PostgresStore {
         Ok(replaced.rows_affected() > 0)
     }
 
-    pub(crate) async fn delete_key(&self, learner: &LearnerId) -> Inner<()> {
-        sqlx::query("DELETE FROM data_key WHERE learner = $1")
+    pub(crate) async fn delete_key(
+        &self,
+        learner: &LearnerId,
+        repository: RepositoryId,
+    ) -> Inner<()> {
+        const DELETE: &str = "DELETE FROM data_key k USING learner l \
+            WHERE k.learner = $1 AND l.id = $1 AND l.repository = $2";
+        sqlx::query(DELETE)
             .bind(learner.as_str())
+            .bind(repository.0)
             .execute(&self.turns)
             .await?;
         Ok(())

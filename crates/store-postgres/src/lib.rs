@@ -3,6 +3,7 @@
 mod accept;
 mod access;
 mod attempt;
+mod audit;
 mod claim;
 mod commit;
 mod erase;

@@ -24,7 +24,7 @@ const UNCHECKED: Duration = Duration::from_secs(1);
 const STATEMENTS_KEPT: usize = 256;
 
 /// What every session is told.
-const SETTINGS: [(&str, &str); 7] = [
+const SETTINGS: [(&str, &str); 10] = [
     ("application_name", "carrel"),
     // What was answered is on the disk, whatever the server's default.
     ("synchronous_commit", "on"),
@@ -32,6 +32,10 @@ const SETTINGS: [(&str, &str); 7] = [
     // A transaction that is left open holds up the feed and its learner.
     ("idle_in_transaction_session_timeout", "10s"),
     ("statement_timeout", "60s"),
+    // A machine that vanished gives up its locks within half a minute.
+    ("tcp_keepalives_idle", "10"),
+    ("tcp_keepalives_interval", "5"),
+    ("tcp_keepalives_count", "3"),
     // One plan for a statement, whatever its arguments: the one that is tested, and made once.
     ("plan_cache_mode", "force_generic_plan"),
     ("jit", "off"),

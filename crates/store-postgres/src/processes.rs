@@ -22,7 +22,8 @@ const TASKS: i32 = 0x0043_6172;
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
-const ANNOUNCE: &str = "WITH silent AS (DELETE FROM process WHERE until <= $6 AND id <> $1) \
+const ANNOUNCE: &str = "WITH silent AS (DELETE FROM process WHERE id IN \
+        (SELECT id FROM process WHERE until <= $6 AND id <> $1 FOR UPDATE SKIP LOCKED)) \
     INSERT INTO process (id, role, address, report, until) VALUES ($1, $2, $3, $4, $5) \
     ON CONFLICT (id) DO UPDATE SET address = excluded.address, report = excluded.report, until = excluded.until";
 const WITHDRAW: &str = "DELETE FROM process WHERE id = $1";

@@ -5,7 +5,9 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
+use carrel_core::Epoch;
 use carrel_store::SharedStore;
+use carrel_store::heads::Contact;
 use carrel_store::ledger::UsageBy;
 use carrel_store::suite::fixture::{accept, at, claim, events, learner, message, owner};
 use carrel_store::turns::Accepted;
@@ -111,4 +113,30 @@ async fn a_caller_that_goes_away_leaves_nothing_held() {
         matches!(accepted, Ok(Accepted::Stored { .. })),
         "{accepted:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_contact_waits_while_another_process_keeps_it_away() {
+    let Some((here, database)) = opened().await else {
+        return;
+    };
+    let ada = learner(&here, "ada").await;
+    let elsewhere: SharedStore = Arc::new(database.store().await);
+    let kept = elsewhere.keep_away(&ada).await.expect("answered");
+    assert!(kept.is_some());
+    let again = here.keep_away(&ada).await.expect("answered");
+    assert!(again.is_none(), "one at a time");
+    let contact = here.contact(&ada, Epoch(1));
+    let mut contact = std::pin::pin!(contact);
+    tokio::select! {
+        answer = &mut contact => unreachable!("it did not wait: {answer:?}"),
+        () = database.until("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)") => {}
+    }
+    // Messages of the learner are taken meanwhile.
+    let taken = timeout(SOON, accept(&here, &ada, "k", 1));
+    taken.await.expect("it waits for nothing");
+    drop(kept);
+    let contact = timeout(SOON, contact).await.expect("it goes on");
+    let contact = contact.expect("answered");
+    assert!(matches!(contact, Contact::Current { .. }), "{contact:?}");
 }

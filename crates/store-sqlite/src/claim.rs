@@ -3,7 +3,7 @@
 use carrel_core::{LearnerId, LeaseGeneration, OwnerId, TurnId};
 use carrel_store::adapter::column::{count, int, nanos, parsed, time, to_json, uuid};
 use carrel_store::adapter::standing::milliseconds;
-use carrel_store::turns::{Attachment, Claimed, Lease, Timing};
+use carrel_store::turns::{Attachment, Claimed, Lease, Ownership, Timing};
 use jiff::Timestamp;
 
 use crate::SqliteStore;
@@ -22,9 +22,9 @@ pub(crate) const OLDEST: &str = select_turn!(
     "WHERE t.place = (SELECT o.place FROM turn o WHERE o.learner = ? \
      AND o.state IN ('queued', 'running') ORDER BY o.place LIMIT 1)"
 );
-pub(crate) const OWNER: &str = "SELECT lease_owner FROM turn t \
-    WHERE t.place = (SELECT o.place FROM turn o WHERE o.learner = ? \
-        AND o.state IN ('queued', 'running') ORDER BY o.place LIMIT 1) AND t.lease_until > ?";
+pub(crate) const OWNER: &str = "SELECT CASE WHEN t.lease_until > ?2 THEN t.lease_owner END FROM turn t \
+    WHERE t.place = (SELECT o.place FROM turn o WHERE o.learner = ?1 \
+        AND o.state IN ('queued', 'running') ORDER BY o.place LIMIT 1)";
 pub(crate) const LEASE: &str = "UPDATE turn SET lease_owner = ?, lease_generation = lease_generation + 1, \
     lease_until = ?, claimed_time = ?, timing = ? WHERE place = ? RETURNING lease_generation";
 pub(crate) const RENEW: &str = "UPDATE turn SET lease_until = ? \
@@ -37,18 +37,16 @@ impl SqliteStore {
         &self,
         learner: &LearnerId,
         now: Timestamp,
-    ) -> Inner<Option<OwnerId>> {
+    ) -> Inner<Ownership> {
         let owner: Option<Option<Vec<u8>>> = sqlx::query_scalar(OWNER)
             .bind(learner.as_str())
             .bind(nanos(now))
             .fetch_optional(&self.readers)
             .await?;
-        Ok(owner
-            .flatten()
-            .as_deref()
-            .map(uuid)
-            .transpose()?
-            .map(OwnerId))
+        let owner = owner
+            .map(|owner| owner.as_deref().map(uuid).transpose())
+            .transpose()?;
+        Ok(Ownership::of(owner.map(|owner| owner.map(OwnerId))))
     }
 
     pub(crate) async fn claim_oldest(

@@ -2,7 +2,7 @@
 
 use carrel_core::{Epoch, Generation, LearnerId, RepositoryId, TurnId};
 use carrel_store::adapter::column::{count, int, parsed_option, time, uuid};
-use carrel_store::heads::{Commit, Committed, Contact, GenerationRow, Head, WrappedKey};
+use carrel_store::heads::{Commit, Committed, Contact, GenerationRow, Head, KeptAway, WrappedKey};
 use carrel_store::{Heads, Result};
 use jiff::Timestamp;
 use sqlx::FromRow;
@@ -105,6 +105,11 @@ impl Heads for SqliteStore {
             .map_err(during("committing"))
     }
 
+    async fn keep_away(&self, _learner: &LearnerId) -> Result<Option<KeptAway>> {
+        // One process has the file, and in it one vault, which sees to it.
+        Ok(Some(KeptAway::default()))
+    }
+
     async fn head(&self, learner: &LearnerId) -> Result<Option<(Head, RepositoryId)>> {
         self.read_head(learner)
             .await
@@ -191,8 +196,8 @@ impl Heads for SqliteStore {
             .map_err(during("rewrapping a data key"))
     }
 
-    async fn destroy_key(&self, learner: &LearnerId) -> Result<()> {
-        self.delete_key(learner)
+    async fn destroy_key(&self, learner: &LearnerId, repository: RepositoryId) -> Result<()> {
+        self.delete_key(learner, repository)
             .await
             .map_err(during("destroying a data key"))
     }

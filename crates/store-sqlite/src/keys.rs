@@ -1,6 +1,6 @@
 //! Wrapped data keys, one a learner.
 
-use carrel_core::LearnerId;
+use carrel_core::{LearnerId, RepositoryId};
 use carrel_store::heads::WrappedKey;
 use sqlx::{FromRow, SqliteExecutor};
 
@@ -67,10 +67,17 @@ impl SqliteStore {
         Ok(replaced.rows_affected() > 0)
     }
 
-    pub(crate) async fn delete_key(&self, learner: &LearnerId) -> Inner<()> {
+    pub(crate) async fn delete_key(
+        &self,
+        learner: &LearnerId,
+        repository: RepositoryId,
+    ) -> Inner<()> {
+        const DELETE: &str = "DELETE FROM data_key \
+            WHERE learner = (SELECT id FROM learner WHERE id = ? AND repository = ?)";
         let mut write = self.write().await?;
-        sqlx::query("DELETE FROM data_key WHERE learner = ?")
+        sqlx::query(DELETE)
             .bind(learner.as_str())
+            .bind(repository.0.as_bytes().as_slice())
             .execute(write.connection())
             .await?;
         write.commit().await?;

@@ -6,7 +6,7 @@ use carrel_core::{Epoch, EventVersion, LearnerId, MessageId, OwnerId, TurnId};
 use carrel_store::adapter::outcome::Died;
 use carrel_store::turns::{
     Accepted, Attachment, Begun, Claimed, Failure, Lease, NewMessage, OutboxItem, OwnerWrite,
-    Timing, ToolUse, Turn,
+    Ownership, Timing, ToolUse, Turn,
 };
 use carrel_store::{Result, Turns};
 use jiff::Timestamp;
@@ -150,7 +150,7 @@ impl Turns for SqliteStore {
             .map_err(during("claiming a turn"))
     }
 
-    async fn owner(&self, learner: &LearnerId, now: Timestamp) -> Result<Option<OwnerId>> {
+    async fn owner(&self, learner: &LearnerId, now: Timestamp) -> Result<Ownership> {
         self.owner_of_oldest(learner, now)
             .await
             .map_err(during("asking who runs a learner's turn"))

@@ -111,7 +111,7 @@ impl SqliteStore {
     }
 
     /// Folds what was appended since; takes the writer only when there is something.
-    async fn catch_up(&self) -> Inner<()> {
+    pub(crate) async fn catch_up(&self) -> Inner<()> {
         let behind: bool = sqlx::query_scalar(BEHIND).fetch_one(&self.readers).await?;
         let mut more = behind;
         while more {

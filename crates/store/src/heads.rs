@@ -136,6 +136,23 @@ impl std::fmt::Debug for WrappedKey {
     }
 }
 
+/// First contacts of a learner's incarnations wait until this is dropped.
+#[derive(Default)]
+pub struct KeptAway(Option<Box<dyn std::any::Any + Send + Sync>>);
+
+impl KeptAway {
+    /// Kept by what is dropped with it.
+    pub fn by(keeper: impl std::any::Any + Send + Sync) -> Self {
+        Self(Some(Box::new(keeper)))
+    }
+}
+
+impl std::fmt::Debug for KeptAway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("KeptAway").field(&self.0.is_some()).finish()
+    }
+}
+
 /// The epoch fence and the heads.
 #[async_trait::async_trait]
 pub trait Heads: Send + Sync {
@@ -147,6 +164,10 @@ pub trait Heads: Send + Sync {
     /// same transaction moves the head and writes outcome, reply, event (`done` or `snapshotted`) and outbox. An equal call
     /// gets the same answer whatever came after it (`timing` and `operator_note` do not count), also when its epoch is fenced by then.
     async fn commit(&self, commit: &Commit, now: Timestamp) -> Result<Committed>;
+
+    /// Keeps a learner's incarnations from their first contact while objects of its repository are removed, in whatever process
+    /// they ask. `None`: somebody keeps them already, or one is at its first contact now.
+    async fn keep_away(&self, learner: &LearnerId) -> Result<Option<KeptAway>>;
 
     /// The head; `None`: no such learner.
     async fn head(&self, learner: &LearnerId) -> Result<Option<(Head, RepositoryId)>>;
@@ -199,6 +220,6 @@ pub trait Heads: Send + Sync {
         new: &WrappedKey,
     ) -> Result<bool>;
 
-    /// Destroys the data key. Repeatable.
-    async fn destroy_key(&self, learner: &LearnerId) -> Result<()>;
+    /// Destroys the data key of a repository. Repeatable; another life of the same id has another repository, and keeps its key.
+    async fn destroy_key(&self, learner: &LearnerId, repository: RepositoryId) -> Result<()>;
 }

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod adapter;
+pub mod audit;
 pub mod heads;
 pub mod learners;
 pub mod ledger;
@@ -13,6 +14,7 @@ pub mod turns;
 use std::sync::Arc;
 
 pub use access::Access;
+pub use audit::Audit;
 pub use heads::Heads;
 pub use learners::Learners;
 pub use ledger::Ledger;
@@ -78,9 +80,15 @@ pub trait Events: Send + Sync {
 }
 
 /// All of durable state.
-pub trait Store: Learners + Turns + Heads + Ledger + Access + Events + Processes + 'static {}
+pub trait Store:
+    Learners + Turns + Heads + Ledger + Access + Events + Processes + Audit + 'static
+{
+}
 
-impl<T: Learners + Turns + Heads + Ledger + Access + Events + Processes + 'static> Store for T {}
+impl<T: Learners + Turns + Heads + Ledger + Access + Events + Processes + Audit + 'static> Store
+    for T
+{
+}
 
 /// A store as the roles hold it.
 pub type SharedStore = Arc<dyn Store>;

@@ -158,6 +158,28 @@ pub struct Lease {
     pub generation: LeaseGeneration,
 }
 
+/// Who runs the oldest open turn of a learner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ownership {
+    /// No turn is open.
+    NothingOpen,
+    /// Nobody holds a live lease on it.
+    Free,
+    /// This one holds a live lease on it.
+    Held(OwnerId),
+}
+
+impl Ownership {
+    /// From what is read: whether a turn is open, and who holds a live lease on it.
+    pub fn of(open: Option<Option<OwnerId>>) -> Self {
+        match open {
+            None => Self::NothingOpen,
+            Some(None) => Self::Free,
+            Some(Some(owner)) => Self::Held(owner),
+        }
+    }
+}
+
 /// A turn claimed by an owner, with all that is needed to run it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimed {
@@ -242,8 +264,8 @@ pub trait Turns: Send + Sync {
         until: Timestamp,
     ) -> Result<Option<Claimed>>;
 
-    /// Who holds a live lease on the learner's oldest open turn.
-    async fn owner(&self, learner: &LearnerId, now: Timestamp) -> Result<Option<OwnerId>>;
+    /// Who runs the learner's oldest open turn.
+    async fn owner(&self, learner: &LearnerId, now: Timestamp) -> Result<Ownership>;
 
     /// Prolongs leases that are current; gives those turns for which it is not (an ended turn has no lease).
     async fn renew(&self, leases: &[(TurnId, Lease)], until: Timestamp) -> Result<Vec<TurnId>>;

@@ -8,6 +8,7 @@ use carrel_core::class::{ClassSpec, SnapshotPolicy};
 use carrel_core::learner::LearnerState;
 use carrel_core::{LearnerId, RepositoryId};
 use carrel_store::heads::GenerationRow;
+use carrel_store::learners::Learner;
 use jiff::SignedDuration;
 use rustic_core::PruneOptions;
 
@@ -41,15 +42,12 @@ impl Vault {
     /// [`Error::Awake`] when the learner is awake.
     pub async fn maintain(&self, learner: &LearnerId) -> Result<Maintained, Error> {
         let _alone = self.exclusive(learner).await;
-        let now = self.now();
-        let row = self
-            .store()
-            .learner(learner, now)
-            .await?
-            .ok_or(Error::NoLearner)?;
-        if row.status.state != LearnerState::Asleep || row.status.pod.is_some() {
+        self.asleep(learner).await?;
+        let Some(_others_wait) = self.store().keep_away(learner).await? else {
             return Err(Error::Awake);
-        }
+        };
+        // One that has woken meanwhile may have had its first contact.
+        let row = self.asleep(learner).await?;
         let class = self.store().class(&row.class).await?;
         let policy = class.map_or_else(|| ClassSpec::default().snapshot, |class| class.snapshot);
         let history = self.store().generations(learner).await?;
@@ -87,6 +85,15 @@ impl Vault {
             removed,
             pruned,
         })
+    }
+
+    async fn asleep(&self, learner: &LearnerId) -> Result<Learner, Error> {
+        let row = self.store().learner(learner, self.now()).await?;
+        let row = row.ok_or(Error::NoLearner)?;
+        if row.status.state != LearnerState::Asleep || row.status.pod.is_some() {
+            return Err(Error::Awake);
+        }
+        Ok(row)
     }
 
     /// Removes snapshots of expired generations, and those that were never committed and no longer will be.

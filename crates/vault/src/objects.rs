@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use carrel_core::RepositoryId;
+use carrel_core::{RepositoryId, SnapshotId};
 use futures::{Stream, TryStreamExt, stream};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -262,6 +262,19 @@ impl Objects {
         let path = Self::path(repository, kind, name);
         let found = self.within(self.store.head(&path)).await;
         self.present(found.map(|meta| meta.size)).await
+    }
+
+    /// Whether a snapshot's own object is there; its content is not read.
+    ///
+    /// # Errors
+    /// When the storage does not answer.
+    pub async fn has_snapshot(
+        &self,
+        repository: RepositoryId,
+        snapshot: &SnapshotId,
+    ) -> Result<bool, object_store::Error> {
+        let size = self.size(repository, FileKind::Snapshots, snapshot.as_str());
+        Ok(size.await?.is_some())
     }
 
     /// An object or a range of it, as a stream; `None` when it is absent.

@@ -156,7 +156,7 @@ impl Vault {
         let Some(row) = row.filter(|row| row.desired.deleting) else {
             return Ok(());
         };
-        self.store().destroy_key(learner).await?;
+        self.store().destroy_key(learner, row.repository).await?;
         self.forget_password(row.repository)?;
         self.objects()
             .erase(row.repository)

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use carrel_fleet_local::{Budget, LocalFleet, WantedIsolation};
 use carrel_gateway::{Handle as Gateway, TrustedProxies, VaultAdmin};
@@ -22,6 +23,8 @@ use super::store::Opened;
 use crate::config::{Config, Isolation, Loaded};
 use crate::exit::{Failure, Kind};
 
+/// How often a role that is a process of its own looks whether the store answers.
+const STORE_LOOKED_AT_EVERY: Duration = Duration::from_secs(5);
 /// How many incarnations may be starting at once.
 const STARTING: u32 = 8;
 
@@ -34,6 +37,8 @@ pub(super) struct Base {
     pub(super) tracker: TaskTracker,
     /// Ends everything.
     pub(super) cancel: CancellationToken,
+    /// It was asked to end.
+    pub(super) stopping: CancellationToken,
     pub(super) ended: Ended,
 }
 
@@ -102,6 +107,7 @@ impl Base {
             config,
             tracker: TaskTracker::new(),
             cancel: CancellationToken::new(),
+            stopping: CancellationToken::new(),
             ended: Ended::default(),
         })
     }
@@ -176,6 +182,7 @@ impl Base {
     pub(super) async fn start_fleet(&self, parts: FleetParts) -> anyhow::Result<LocalFleet> {
         let options = carrel_fleet_local::Options {
             store: self.shared(),
+            alone: self.store.is_ours_alone(),
             callers: parts.callers,
             signer: parts.signer,
             executable: parts.executable,
@@ -241,8 +248,27 @@ impl Base {
     }
 
     pub(super) fn serve_tcp(&self, listener: TcpListener, app: axum::Router) {
+        let (tracker, cancel) = (self.tracker.clone(), self.cancel.clone());
         self.tracker
-            .spawn(serve::until(listener, app, self.cancel.clone()));
+            .spawn(carrel_gateway::serve(listener, app, tracker, cancel));
+    }
+
+    /// Whether the store answers, and whether this process stops.
+    pub(super) fn readiness(&self) -> Readiness {
+        let readiness = Readiness::default();
+        let (store, stopping, told) = (self.shared(), self.stopping.clone(), readiness.clone());
+        let looks = async move {
+            let mut due = tokio::time::interval(STORE_LOOKED_AT_EVERY);
+            while stopping.run_until_cancelled(due.tick()).await.is_some() {
+                match store.classes().await {
+                    Ok(_) => told.present("store"),
+                    Err(error) => told.missing("store", format!("it does not answer ({error})")),
+                }
+            }
+            told.missing("process", "it stops");
+        };
+        self.tracker.spawn(looks);
+        readiness
     }
 
     /// Everything ends; then the store is closed, for nobody is left who would write.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use carrel_protocol::token::{PublicKey, Signer, Verifier};
+use uuid::Uuid;
 
 use super::{check, data};
 use crate::exit::{Failure, Kind};
@@ -32,9 +33,17 @@ pub(super) fn published(file: &Path, public: &Path) -> anyhow::Result<Signer> {
         let keys = [known, vec![signer.public_key().clone()]].concat();
         let mut text = serde_json::to_string(&keys)?;
         text.push('\n');
-        std::fs::write(public, text).with_context(|| format!("writing {}", public.display()))?;
+        replace(public, &text).with_context(|| format!("writing {}", public.display()))?;
     }
     Ok(signer)
+}
+
+/// Whoever reads meanwhile reads all of the old or all of the new.
+fn replace(file: &Path, text: &str) -> std::io::Result<()> {
+    let mut new = file.as_os_str().to_owned();
+    new.push(format!(".{}", Uuid::new_v4()));
+    std::fs::write(&new, text)?;
+    std::fs::rename(new, file)
 }
 
 /// The public keys of a file, made by the role that has the private one.

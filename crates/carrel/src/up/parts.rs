@@ -11,12 +11,12 @@ use carrel_fleet_local::LocalFleet;
 use carrel_gateway::Handle as Gateway;
 use carrel_protocol::Endpoint;
 use carrel_protocol::token::{Signer, Verifier};
-use carrel_store::processes::{Lead, Task};
 use carrel_telemetry::{Snapshots, Wakes};
 
 use super::base::{Base, FleetParts, GatewayParts, now};
 use super::check::check;
 use super::data::Data;
+use super::fleet_task::FleetTask;
 use super::making::Making;
 use super::reload::{self, Watch};
 use super::vault_port::LocalVault;
@@ -42,7 +42,7 @@ pub(super) struct Parts {
     fleet: LocalFleet,
     base: Base,
     run_dir: std::path::PathBuf,
-    _lead: Lead,
+    task: FleetTask,
 }
 
 /// Checks what can be checked, opens what the roles stand on, then starts them in the order in which they need each other.
@@ -59,7 +59,7 @@ pub(super) async fn start(
     let run_dir = paths::make_run_dir(&data.dir).context("preparing the run folder")?;
     let base = Base::open(&data.dir, &loaded).await?;
     let config = &base.config;
-    let lead = lead_fleet(&base).await?;
+    let task = FleetTask::take(base.shared()).await?;
     let admin_token_file = data.dir.join(&config.keys.admin_token_file);
     let admin_token = keys::admin_token(&admin_token_file)?;
     let signer = keys::signer(&data.dir.join(&config.keys.signing_key_file))?;
@@ -139,16 +139,7 @@ pub(super) async fn start(
         fleet,
         base,
         run_dir,
-        _lead: lead,
-    })
-}
-
-/// Takes the fleet's task: a store has one fleet.
-pub(super) async fn lead_fleet(base: &Base) -> anyhow::Result<Lead> {
-    let lead = base.shared().lead(Task::Fleet).await?;
-    lead.ok_or_else(|| {
-        let message = "another fleet works on this store: stop it, or wait until its machine is seen to be gone";
-        Failure::new(Kind::Conflict, message).into()
+        task,
     })
 }
 
@@ -183,6 +174,9 @@ impl Parts {
 
     /// Waits until a part ends that must not: its name.
     pub(super) async fn failed(&self) -> &'static str {
-        self.base.ended.part().await
+        tokio::select! {
+            part = self.base.ended.part() => part,
+            () = self.task.taken() => FleetTask::TAKEN,
+        }
     }
 }

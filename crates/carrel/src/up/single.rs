@@ -3,30 +3,23 @@
 use std::future::pending;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
-use carrel_core::OwnerId;
 use carrel_fleet_local::LocalFleet;
 use carrel_gateway::{Handle as Gateway, StoreFleet};
 use carrel_protocol::token::{PublicKey, Verifier};
-use carrel_store::processes::{Lead, Process, Role as Task};
-use carrel_telemetry::{Health, Readiness, Registry, Snapshots, Wakes};
+use carrel_telemetry::{Health, Registry, Snapshots, Wakes};
 use serde_json::json;
-use uuid::Uuid;
 
 use super::base::{Base, FleetParts, GatewayParts, now};
+use super::fleet_task::FleetTask;
 use super::reload::{self, Watch};
 use super::vault_client::RemoteVault;
-use super::{AFTER_DRAIN, STOP, documents, keys, models, parts, serve};
+use super::{AFTER_DRAIN, STOP, documents, keys, models, serve};
 use crate::cli::{self, UpOutput};
-use crate::config::Loaded;
+use crate::config::{Loaded, ObjectsAt};
 use crate::exit::{Failure, Kind};
 use crate::{output, paths};
-
-/// How often a fleet says that it is there, and for how long each time.
-const ANNOUNCE_EVERY: Duration = Duration::from_secs(5);
-const ANNOUNCED_FOR: jiff::SignedDuration = jiff::SignedDuration::from_secs(20);
 
 /// What a process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display)]
@@ -41,7 +34,7 @@ pub(crate) enum Role {
 /// What has to end in an order of its own.
 enum Running {
     Gateway(Gateway),
-    Fleet(LocalFleet, Lead),
+    Fleet(LocalFleet, FleetTask),
     Other,
 }
 
@@ -81,7 +74,7 @@ pub(super) async fn start(
                 Role::Vault => vault(&base, flags, &mut registry).await?,
                 _ => fleet(&base, &mut registry).await?,
             };
-            let health = Health::new(Readiness::default(), Arc::new(registry));
+            let health = Health::new(base.readiness(), Arc::new(registry));
             base.serve_tcp(health_listener, health.router());
             started
         }
@@ -151,16 +144,36 @@ async fn gateway(
         signer,
         fleet: fleet.shared(),
         public_url: base.public_url(&url),
-        relay_url: match config.gateway.relay_url.as_str() {
-            "" => url.clone(),
-            configured => configured.to_owned(),
-        },
+        relay_url: relay_url(&config.gateway.relay_url, &url)?,
         admin_token,
         metrics,
         registry,
     };
     let gateway = base.start_gateway(listener, parts);
     Ok((gateway, url))
+}
+
+/// Where other gateways reach this one: they connect to the address as it stands.
+fn relay_url(configured: &str, listens_at: &str) -> anyhow::Result<String> {
+    let url = if configured.is_empty() {
+        listens_at
+    } else {
+        configured
+    };
+    let place = url.trim_end_matches('/').strip_prefix("http://");
+    let is_usable = place.is_some_and(|place| {
+        let nowhere = ["0.0.0.0:", "[::]:"];
+        place.contains(':')
+            && !place.contains('/')
+            && !nowhere.iter().any(|at| place.starts_with(at))
+    });
+    if is_usable {
+        return Ok(url.trim_end_matches('/').to_owned());
+    }
+    let message = format!(
+        "gateway.relayUrl: '{url}' must be how other gateways reach this one, as in http://10.0.0.4:7070"
+    );
+    Err(Failure::new(Kind::Usage, message).into())
 }
 
 async fn router(
@@ -189,6 +202,7 @@ async fn vault(
     flags: &cli::Role,
     registry: &mut Registry,
 ) -> anyhow::Result<(Running, String)> {
+    shared_by_vaults(base)?;
     let gateways = Verifier::new(&gateways(base)?)?;
     let snapshots = Snapshots::register(registry);
     let vault = base.start_vault(pods(base)?, gateways, &snapshots).await?;
@@ -197,9 +211,29 @@ async fn vault(
     Ok((Running::Other, url))
 }
 
+/// What all vaults must have alike is not made by one of them.
+fn shared_by_vaults(base: &Base) -> anyhow::Result<()> {
+    let kek = base.dir.join(&base.config.keys.kek_file);
+    if !kek.exists() {
+        let message = format!(
+            "keys.kekFile: {} is not there: make it once, with mode 0600 ('openssl rand -base64 32'), and give every vault the same",
+            kek.display()
+        );
+        return Err(Failure::new(Kind::Usage, message).into());
+    }
+    match ObjectsAt::of(&base.config.objects) {
+        Ok(ObjectsAt::Folder(folder)) if !Path::new(folder).is_absolute() => {
+            let message = "objects.url: vaults that are processes of their own share their objects: name a bucket \
+                ('s3://…'), or a folder by its whole path ('file:/…')";
+            Err(Failure::new(Kind::Usage, message).into())
+        }
+        _ => Ok(()),
+    }
+}
+
 async fn fleet(base: &Base, registry: &mut Registry) -> anyhow::Result<(Running, String)> {
     let (config, files) = (&base.config, &base.config.keys);
-    let lead = parts::lead_fleet(base).await?;
+    let task = FleetTask::take(base.shared()).await?;
     let run_dir = paths::make_run_dir(&base.dir).context("preparing the run folder")?;
     let wakes = Wakes::register(registry);
     let endpoint = |key: &str, url: &str| {
@@ -220,30 +254,8 @@ async fn fleet(base: &Base, registry: &mut Registry) -> anyhow::Result<(Running,
         metrics: carrel_fleet_local::Metrics::register(registry, wakes),
     });
     let fleet = fleet.await?;
-    announce(base, &fleet);
-    Ok((Running::Fleet(fleet, lead), String::new()))
-}
-
-/// Says that the fleet is there, and how it keeps learners apart.
-fn announce(base: &Base, fleet: &LocalFleet) {
-    let (store, cancel) = (base.shared(), base.cancel.clone());
-    let process = Process {
-        id: OwnerId(Uuid::now_v7()),
-        role: Task::Fleet,
-        address: String::new(),
-        report: serde_json::to_string(&fleet.report()).unwrap_or_default(),
-    };
-    base.tracker.spawn(async move {
-        let mut due = tokio::time::interval(ANNOUNCE_EVERY);
-        while cancel.run_until_cancelled(due.tick()).await.is_some() {
-            let told = store.announce(&process, now(), now() + ANNOUNCED_FOR).await;
-            if let Err(error) = told {
-                tracing::warn!(%error, "gateways are not told that the fleet is there");
-            }
-        }
-        // A gateway that asks meanwhile is told of none.
-        drop(store.withdraw(process.id).await);
-    });
+    FleetTask::announce(base, &fleet);
+    Ok((Running::Fleet(fleet, task), String::new()))
 }
 
 fn pods(base: &Base) -> anyhow::Result<Verifier> {
@@ -262,38 +274,19 @@ impl Single {
     pub(super) async fn failed(&self) -> &'static str {
         let taken = async {
             match &self.running {
-                Running::Fleet(_, lead) => self.kept(lead).await,
+                Running::Fleet(_, task) => task.taken().await,
                 Running::Gateway(_) | Running::Other => pending().await,
             }
         };
         tokio::select! {
             part = self.base.ended.part() => part,
-            () = taken => "the fleet's task, which another has taken,",
-        }
-    }
-
-    /// Returns when another fleet has the task. That the database was away is no reason to end every learner's pod.
-    async fn kept(&self, lead: &Lead) {
-        lead.lost().await;
-        loop {
-            match self
-                .base
-                .shared()
-                .lead(carrel_store::processes::Task::Fleet)
-                .await
-            {
-                Ok(Some(again)) => again.lost().await,
-                Ok(None) => return,
-                Err(error) => {
-                    tracing::warn!(%error, "whether this is still the only fleet is asked again");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-            }
+            () = taken => FleetTask::TAKEN,
         }
     }
 
     /// What runs ends well, as far as there is time.
     pub(super) async fn stop(&self) {
+        self.base.stopping.cancel();
         let learners = STOP.saturating_sub(AFTER_DRAIN);
         match &self.running {
             Running::Gateway(gateway) => {

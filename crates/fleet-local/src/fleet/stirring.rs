@@ -2,7 +2,6 @@
 //! And tells keepers of what another process wants of their learners: a hint comes for each of a turn's events, and says nothing
 //! of what it is about, so that only wakes are heard of by hints.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use carrel_core::LearnerId;
@@ -13,9 +12,8 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, sleep_until};
 
 use super::{LocalFleet, STORE_AGAIN};
-use crate::learner::Handle;
 
-/// How often all are looked for: what a lost hint would have said.
+/// How often all are looked for where other processes may want something: what a lost hint would have said.
 const ALL_EVERY: Duration = Duration::from_secs(2);
 
 /// Whether a fleet has something to do for a learner.
@@ -26,24 +24,25 @@ pub(super) fn stirs(learner: &Learner) -> bool {
 
 /// Finds them until the store is closed.
 pub(super) async fn find(fleet: LocalFleet, mut changes: Receiver<LearnerId>) {
-    let mut all_at = Instant::now();
+    let mut all_at = Some(Instant::now());
     let mut is_first = true;
     loop {
         let changed = tokio::select! {
-            () = sleep_until(all_at) => None,
+            () = sleep_until(all_at.unwrap_or_else(Instant::now)), if all_at.is_some() => None,
             changed = changes.recv() => Some(changed),
         };
         match changed {
             Some(Ok(learner)) => look_at(&fleet, &learner).await,
             Some(Err(RecvError::Closed)) => return,
             None | Some(Err(RecvError::Lagged(_))) => {
-                let pause = if look_at_all(&fleet, is_first).await {
-                    is_first = false;
-                    ALL_EVERY
-                } else {
-                    STORE_AGAIN
+                let has_looked = look_at_all(&fleet, is_first).await;
+                is_first &= !has_looked;
+                let pause = match has_looked {
+                    false => Some(STORE_AGAIN),
+                    true if fleet.shared.is_alone => None,
+                    true => Some(ALL_EVERY),
                 };
-                all_at = Instant::now() + pause;
+                all_at = pause.map(|pause| Instant::now() + pause);
             }
         }
     }
@@ -74,8 +73,11 @@ async fn look_at_all(fleet: &LocalFleet, is_first: bool) -> bool {
             }
             for learner in &learners {
                 let kept = fleet.shared.lock().get(&learner.id).cloned();
-                let knows = |handle: Arc<Handle>| *handle.desired.borrow() == Some(learner.desired);
-                if !kept.is_some_and(knows) {
+                let is_due = kept.map_or_else(
+                    || stirs(learner),
+                    |handle| *handle.desired.borrow() != Some(learner.desired),
+                );
+                if is_due {
                     // Starts a keeper, or nudges the one that is there.
                     fleet.keep(&learner.id);
                 }

@@ -121,9 +121,8 @@ pub struct Images {
 type Pull = BoxFuture<'static, Result<Image, Arc<Error>>>;
 
 impl Images {
-    /// Images in the folder `root`, cleared of what an earlier run left half done; registries in
-    /// `plain_http` (host and port), and those on loopback, are spoken to without TLS.
-    pub fn new(root: PathBuf, plain_http: Vec<String>) -> Self {
+    /// Images in the folder `root`, cleared of what an earlier run left half done.
+    pub fn new(root: PathBuf) -> Self {
         let config = |protocol| ClientConfig {
             protocol,
             user_agent: concat!("carrel/", env!("CARGO_PKG_VERSION")),
@@ -149,7 +148,7 @@ impl Images {
         };
         Self {
             root,
-            client: Client::new(config(ClientProtocol::HttpsExcept(plain_http))),
+            client: Client::new(config(ClientProtocol::Https)),
             on_loopback: Client::new(config(ClientProtocol::Http)),
             limits,
             pulls: Arc::default(),

@@ -75,6 +75,7 @@ impl Woken {
         let mut registry = Registry::default();
         let wakes = Wakes::register(&mut registry);
         let fleet = LocalFleet::start(Options {
+            alone: true,
             metrics: Metrics::register(&mut registry, wakes),
             store,
             signer: Signer::from_pem(&Signer::generate_pem().unwrap()).unwrap(),

@@ -76,6 +76,7 @@ impl Bed {
         let mut registry = Registry::default();
         let wakes = Wakes::register(&mut registry);
         let fleet = LocalFleet::start(Options {
+            alone: true,
             metrics: Metrics::register(&mut registry, wakes),
             store: Arc::clone(&store),
             signer: Signer::from_pem(&Signer::generate_pem().unwrap()).unwrap(),

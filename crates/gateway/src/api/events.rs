@@ -67,8 +67,11 @@ pub(super) async fn relayed(
     let place = relayed.after.parse().map_err(invalid)?;
     let store = &shared.options.store;
     let hub = shared.hubs.open(&learner, store).await?;
-    let subscriber = Subscriber::at(hub, Arc::clone(store), place, relayed.fresh);
-    Ok(respond_lines(subscriber))
+    let subscriber = Subscriber::for_another(hub, Arc::clone(store), place, relayed.fresh);
+    Ok(respond_lines(
+        subscriber,
+        shared.cancel.clone().cancelled_owned(),
+    ))
 }
 
 /// One turn's events from its beginning to its outcome.

@@ -8,48 +8,85 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::gateway::{Gateway, Shared};
 
-/// How long a lease lasts without renewal: so late may another take a dead gateway's turns over.
-pub(super) const LASTS: SignedDuration = SignedDuration::from_secs(6);
-const RENEW_EVERY: Duration = Duration::from_secs(2);
+/// How long a lease lasts without renewal, and how often it is renewed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lasting {
+    pub(super) lasts: SignedDuration,
+    renewed_every: Duration,
+}
+
+/// Nobody else would take a turn.
+const ALONE: Lasting = Lasting {
+    lasts: SignedDuration::from_secs(20),
+    renewed_every: Duration::from_secs(5),
+};
+/// So late another may take a dead gateway's turns over.
+const AMONG_OTHERS: Lasting = Lasting {
+    lasts: SignedDuration::from_secs(6),
+    renewed_every: Duration::from_secs(2),
+};
+
+impl Lasting {
+    pub(super) fn of(gateway: &Gateway) -> Self {
+        if gateway.options.alone {
+            ALONE
+        } else {
+            AMONG_OTHERS
+        }
+    }
+}
 
 /// Renews until the process ends; a turn whose lease is lost is let go.
 pub(crate) async fn renew(shared: Shared) {
-    let mut due = interval(RENEW_EVERY);
+    let lasting = Lasting::of(&shared);
+    let mut due = interval(lasting.renewed_every);
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            () = shared.cancel.cancelled() => break,
+            () = shared.cancel.cancelled() => return,
             _ = due.tick() => {}
-        }
-        if !shared.options.alone {
-            announce(&shared).await;
         }
         let leases = shared.roster.leases();
         if leases.is_empty() {
             continue;
         }
-        let until = shared.now() + LASTS;
+        let until = shared.now() + lasting.lasts;
         match shared.options.store.renew(&leases, until).await {
             // One that ended meanwhile is told too, and is disowned by then or lets go.
             Ok(lost) => shared.roster.lose(&lost),
             Err(error) => tracing::warn!(%error, "leases cannot be renewed"),
         }
     }
-    if !shared.options.alone {
-        // Who asks for a stream here meanwhile is not answered, and asks again.
-        drop(shared.options.store.withdraw(shared.owner).await);
-    }
 }
 
-async fn announce(gateway: &Gateway) {
+/// Says again and again that this gateway is there, and at the end that it goes; nothing where there are no others.
+pub(crate) async fn announce(shared: Shared) {
+    if shared.options.alone {
+        return;
+    }
     let process = Process {
-        id: gateway.owner,
+        id: shared.owner,
         role: Role::Gateway,
-        address: gateway.options.relay_url.clone(),
+        address: shared.options.relay_url.clone(),
         report: "{}".to_owned(),
     };
-    let (store, now) = (&gateway.options.store, gateway.now());
-    if let Err(error) = store.announce(&process, now, now + LASTS).await {
-        tracing::warn!(%error, "other gateways are not told that this one is there");
+    let store = &shared.options.store;
+    let mut due = interval(AMONG_OTHERS.renewed_every);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while shared
+        .cancel
+        .run_until_cancelled(due.tick())
+        .await
+        .is_some()
+    {
+        let now = shared.now();
+        if let Err(error) = store
+            .announce(&process, now, now + AMONG_OTHERS.lasts)
+            .await
+        {
+            tracing::warn!(%error, "other gateways are not told that this one is there");
+        }
     }
+    // Who asks for a stream here meanwhile is not answered, and asks again.
+    drop(store.withdraw(process.id).await);
 }

@@ -6,7 +6,7 @@ mod roster;
 mod turn;
 mod wake;
 
-pub(crate) use lease::renew;
+pub(crate) use lease::{announce, renew};
 pub(crate) use roster::Roster;
 pub(crate) use wake::{Incarnation, NotAwake, Waker, changed};
 
@@ -20,8 +20,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::gateway::Shared;
 use roster::Entry;
 
-/// How often the store is asked without a hint: finds turns whose owner died.
-const POLL_EVERY: Duration = Duration::from_secs(2);
+/// How often the store is asked without a hint.
+const POLL_EVERY: Duration = Duration::from_secs(5);
+/// The same where other gateways may die: finds their turns.
+const POLL_OTHERS_EVERY: Duration = Duration::from_secs(2);
 /// Hints that come within this are answered by one look.
 const HINTS_GATHER: Duration = Duration::from_millis(20);
 /// The most learners found by one look.
@@ -37,7 +39,11 @@ pub(crate) async fn run(shared: Shared) {
             tracing::warn!(%error, "leases of an earlier process stay until they end");
         }
     }
-    let mut poll = interval(POLL_EVERY);
+    let mut poll = interval(if shared.options.alone {
+        POLL_EVERY
+    } else {
+        POLL_OTHERS_EVERY
+    });
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -86,7 +92,7 @@ async fn run_all(shared: &Shared, entry: &Arc<Entry>) {
     loop {
         while !shared.draining.is_cancelled() {
             let now = shared.now();
-            let until = now + lease::LASTS;
+            let until = now + lease::Lasting::of(shared).lasts;
             let claimed = shared
                 .options
                 .store
@@ -98,6 +104,9 @@ async fn run_all(shared: &Shared, entry: &Arc<Entry>) {
                     let run = turn::run(shared, entry.learner(), claimed, lost);
                     let ended = Box::pin(run).await;
                     entry.disown();
+                    if let Some(hub) = shared.hubs.find(entry.learner()) {
+                        hub.let_go();
+                    }
                     if !ended {
                         // Let go: found again when its lease ends.
                         break;

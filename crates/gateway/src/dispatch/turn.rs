@@ -9,9 +9,9 @@ use carrel_core::event::EventBody;
 use carrel_core::learner::StartKind;
 use carrel_core::turn::{AfterDeath, Death, FailureCode, TurnState};
 use carrel_core::{Epoch, LearnerId};
-use carrel_protocol::agent;
 use carrel_protocol::gateway::{StreamEvent, TurnStep};
 use carrel_protocol::sidecar::{AttachmentData, TurnOrder};
+use carrel_protocol::{agent, fleet};
 use carrel_store::turns::{Begun, Claimed, Failure, Lease, OwnerWrite, Timing};
 use carrel_store::{Error, SharedStore};
 use carrel_telemetry::wakes::Stage;
@@ -139,7 +139,17 @@ impl Run<'_> {
         let Some(epoch) = self.claimed.turn.epoch else {
             return Next::Again;
         };
-        let status = self.shared.options.fleet.status(self.learner).await.ok();
+        let status = loop {
+            match self.shared.options.fleet.status(self.learner).await {
+                Ok(status) => break Some(status),
+                Err(fleet::Error::NoLearner(_)) => break None,
+                // That nobody can be asked says nothing of the pod.
+                Err(error) => {
+                    tracing::warn!(turn.id = %self.turn_id(), %error, "whether its pod lives is asked again");
+                    tokio::time::sleep(STORE_AGAIN).await;
+                }
+            }
+        };
         let pod = status
             .filter(|status| status.epoch == epoch)
             .and_then(|s| s.pod);

@@ -64,6 +64,11 @@ impl Hub {
         self.hints.send_replace(());
     }
 
+    /// The turn that ran here is let go: who reads here looks for its next owner.
+    pub(crate) fn let_go(&self) {
+        self.grown.send_replace(());
+    }
+
     /// Ends when the learner is erased.
     pub(crate) fn closed(&self) -> &CancellationToken {
         &self.closed

@@ -21,8 +21,8 @@ const STEPS_OF_A_LEASE: u32 = 32;
 pub(super) enum Read {
     /// All that came after its place.
     Events(Vec<(Place, StreamEvent)>),
-    /// What came after its place is no longer kept whole; durable events are in the store.
-    Behind,
+    /// Not all that came after its place is kept: only what came after this.
+    Behind(Place),
 }
 
 #[derive(Debug)]
@@ -152,7 +152,7 @@ impl Log {
 
     pub(super) fn after(&self, place: Place) -> Read {
         if place < self.floor {
-            return Read::Behind;
+            return Read::Behind(self.floor);
         }
         let from = self.entries.partition_point(|(at, _)| *at <= place);
         Read::Events(self.entries.range(from..).cloned().collect())
@@ -317,7 +317,7 @@ mod tests {
             log.live(delta(&piece));
         }
         let early = Place::durable(EventVersion(2));
-        assert_eq!(log.after(early), Read::Behind);
+        assert!(matches!(log.after(early), Read::Behind(floor) if floor > early));
         let before = log.last();
         let events = log.text_so_far(false);
         assert_eq!(events.len(), 2);

@@ -12,6 +12,7 @@ use carrel_core::{LearnerId, OwnerId};
 use carrel_protocol::Endpoint;
 use carrel_protocol::gateway::StreamEvent;
 use carrel_store::processes::Role;
+use carrel_store::turns::Ownership;
 use futures::StreamExt as _;
 use http::{Request, header};
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,7 @@ use super::{Place, Subscriber};
 use crate::gateway::{Gateway, Shared};
 use crate::sidecar::{Connection, Frames};
 
-/// An empty line goes at least so often: whoever reads knows that the owner lives, and the owner that its reader does.
+/// An empty line goes at least so often: so the owner hears that its reader is gone.
 const LINE_EVERY: Duration = Duration::from_secs(15);
 /// How long the owner may take to begin its answer.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
@@ -38,24 +39,27 @@ pub(super) struct Upstream {
     lines: Frames<Line>,
 }
 
-/// Where a learner's turn runs.
+/// Where a learner's oldest open turn runs.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Runs {
-    /// Here, or nothing is to be run.
+    /// None is open: the next begins with a durable event.
+    Nothing,
+    /// Here, by its lease.
     Here,
     /// At another gateway.
     At(OwnerId, Endpoint),
-    /// Nobody has it yet, or nobody who can be asked: that may change without a word.
+    /// Nobody has it, or nobody who can be asked: that changes without a word.
     Unknown,
 }
 
-/// Who runs the learner's oldest turn, `open` says that one is open.
+/// Who runs the learner's oldest open turn.
 pub(super) async fn runs(gateway: &Gateway, learner: &LearnerId) -> Runs {
     let (store, now) = (&gateway.options.store, gateway.now());
     let owner = match store.owner(learner, now).await {
-        Ok(Some(owner)) if owner == gateway.owner => return Runs::Here,
-        Ok(Some(owner)) => owner,
-        Ok(None) => return Runs::Unknown,
+        Ok(Ownership::NothingOpen) => return Runs::Nothing,
+        Ok(Ownership::Held(owner)) if owner == gateway.owner => return Runs::Here,
+        Ok(Ownership::Held(owner)) => owner,
+        Ok(Ownership::Free) => return Runs::Unknown,
         Err(error) => {
             tracing::debug!(learner.id = %learner, %error, "who runs a turn is asked again");
             return Runs::Unknown;
@@ -122,7 +126,10 @@ impl Upstream {
 }
 
 /// The answer to another gateway: this one's events, a line each.
-pub(crate) fn respond_lines(subscriber: Subscriber) -> Response {
+pub(crate) fn respond_lines(
+    subscriber: Subscriber,
+    over: impl Future<Output = ()> + Send + 'static,
+) -> Response {
     let lines = futures::stream::unfold(subscriber, async |mut subscriber| {
         let line = match tokio::time::timeout(LINE_EVERY, subscriber.next()).await {
             Ok(Some((place, event))) => {
@@ -134,7 +141,7 @@ pub(crate) fn respond_lines(subscriber: Subscriber) -> Response {
         };
         Some((line, subscriber))
     });
-    let lines = lines.map(|mut line| {
+    let lines = lines.take_until(over).map(|mut line| {
         line.push(b'\n');
         Ok::<_, Infallible>(Bytes::from(line))
     });

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use carrel_core::{EventVersion, OwnerId, TurnId};
 use carrel_protocol::gateway::{StreamEvent, TurnStep};
-use carrel_store::{Result, SharedStore};
+use carrel_store::SharedStore;
+use carrel_store::turns::Ownership;
 use tokio::sync::watch;
 
 use super::expand::{Said, expand};
@@ -53,8 +54,6 @@ pub(crate) struct Subscriber {
     /// What the hub keeps does not begin at the client's place: durable events are read, then the text so far.
     is_behind: bool,
     heard: Heard,
-    /// A turn that passed by and has not ended.
-    open: Option<TurnId>,
     only: Option<TurnId>,
     over: bool,
     ready: VecDeque<(Place, StreamEvent)>,
@@ -75,14 +74,18 @@ impl Subscriber {
         };
         let fresh = only.is_some() || place == Place::default();
         let store = Arc::clone(&gateway.options.store);
+        let is_alone = gateway.options.alone;
+        let mut subscriber = Self::at(hub, store, place, fresh);
+        // Where others give streams too, a client may have come from one that had no text for it.
+        subscriber.is_behind = !is_alone && !fresh && place.step == 0;
         Self {
             gateway: Some(gateway),
             only,
-            ..Self::at(hub, store, place, fresh)
+            ..subscriber
         }
     }
 
-    /// Another gateway's, for one of its clients.
+    /// From a place, of what is here alone.
     pub(crate) fn at(hub: Arc<Hub>, store: SharedStore, place: Place, fresh: bool) -> Self {
         Self {
             grown: hub.grown(),
@@ -93,10 +96,22 @@ impl Subscriber {
             place,
             is_behind: false,
             heard: if fresh { Heard::Nothing } else { Heard::Here },
-            open: None,
             only: None,
             over: false,
             ready: VecDeque::new(),
+        }
+    }
+
+    /// Another gateway's, for one of its clients, which had durable events from the log: what was said between them it gets whole.
+    pub(crate) fn for_another(
+        hub: Arc<Hub>,
+        store: SharedStore,
+        place: Place,
+        fresh: bool,
+    ) -> Self {
+        Self {
+            is_behind: place.step == 0,
+            ..Self::at(hub, store, place, fresh)
         }
     }
 
@@ -116,10 +131,7 @@ impl Subscriber {
             }
             let version = self.hub.version();
             if self.is_behind && self.place.version < version {
-                if let Err(error) = self.read_store(version).await {
-                    tracing::warn!(learner.id = %self.hub.learner(), %error, "a stream ends early");
-                    return None;
-                }
+                self.read_store(version).await?;
                 continue;
             }
             if self.is_behind {
@@ -127,7 +139,11 @@ impl Subscriber {
                 continue;
             }
             match self.hub.after(self.place) {
-                Read::Behind => self.is_behind = true,
+                Read::Behind(kept) if self.place.version < kept.version => {
+                    self.read_store(kept.version).await?;
+                }
+                // Live events are gone that came after the last durable one.
+                Read::Behind(_) => self.is_behind = true,
                 Read::Events(events) if events.is_empty() => self.wait().await?,
                 Read::Events(_) if self.heard == Heard::Elsewhere => self.is_behind = true,
                 Read::Events(events) => {
@@ -163,8 +179,8 @@ impl Subscriber {
             return false;
         }
         match runs(gateway, learner).await {
-            Runs::Here => false,
-            Runs::Unknown => self.open.is_some(),
+            Runs::Nothing => false,
+            Runs::Here | Runs::Unknown => true,
             Runs::At(owner, endpoint) => {
                 let (place, fresh) = (self.place, self.is_fresh());
                 self.upstream =
@@ -211,6 +227,7 @@ impl Subscriber {
         self.is_behind = true;
     }
 
+    /// A store that is away says nothing about the owner.
     async fn is_owner(&self, owner: OwnerId) -> bool {
         let Some(gateway) = self.gateway.as_ref() else {
             return false;
@@ -219,8 +236,7 @@ impl Subscriber {
             .options
             .store
             .owner(self.hub.learner(), gateway.now());
-        // A store that is away says nothing about the owner.
-        found.await.is_ok_and(|found| found == Some(owner))
+        !matches!(found.await, Ok(found) if found != Ownership::Held(owner))
     }
 
     fn is_fresh(&self) -> bool {
@@ -241,7 +257,6 @@ impl Subscriber {
             StreamEvent::Delta { .. } => self.heard = Heard::Here,
             StreamEvent::Done { .. } | StreamEvent::Error { .. } => {
                 self.over = self.only.is_some();
-                self.open = self.open.filter(|open| *open != turn);
                 if self.heard == Heard::Elsewhere {
                     self.heard = Heard::Here;
                 }
@@ -250,18 +265,20 @@ impl Subscriber {
                 state: TurnStep::Running,
                 ..
             } if place.step == 0 => self.heard = Heard::Nothing,
-            StreamEvent::State {
-                state: TurnStep::Queued,
-                ..
-            } => self.open = Some(turn),
             StreamEvent::State { .. } | StreamEvent::Tool { .. } => {}
         }
         self.ready.push_back((place, event));
     }
 
-    async fn read_store(&mut self, until: EventVersion) -> Result<()> {
+    /// Reads a page of durable events. `None`: the store is away.
+    async fn read_store(&mut self, until: EventVersion) -> Option<()> {
         let learner = self.hub.learner();
-        let page = self.store.events(learner, self.place.version, PAGE).await?;
+        let page = self.store.events(learner, self.place.version, PAGE).await;
+        let page = page
+            .inspect_err(
+                |error| tracing::warn!(learner.id = %learner, %error, "a stream ends early"),
+            )
+            .ok()?;
         for event in page.iter().take_while(|event| event.version <= until) {
             let said = if self.is_fresh() {
                 Said::Text("")
@@ -277,7 +294,7 @@ impl Subscriber {
             // The log is ahead of what can be read: the learner was erased meanwhile.
             self.over = true;
         }
-        Ok(())
+        Some(())
     }
 
     /// The running attempt's text so far, when all durable events were read.

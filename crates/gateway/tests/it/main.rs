@@ -9,6 +9,7 @@ mod fleet;
 mod messages;
 mod pod;
 mod proxy;
+mod relayed;
 mod revoked;
 mod streams;
 mod turns;

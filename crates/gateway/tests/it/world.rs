@@ -44,7 +44,7 @@ pub(crate) struct World {
     pub(crate) base: String,
     pub(crate) handle: Handle,
     pub(crate) settings: Settings,
-    signer: Signer,
+    pub(crate) signer: Signer,
     tracker: TaskTracker,
     cancel: CancellationToken,
     pods: TaskTracker,

@@ -1,5 +1,6 @@
 //! What every implementation of the port decides the same way: pure, without a database. Roles never use it.
 
+pub mod audit;
 pub mod census;
 pub mod column;
 pub mod digest;

@@ -10,7 +10,7 @@ use super::fixture::{
     running, story,
 };
 use crate::SharedStore;
-use crate::turns::{Attachment, Lease, OwnerWrite, Timing, ToolUse};
+use crate::turns::{Attachment, Lease, OwnerWrite, Ownership, Timing, ToolUse};
 
 pub async fn a_claim_brings_all_that_is_needed_to_run_the_turn(store: SharedStore) {
     let ada = learner(&store, "ada").await;
@@ -58,19 +58,23 @@ pub async fn turns_of_a_learner_run_one_at_a_time_in_order(store: SharedStore) {
 pub async fn the_owner_of_a_turn_is_told_while_its_lease_lives(store: SharedStore) {
     let ada = learner(&store, "ada").await;
     let told = async |second| store.owner(&ada, at(second)).await.expect("answered");
-    assert_eq!(told(0).await, None, "nothing is open");
+    assert_eq!(told(0).await, Ownership::NothingOpen);
     let turn = accept(&store, &ada, "k1", 1).await;
-    assert_eq!(told(1).await, None, "nobody has claimed it");
+    assert_eq!(told(1).await, Ownership::Free, "nobody has claimed it");
     let me = owner();
     let claimed = store.claim(&ada, me, at(2), at(10)).await;
     claimed.expect("answered").expect("claimed");
     accept(&store, &ada, "k2", 3).await;
-    assert_eq!(told(9).await, Some(me));
-    assert_eq!(told(10).await, None, "its lease has ended");
+    assert_eq!(told(9).await, Ownership::Held(me));
+    assert_eq!(told(10).await, Ownership::Free, "its lease has ended");
     let again = claim(&store, &ada, me, 11).await;
     begin(&store, &again, 1, 12).await;
     committed(&store, &commit(&ada, 1, 1, Some(turn))).await;
-    assert_eq!(told(13).await, None, "the next is not claimed yet");
+    assert_eq!(
+        told(13).await,
+        Ownership::Free,
+        "the next is not claimed yet"
+    );
 }
 
 pub async fn a_live_lease_keeps_others_away_until_it_ends(store: SharedStore) {

@@ -1,7 +1,7 @@
 //! The fence, older states taken anew, and keys.
 
 use carrel_core::event::EventBody;
-use carrel_core::{Epoch, Generation, LearnerId, NanoUsd, ReservationId};
+use carrel_core::{Epoch, Generation, LearnerId, NanoUsd, RepositoryId, ReservationId};
 use uuid::Uuid;
 
 use super::fixture::{
@@ -320,8 +320,15 @@ pub async fn a_data_key_is_kept_once_rewrapped_by_compare_and_destroyed(store: S
     let done = store.rewrap_key(&ada, &key(1), &key(5)).await;
     assert!(done.expect("answered"));
     assert_eq!(store.wrapped_key(&ada).await.expect("read"), Some(key(5)));
+    let row = store.learner(&ada, at(1)).await.expect("read");
+    let repository = row.expect("ada is there").repository;
+    let of_another_life = RepositoryId(Uuid::new_v4());
+    let kept = store.destroy_key(&ada, of_another_life).await;
+    kept.expect("nothing is destroyed");
+    assert_eq!(store.wrapped_key(&ada).await.expect("read"), Some(key(5)));
     for _ in 0..2 {
-        store.destroy_key(&ada).await.expect("destroyed");
+        let destroyed = store.destroy_key(&ada, repository).await;
+        destroyed.expect("destroyed");
         assert_eq!(store.wrapped_key(&ada).await.expect("read"), None);
     }
 }

@@ -138,7 +138,10 @@ macro_rules! store_suite {
                 let Some((store, _guard)) = $open().await else {
                     return;
                 };
-                $crate::suite::$module::$name(store).await;
+                $crate::suite::$module::$name(store.clone()).await;
+                // Whatever was done, what is stored adds up.
+                let found = store.contradictions().await.expect("read");
+                assert_eq!(found, []);
             }
         )+)+
     };

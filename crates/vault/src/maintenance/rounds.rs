@@ -137,18 +137,24 @@ impl Vault {
     /// Of several vaults one does it at a time: the others wait until it is gone.
     pub async fn run(&self, cancel: CancellationToken) {
         let in_turn = async {
+            let mut is_after_another = false;
             loop {
                 match self.store().lead(Task::Maintenance).await {
                     Ok(Some(lead)) => {
                         let changes = self.store().changes();
+                        // What fell asleep while another did it, and what that one had still to do, nobody says.
+                        let due = Due {
+                            is_any_missed: is_after_another,
+                            ..Due::new(PACE)
+                        };
                         let both =
-                            async { tokio::join!(self.look_after(changes, PACE), self.sweep()) };
+                            async { tokio::join!(self.look_after(changes, due), self.sweep()) };
                         tokio::select! {
                             _ = both => return,
                             () = lead.lost() => {}
                         }
                     }
-                    Ok(None) => {}
+                    Ok(None) => is_after_another = true,
                     Err(error) => {
                         tracing::warn!(%error, "whether repositories are looked after is asked again");
                     }
@@ -160,8 +166,8 @@ impl Vault {
     }
 
     /// In rounds: those who changed, and a page of all while all are looked at.
-    async fn look_after(&self, mut changes: Receiver<LearnerId>, pace: Pace) {
-        let mut due = Due::new(pace);
+    async fn look_after(&self, mut changes: Receiver<LearnerId>, mut due: Due) {
+        let pace = due.pace;
         while due.wait(&mut changes).await {
             if due.all.is_none() {
                 due.hear_during(&mut changes, sleep(pace.gather)).await;

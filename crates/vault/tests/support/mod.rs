@@ -45,6 +45,8 @@ pub(crate) struct Desk {
     pub(crate) store: SharedStore,
     pub(crate) vault: Vault,
     pub(crate) signer: Signer,
+    /// The gateways' key.
+    pub(crate) gateway: Signer,
     pub(crate) client: reqwest::Client,
     objects_folder: PathBuf,
     socket: PathBuf,
@@ -108,12 +110,14 @@ impl Desk {
             .expect("a store");
         let store: SharedStore = Arc::new(store);
         let signer = Signer::from_pem(&Signer::generate_pem().expect("randomness")).expect("a key");
+        let gateway =
+            Signer::from_pem(&Signer::generate_pem().expect("randomness")).expect("a key");
         let vault = Vault::new(Options {
             store: Arc::clone(&store),
             objects,
             keyring: Keyring::read_or_create(&path.join("kek")).expect("a key"),
             verifier: Verifier::new(&[signer.public_key().clone()]).expect("a key"),
-            gateways: Verifier::new(&[]).expect("no key"),
+            gateways: Verifier::new(&[gateway.public_key().clone()]).expect("a key"),
             password_folder: path.join("restic"),
             clock: Arc::new(now),
             snapshots: carrel_telemetry::Snapshots::default(),
@@ -133,6 +137,7 @@ impl Desk {
             store,
             vault,
             signer,
+            gateway,
             client,
             objects_folder,
             socket,

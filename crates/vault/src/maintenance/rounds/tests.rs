@@ -110,7 +110,7 @@ async fn when_changes_were_missed_everybody_is_looked_at() {
         }
     };
     tokio::select! {
-        () = school.vault.look_after(changes, pace(Duration::ZERO)) => unreachable!("its sender is there"),
+        () = school.vault.look_after(changes, Due::new(pace(Duration::ZERO))) => unreachable!("its sender is there"),
         () = everybody => {}
     }
 }
@@ -157,7 +157,7 @@ async fn changes_are_heard_while_everybody_is_looked_at_and_that_is_not_done_aga
         assert!(cyd.exists(), "everybody was looked at not long ago");
     };
     tokio::select! {
-        () = school.vault.look_after(changes, pace(Duration::from_hours(1))) => unreachable!("its sender is there"),
+        () = school.vault.look_after(changes, Due::new(pace(Duration::from_hours(1)))) => unreachable!("its sender is there"),
         () = script => {}
     }
 }
@@ -175,7 +175,7 @@ async fn everybody_is_looked_at_again_when_it_is_time() {
         }
     };
     tokio::select! {
-        () = school.vault.look_after(changes, pace(Duration::from_millis(1))) => unreachable!("its sender is there"),
+        () = school.vault.look_after(changes, Due::new(pace(Duration::from_millis(1)))) => unreachable!("its sender is there"),
         () = script => {}
     }
 }

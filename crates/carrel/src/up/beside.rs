@@ -1,0 +1,78 @@
+//! Store and snapshots, opened by a command. A file is opened only while no server runs on it.
+
+use std::path::Path;
+
+use carrel_store::SharedStore;
+use carrel_vault::Objects;
+
+use super::base::now;
+use super::data::Data;
+use super::objects;
+use super::store::{Opened, at};
+use crate::config::{Config, StoreAt};
+
+/// So many learners are read at once.
+const PAGE: u32 = 500;
+
+/// Store and snapshots, while a command looks at them.
+pub(crate) struct Beside {
+    store: SharedStore,
+    objects: Objects,
+    _held: Option<Data>,
+}
+
+impl Beside {
+    /// Opens both.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`](crate::exit::Kind::Conflict) when a server runs on the file.
+    pub(crate) async fn open(dir: &Path, config: &Config) -> anyhow::Result<Self> {
+        let held = match at(&config.store)? {
+            StoreAt::File(_) => Some(Data::hold(dir)?),
+            StoreAt::Postgres(_) => None,
+        };
+        let store = Opened::open(dir, &config.store).await?.shared();
+        let has_snapshots = objects::has_snapshots(&*store, now()).await?;
+        Ok(Self {
+            objects: objects::open(dir, &config.objects, has_snapshots).await?,
+            store,
+            _held: held,
+        })
+    }
+
+    /// What does not add up, a line each.
+    pub(crate) async fn contradictions(&self) -> anyhow::Result<Vec<String>> {
+        let found = self.store.contradictions().await?.into_iter();
+        let mut lines: Vec<_> = found
+            .map(|found| format!("{}: {}", found.learner, found.what))
+            .collect();
+        let mut after = None;
+        loop {
+            let page = self.store.learners(after.as_ref(), PAGE, now()).await?;
+            let Some(last) = page.last() else {
+                return Ok(lines);
+            };
+            after = Some(last.id.clone());
+            for learner in &page {
+                let Some((snapshot, _)) = &learner.newest_snapshot else {
+                    continue;
+                };
+                if !self
+                    .objects
+                    .has_snapshot(learner.repository, snapshot)
+                    .await?
+                {
+                    lines.push(format!(
+                        "{}: its newest snapshot is not where snapshots are ('carrel snapshot verify' reads all of one)",
+                        learner.id
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Folds usage anew.
+    pub(crate) async fn rebuild_usage(&self) -> anyhow::Result<()> {
+        Ok(self.store.rebuild_usage().await?)
+    }
+}

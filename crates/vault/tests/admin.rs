@@ -1,0 +1,69 @@
+//! What operators ask is done for gateways alone.
+
+mod support;
+
+use std::fs;
+
+use carrel_core::Epoch;
+use carrel_protocol::token::{Caller, Signer};
+use carrel_protocol::vault::{OfSnapshot, Restored, Verified};
+use reqwest::StatusCode;
+use serde::Serialize;
+use support::{Desk, now};
+
+const CALLS: [&str; 6] = ["restore", "verify", "remove", "restic", "erase", "rewrap"];
+
+async fn ask(desk: &Desk, call: &str, token: &str, body: &impl Serialize) -> reqwest::Response {
+    let request = desk
+        .client
+        .post(format!("http://vault/v1/admin/{call}"))
+        .bearer_auth(token)
+        .json(body);
+    request.send().await.expect("answered")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateways_token_opens_what_operators_ask_and_no_other_does() {
+    let desk = Desk::new().await;
+    let ada = desk.learner("ada").await;
+    let workspace = tempfile::tempdir().unwrap();
+    let mut pod = desk.pod(&ada, 1).await;
+    let mut snapshots = Vec::new();
+    for text in ["first", "second"] {
+        fs::write(workspace.path().join("note"), text).unwrap();
+        pod.save(workspace.path()).await;
+        snapshots.push(pod.head.snapshot_id.clone().unwrap());
+    }
+    let of = OfSnapshot {
+        learner: ada.clone(),
+        snapshot_id: snapshots[0].clone(),
+    };
+    let stranger = Signer::from_pem(&Signer::generate_pem().unwrap()).unwrap();
+    let refused = [
+        String::new(),
+        desk.token(&ada, 1),
+        desk.gateway
+            .caller_token(Caller::Gateway, &ada, Epoch(1), now())
+            .unwrap(),
+        desk.gateway.relay_token(&ada, now()).unwrap(),
+        desk.signer.vault_admin_token(now()).unwrap(),
+        stranger.vault_admin_token(now()).unwrap(),
+    ];
+    for call in CALLS {
+        for token in &refused {
+            let answer = ask(&desk, call, token, &of).await;
+            assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{call}");
+        }
+    }
+    let head = desk.store.head(&ada).await.unwrap().unwrap().0;
+    assert_eq!(head.generation.0, 2, "nothing was done");
+    let token = desk.gateway.vault_admin_token(now()).unwrap();
+    let verified = ask(&desk, "verify", &token, &of).await;
+    let verified: Verified = verified.json().await.unwrap();
+    assert_eq!(verified.damage, Vec::<String>::new());
+    let restored = ask(&desk, "restore", &token, &of).await;
+    let restored: Restored = restored.json().await.unwrap();
+    assert_eq!(restored.generation.0, 3);
+    let nonsense = ask(&desk, "restore", &token, &serde_json::json!({"who": 1})).await;
+    assert_eq!(nonsense.status(), StatusCode::BAD_REQUEST);
+}

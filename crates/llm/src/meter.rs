@@ -103,13 +103,10 @@ impl Meter {
         self.seen_output_tokens.max(self.usage.output_tokens)
     }
 
-    /// Whether the output may be more than what passed by: Anthropic shows of its thinking a summary or nothing, but that there
-    /// was some; in OpenAI's dialect there is no sign of it.
-    pub fn may_hide_output(&self) -> bool {
-        match self.dialect {
-            Dialect::Anthropic => self.has_thinking,
-            Dialect::OpenAiChat => true,
-        }
+    /// Whether the model thought: then the output may be more than what passed by. Anthropic always shows that there was some,
+    /// and of it a summary or nothing; in OpenAI's dialect some providers do.
+    pub fn has_thinking(&self) -> bool {
+        self.has_thinking
     }
 
     /// How often the provider used its own tools at most: one use more than was seen may have begun, unless it said that the
@@ -206,6 +203,8 @@ impl Meter {
             Dialect::Anthropic => self.usage.updated(later),
             Dialect::OpenAiChat => later,
         };
+        let of_output = &usage["completion_tokens_details"];
+        self.has_thinking |= of_output["reasoning_tokens"].as_u64() > Some(0);
         // No prompt is empty: a report without one reports nothing.
         self.has_input |= later.prompt_tokens() > 0;
     }
@@ -249,8 +248,18 @@ impl Meter {
                 other => text_tokens(&other.to_string()),
             };
             self.has_content |= tokens > 0 && key != "index";
+            self.has_thinking |= key.starts_with("reasoning") && !is_empty(value);
             self.seen_output_tokens = self.seen_output_tokens.saturating_add(tokens);
         }
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => false,
     }
 }
 

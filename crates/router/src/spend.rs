@@ -131,6 +131,7 @@ async fn attempt(
             .or(price.max_output)
             .unwrap_or(UNKNOWN_OUTPUT_TOKENS),
         thinking_tokens: request.thinking_budget(),
+        thinks_unseen: request.thinks_unseen(price.thinks_unasked),
         answers: request.answers(),
     };
     let Caller::Learner { learner, epoch } = caller else {
@@ -262,6 +263,8 @@ impl Hold {
             worst: Worst {
                 bound: ask.bound,
                 output_tokens: fit.max_tokens.saturating_mul(ask.answers),
+                thinking_tokens: ask.thinking_tokens,
+                thinks_unseen: ask.thinks_unseen,
             },
             lowered_to: None,
             used: None,

@@ -18,6 +18,9 @@ pub struct Worst {
     pub thinking_tokens: u64,
     /// Whether the model may think although the answer shows no sign of it.
     pub thinks_unseen: bool,
+    /// Whether the provider's answer begins with the call. One that others pass on may begin only after all rounds of the
+    /// provider's tools.
+    pub begins_at_once: bool,
 }
 
 impl Worst {
@@ -58,7 +61,11 @@ pub struct Charge {
 /// What an answer is charged.
 pub fn charge(meter: &Meter, worst: &Worst, price: &Price) -> Charge {
     let basis = basis(meter, worst);
-    let bound = worst.bound.with_uses(meter.uses());
+    let bound = if meter.has_begun() || worst.begins_at_once {
+        worst.bound.with_uses(meter.uses())
+    } else {
+        worst.bound
+    };
     let told = meter.usage().told(bound.long_cache);
     let output_tokens = match basis {
         Basis::Reported => told.output_tokens,

@@ -14,11 +14,13 @@ const WORST: Worst = Worst {
         rereads: 0,
         long_cache: false,
         prompt_tokens: 900,
+        found_tokens: 0,
         most_found_tokens: 0,
     },
     output_tokens: 4_000,
     thinking_tokens: 0,
     thinks_unseen: false,
+    begins_at_once: false,
 };
 /// Three searches at most.
 const WORST_WITH_SEARCH: Worst = Worst {
@@ -26,6 +28,7 @@ const WORST_WITH_SEARCH: Worst = Worst {
         input_tokens: 900 + 10 * (900 + 3 * 500),
         web_searches: 3,
         rereads: 10,
+        found_tokens: 3 * 500,
         most_found_tokens: 500,
         ..WORST.bound
     },
@@ -353,13 +356,16 @@ fn tools_that_a_provider_runs_are_charged_as_often_as_they_were_used() {
     let cut = charged(&[start(), text()]);
     assert_eq!(
         cut.cost,
-        at_worst(900 + (900 + 500), 1, 4_000, 1),
-        "one may have begun"
+        at_worst(900 + (900 + 3 * 500), 1, 4_000, 3),
+        "a round may have begun, with all searches side by side"
     );
-    assert_eq!(cut.usage.web_searches, 1);
-    let cut = charged(&[start(), use_of("web_search"), found(), text()]);
+    assert_eq!(cut.usage.web_searches, 3);
+    let searched = [start(), use_of("web_search"), found(), text()];
+    let cut = charged(&searched);
+    assert_eq!(cut.cost, at_worst(900 + 2 * (900 + 3 * 500), 2, 4_000, 3));
+    let failed = charged(&[start(), use_of("web_search"), error.clone()]);
+    assert_eq!(failed.usage.web_searches, 3, "a round was open");
     let twice = 900 + 2 * (900 + 2 * 500);
-    assert_eq!(cut.cost, at_worst(twice, 2, 4_000, 2));
 
     let failed = charged(&[start(), use_of("web_search"), found(), error]);
     assert!(
@@ -379,6 +385,26 @@ fn tools_that_a_provider_runs_are_charged_as_often_as_they_were_used() {
         at_worst(bound, 10, 4_000, 3),
         "never above the bound"
     );
+}
+
+#[test]
+fn an_answer_that_never_began_is_charged_all_rounds_unless_it_would_have_begun_at_once() {
+    let charged = |begins_at_once, seen: &[Value]| {
+        let worst = Worst {
+            begins_at_once,
+            ..WORST_WITH_SEARCH
+        };
+        let (meter, _) = watched(Dialect::Anthropic, &events(seen));
+        charge(&meter, &worst, &PRICE).cost
+    };
+    let bound = i64::try_from(WORST_WITH_SEARCH.bound.input_tokens).unwrap();
+    let one_round = at_worst(900 + (900 + 3 * 500), 1, 4_000, 3);
+    let ping = json!({"type": "ping"});
+    for seen in [&[][..], &[ping]] {
+        assert_eq!(charged(false, seen), at_worst(bound, 10, 4_000, 3));
+        assert_eq!(charged(true, seen), one_round);
+    }
+    assert_eq!(charged(false, &[start()]), one_round);
 }
 
 #[test]

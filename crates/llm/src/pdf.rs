@@ -126,8 +126,7 @@ fn dictionary(before: &[u8]) -> &[u8] {
 }
 
 fn declares_objects(dictionary: &[u8]) -> bool {
-    after(dictionary, OBJECTS).next().is_some()
-        || after(dictionary, FIRST).any(ends_name)
+    after(dictionary, FIRST).any(ends_name)
         // Of a kind that is told elsewhere.
         || after(dictionary, b"/Type").any(|rest| {
             ends_name(rest) && skip_blanks(rest).first().is_none_or(u8::is_ascii_digit)

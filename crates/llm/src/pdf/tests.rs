@@ -75,7 +75,8 @@ fn a_stream_of_objects_is_known_by_what_it_holds_and_by_what_it_is_called() {
         pages(&with("/First 4 /N 1 /Filter /FlateDecode", leaves)),
         3
     );
-    let decoy = with("/First 7 0 R", b"0 0 m 1 1 l S");
+    let decoy = with("/First 7 0 R /Filter /FlateDecode", b"0 0 m 1 1 l S");
+    assert_eq!(pages(&decoy), 1);
     let elsewhere = "/Type 5 0 R /N 1 /First 4 /Filter [ /FlateDecode ]";
     for opening in [
         "% no number comes first\n",

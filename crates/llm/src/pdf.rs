@@ -217,35 +217,36 @@ fn opens_as_objects(
 /// The opening of a stream, as far as it was read.
 #[derive(Debug, Default)]
 struct Opening {
-    in_comment: bool,
-    in_number: bool,
-    in_fraction: bool,
+    within: Within,
     has_number: bool,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Within {
+    #[default]
+    Blanks,
+    Comment,
+    Number,
+    /// Some readers take 1.0 for 1.
+    Fraction,
 }
 
 impl Opening {
     /// Whether the stream may be one of objects, if this byte shows it.
     fn read(&mut self, byte: u8) -> Option<bool> {
-        if self.in_comment {
-            self.in_comment = !matches!(byte, b'\n' | b'\r');
-            return None;
-        }
-        if is_blank(byte) || byte == b'%' {
-            self.in_comment = byte == b'%';
-            self.has_number |= self.in_number;
-            (self.in_number, self.in_fraction) = (false, false);
-            return None;
-        }
-        match byte {
-            // Some readers take 1.0 for 1.
-            b'0' => {}
-            b'.' => self.in_fraction = true,
-            b'1'..=b'9' if !self.in_fraction => {}
-            b'+' | b'-' if !self.in_number => {}
+        let next = match (byte, self.within) {
+            (b'\n' | b'\r', _) => Within::Blanks,
+            (_, Within::Comment) | (b'%', _) => Within::Comment,
+            (byte, _) if is_blank(byte) => Within::Blanks,
+            (b'.', _) | (b'0', Within::Fraction) => Within::Fraction,
+            (b'+' | b'-', Within::Blanks) => Within::Number,
+            (digit, Within::Blanks | Within::Number) if digit.is_ascii_digit() => Within::Number,
             _ => return Some(false),
-        }
-        self.in_number = true;
-        self.has_number.then_some(true)
+        };
+        let is_number = |within| matches!(within, Within::Number | Within::Fraction);
+        self.has_number |= is_number(self.within) && !is_number(next);
+        self.within = next;
+        (self.has_number && is_number(next)).then_some(true)
     }
 }
 

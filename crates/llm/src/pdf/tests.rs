@@ -164,7 +164,7 @@ fn nothing_makes_us_read_the_same_again_and_again() {
     let mut nested = b"stream\n\x78\x9c".repeat(1 << 10);
     nested.extend(b"\0\0\0\xff\xff".repeat(1 << 16));
     // And to the same blanks.
-    let blank = with("", &[b' '; 1 << 20]);
+    let blank = with("", &vec![b' '; 1 << 20]);
     let blanks = &blank[blank.windows(2).position(|at| at == b"\x78\xda").unwrap()..];
     let overlapping = [&b"stream\n\x78\xda".repeat(1 << 10), &blanks[2..]].concat();
     let small = with("", &[b'a'; 1 << 10]);
@@ -194,7 +194,7 @@ fn what_unpacks_to_too_much_counts_as_the_longest() {
     assert_eq!(super::pages(&one_of_two, &mut room), MOST_PAGES, "together");
     let picture = with("/Subtype /Image", &[0; 99]);
     assert_eq!(super::pages(&picture, &mut room), 1, "holds no objects");
-    let black = with("/Subtype /Image /FirstLine 0", &[0; 1 << 20]);
+    let black = with("/Subtype /Image /FirstLine 0", &vec![0; 1 << 20]);
     let mut room = Room {
         opening: 3 << 19,
         ..Room::default()

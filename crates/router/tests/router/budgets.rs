@@ -173,11 +173,9 @@ async fn near_its_end_a_budget_lowers_the_output_and_then_refuses_in_the_one_sha
 
 #[tokio::test]
 async fn a_provider_that_fails_in_mid_stream_does_not_cost_a_learner_the_rest_of_the_day() {
-    let frames = |events: &[Value]| -> String {
-        events
-            .iter()
-            .map(|data| format!("data: {data}\n\n"))
-            .collect()
+    let frames = |events: &[Value]| {
+        let frames = events.iter().map(|data| format!("data: {data}\n\n"));
+        frames.collect::<Vec<_>>().concat()
     };
     let thinks = frames(&[
         json!({"type": "message_start", "message": {"usage": {"input_tokens": 24, "output_tokens": 1}}}),

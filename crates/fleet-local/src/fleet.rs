@@ -163,7 +163,7 @@ impl LocalFleet {
             clock: options.clock,
             tracker,
         });
-        let images = Images::new(options.images_dir, Vec::new());
+        let images = Images::new(options.images_dir);
         let shared = Arc::new(Shared {
             store: options.store,
             maker: Maker::new(Arc::clone(&ground), runtime, images),

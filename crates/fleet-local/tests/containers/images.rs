@@ -116,7 +116,7 @@ async fn an_image_without_any_library_is_pulled_and_run(bed: Bed) -> Outcome {
         .remove(0);
     let address = serve(Arc::clone(&registry)).await;
     let name = format!("{address}/school:one");
-    let images = Images::new(bed.folder.path().join("images"), vec![address]);
+    let images = Images::new(bed.folder.path().join("images"));
     assert!(images.present(&name).unwrap().is_none());
     let (image, same) = tokio::join!(images.get(&name), images.get(&name));
     let image = image.unwrap();
@@ -193,7 +193,7 @@ async fn a_registry_that_lies_about_a_layer_is_refused(bed: Bed) -> Outcome {
         .blobs
         .insert(layer, (LAYER, vec![0; 2048]));
     let address = serve(Arc::clone(&registry)).await;
-    let images = Images::new(bed.folder.path().join("images"), vec![address.clone()]);
+    let images = Images::new(bed.folder.path().join("images"));
     let tag = format!("{address}/school:one");
     assert!(images.get(&tag).await.is_err());
     assert!(images.present(&tag).unwrap().is_none());
@@ -219,7 +219,7 @@ async fn a_pull_that_nobody_waits_for_leaves_nothing(bed: Bed) -> Outcome {
     registry.lock().unwrap().held = Some(layers[1].clone());
     let address = serve(Arc::clone(&registry)).await;
     let folder = bed.folder.path().join("images");
-    let images = Images::new(folder.clone(), vec![address.clone()]);
+    let images = Images::new(folder.clone());
     let left = || -> Vec<_> {
         let entries = std::fs::read_dir(&folder).unwrap().map(Result::unwrap);
         entries.map(|entry| entry.path()).collect()

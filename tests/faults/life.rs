@@ -245,7 +245,7 @@ async fn a_turns_document_says_where_its_time_went() -> anyhow::Result<()> {
     let (wake, restore) = (took(&cold, "wake"), took(&cold, "restore"));
     assert!(Some(0) < restore && restore < wake, "{cold}");
 
-    let slow = api.post("ada", "slow 20", "slow").await?;
+    let slow = api.post("ada", "slow 100", "slow").await?;
     let live = turn().await?;
     assert_eq!(live["start_kind"], "live", "{live}");
     assert_eq!(took(&live, "restore"), Some(0), "{live}");

@@ -1,10 +1,10 @@
 //! Where nothing isolates: the same turns, and everything says that nothing isolates.
 
-use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
-use carrel_tests::{Setup, Up, agent, carrel, machine};
+use carrel_tests::variables::unheard;
+use carrel_tests::{Setup, Up, agent, carrel, machine, wait};
 use serde_json::json;
 
 use crate::all_say_the_same;
@@ -69,7 +69,7 @@ async fn an_image_is_refused_and_its_command_does_not_run_here() -> anyhow::Resu
 fn the_banner_says_that_nothing_isolates() -> anyhow::Result<()> {
     let folder = tempfile::TempDir::with_prefix("carrel-tests-")?;
     let data = folder.path().join("data");
-    let mut server = Command::new(carrel()?)
+    let mut server = unheard(&mut Command::new(carrel()?))
         .args(["up", "--isolation", "process", "--listen", "127.0.0.1:0"])
         .args(["--model-listen", "127.0.0.1:0", "--data-dir"])
         .arg(&data)
@@ -77,18 +77,11 @@ fn the_banner_says_that_nothing_isolates() -> anyhow::Result<()> {
         .stdout(Stdio::piped())
         .spawn()?;
     let stdout = server.stdout.take().context("its words are ours")?;
-    let lines = BufReader::new(stdout).lines().map_while(Result::ok);
-    let mut said = Vec::new();
-    for line in lines {
-        let is_last = line.starts_with("Stop");
-        said.push(line);
-        if is_last {
-            break;
-        }
-    }
+    let said = wait::lines(stdout, |line| line.starts_with("Stop"));
     server.kill()?;
     server.wait()?;
     machine::remove_run_dir(&data);
+    let said = said?;
     let isolation = "  isolation  process (not limited here: cpu, memory, pids)";
     ensure!(said.iter().any(|line| line == isolation), "{said:#?}");
     let note = format!("  note       {TOLD}: isolation 'process' was asked for");

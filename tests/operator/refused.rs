@@ -1,14 +1,15 @@
 //! Starts that are refused: they say what is wrong and leave nothing behind that is in anybody's way.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
-use carrel_tests::machine;
+use carrel_tests::variables::unheard;
+use carrel_tests::{machine, wait};
 use tempfile::TempDir;
 
 use crate::{Said, said};
@@ -30,7 +31,9 @@ impl Desk {
         let file = self.0.path().join("config.yaml");
         fs::write(&file, format!("fleet: {{isolation: process}}\n{config}"))?;
         let mut command = Command::new(carrel_tests::carrel()?);
-        command.args(["up", "--data-dir"]).arg(self.data());
+        unheard(&mut command)
+            .args(["up", "--data-dir"])
+            .arg(self.data());
         for address in ["--listen", "--model-listen"] {
             if !words.contains(&address) {
                 command.args([address, "127.0.0.1:0"]);
@@ -39,13 +42,12 @@ impl Desk {
         command
             .args(words)
             .args(["-o", "json", "--config"])
-            .arg(file)
-            .stdin(Stdio::null());
+            .arg(file);
         Ok(command)
     }
 
     fn start(&self, config: &str, words: &[&str]) -> anyhow::Result<Said> {
-        said(self.command(config, words)?.output()?)
+        said(wait::output(&mut self.command(config, words)?)?)
     }
 
     /// What lies in the data folder.
@@ -176,13 +178,16 @@ fn what_a_start_made_before_it_failed_is_said_and_serves_the_next() -> anyhow::R
     assert!(!machine::run_dir(&desk.data()).exists());
     let token = fs::read(desk.data().join("admin.token"))?;
 
-    let mut next = desk.command("", &[])?.stdout(Stdio::piped()).spawn()?;
+    let mut next = desk
+        .command("", &[])?
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
     let stdout = next.stdout.take().context("its output is ours")?;
-    let mut ready = String::new();
-    BufReader::new(stdout).read_line(&mut ready)?;
+    let ready = wait::lines(stdout, |line| line.contains("gateway_url"));
     next.kill()?;
     next.wait()?;
-    assert!(ready.contains("gateway_url"), "{ready}");
+    ready?;
     assert_eq!(fs::read(desk.data().join("admin.token"))?, token);
     Ok(())
 }

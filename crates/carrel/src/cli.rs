@@ -341,7 +341,7 @@ pub(crate) struct Usage {
     /// A row for each
     #[arg(long, value_enum, default_value = "learner")]
     pub(crate) by: By,
-    /// From this day (UTC, YYYY-MM-DD) or time on; else the first of the month
+    /// From this day (UTC, YYYY-MM-DD) or time on; else of the last 30 days
     #[arg(long)]
     pub(crate) since: Option<String>,
     /// Until this day or time

@@ -4,6 +4,7 @@
 use base64::Engine as _;
 use serde_json::Value;
 
+use crate::meter::Uses;
 use crate::pdf::{self, Room};
 use crate::request::Request;
 use crate::server_tools;
@@ -35,6 +36,8 @@ pub struct Bound {
     pub long_cache: bool,
     /// The input that is sent, read once.
     pub prompt_tokens: u64,
+    /// What all uses of tools that the provider runs add to it.
+    pub(crate) found_tokens: u64,
     /// The most that one use of a tool that the provider runs adds to it.
     pub(crate) most_found_tokens: u64,
 }
@@ -42,9 +45,10 @@ pub struct Bound {
 impl Bound {
     /// What still holds when the provider's tools were used so many times at most.
     #[must_use]
-    pub fn with_uses(self, uses: u64) -> Self {
-        let rereads = self.rereads.min(uses);
+    pub fn with_uses(self, Uses { rounds, uses }: Uses) -> Self {
+        let rereads = self.rereads.min(rounds);
         let found = self.most_found_tokens.saturating_mul(uses);
+        let found = found.min(self.found_tokens);
         Self {
             input_tokens: self
                 .input_tokens
@@ -107,6 +111,7 @@ pub fn bound(request: &Request) -> Bound {
         rereads: served.rereads,
         long_cache: has_long_cache(request),
         prompt_tokens,
+        found_tokens: served.found_tokens,
         most_found_tokens: served.most_found_tokens,
     }
 }

@@ -17,6 +17,8 @@ pub struct Ask {
     pub max_tokens: u64,
     /// Tokens set aside for thinking, which the limit must exceed.
     pub thinking_tokens: u64,
+    /// Whether the model may think although the answer shows no sign of it.
+    pub thinks_unseen: bool,
     /// How many answers.
     pub answers: u64,
 }
@@ -89,6 +91,7 @@ mod tests {
             bound,
             max_tokens,
             thinking_tokens,
+            thinks_unseen: false,
             answers,
         }
     }

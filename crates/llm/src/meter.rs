@@ -30,6 +30,15 @@ enum Told {
     All,
 }
 
+/// How often a provider used its own tools at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Uses {
+    /// How often it asked the model again.
+    pub rounds: u64,
+    /// The uses in all rounds.
+    pub uses: u64,
+}
+
 /// Watches the events of one answer.
 #[derive(Debug, Clone)]
 pub struct Meter {
@@ -42,6 +51,7 @@ pub struct Meter {
     has_thinking: bool,
     seen_output_tokens: u64,
     seen_uses: u64,
+    seen_results: u64,
 }
 
 impl Meter {
@@ -57,6 +67,7 @@ impl Meter {
             has_thinking: false,
             seen_output_tokens: 0,
             seen_uses: 0,
+            seen_results: 0,
         }
     }
 
@@ -103,21 +114,27 @@ impl Meter {
         self.seen_output_tokens.max(self.usage.output_tokens)
     }
 
-    /// Whether the output may be more than what passed by: Anthropic shows of its thinking a summary or nothing, but that there
-    /// was some; in OpenAI's dialect there is no sign of it.
-    pub fn may_hide_output(&self) -> bool {
-        match self.dialect {
-            Dialect::Anthropic => self.has_thinking,
-            Dialect::OpenAiChat => true,
-        }
+    /// Whether the model thought: then the output may be more than what passed by. Anthropic always shows that there was some,
+    /// and of it a summary or nothing; in OpenAI's dialect some providers do.
+    pub fn has_thinking(&self) -> bool {
+        self.has_thinking
     }
 
-    /// How often the provider used its own tools at most: one use more than was seen may have begun, unless it said that the
-    /// answer ended and none was seen.
-    pub fn uses(&self) -> u64 {
-        match self.progress {
-            Progress::Complete | Progress::Failed if self.seen_uses == 0 => 0,
-            Progress::Open | Progress::Complete | Progress::Failed => self.seen_uses + 1,
+    /// Whether anything of the answer came.
+    pub fn has_begun(&self) -> bool {
+        self.has_input || self.has_content || self.progress != Progress::Open
+    }
+
+    /// How often the provider used its own tools at most. One round more than was seen may have begun, unless it said that the
+    /// answer ended and none was seen. A round that is open may use the tools side by side as often as they may be used at all.
+    pub fn uses(&self) -> Uses {
+        let is_open = self.progress == Progress::Open || self.seen_uses > self.seen_results;
+        match self.seen_uses {
+            0 if !is_open => Uses { rounds: 0, uses: 0 },
+            seen => Uses {
+                rounds: seen + 1,
+                uses: if is_open { u64::MAX } else { seen + 1 },
+            },
         }
     }
 
@@ -206,6 +223,8 @@ impl Meter {
             Dialect::Anthropic => self.usage.updated(later),
             Dialect::OpenAiChat => later,
         };
+        let of_output = &usage["completion_tokens_details"];
+        self.has_thinking |= of_output["reasoning_tokens"].as_u64() > Some(0);
         // No prompt is empty: a report without one reports nothing.
         self.has_input |= later.prompt_tokens() > 0;
     }
@@ -239,6 +258,7 @@ impl Meter {
         if kind.ends_with("_tool_result") {
             // Input, which is counted by how often the tools were used.
             self.has_content = true;
+            self.seen_results += 1;
             return;
         }
         let texts = part.as_object().into_iter().flatten();
@@ -249,8 +269,18 @@ impl Meter {
                 other => text_tokens(&other.to_string()),
             };
             self.has_content |= tokens > 0 && key != "index";
+            self.has_thinking |= key.starts_with("reasoning") && !is_empty(value);
             self.seen_output_tokens = self.seen_output_tokens.saturating_add(tokens);
         }
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => false,
     }
 }
 

@@ -51,6 +51,27 @@ impl ChatRequest {
         }
     }
 
+    /// Whether the request asks the model to think, or not to; `None` when it leaves that to the model. Each provider has a
+    /// field of its own for it.
+    pub fn asks_for_thinking(&self) -> Option<bool> {
+        const FIELDS: [&str; 5] = [
+            "reasoning_effort",
+            "reasoning",
+            "include_reasoning",
+            "thinking",
+            "enable_thinking",
+        ];
+        let templates = self.rest.get("chat_template_kwargs");
+        let templates = templates.and_then(Value::as_object);
+        let fields = self.rest.iter().chain(templates.into_iter().flatten());
+        let asked =
+            fields.filter(|(name, value)| FIELDS.contains(&name.as_str()) && !value.is_null());
+        // What is only not to be shown is thought all the same.
+        asked
+            .map(|(name, value)| name == "include_reasoning" || !is_off(value))
+            .reduce(|one, other| one || other)
+    }
+
     /// Whether the client itself asked for the chunk that carries the usage.
     pub fn asks_for_usage(&self) -> bool {
         let asked = self.stream_options.as_ref();
@@ -65,4 +86,12 @@ impl ChatRequest {
                 .insert("include_usage".to_owned(), Value::Bool(true));
         }
     }
+}
+
+fn is_off(thinking: &Value) -> bool {
+    let says_no = |value: &Value| value == false || value == "none" || value == "disabled";
+    says_no(thinking)
+        || ["enabled", "effort", "type"]
+            .iter()
+            .any(|field| says_no(&thinking[*field]))
 }

@@ -1,8 +1,8 @@
 //! How many pages a PDF has at most, without a reader of PDFs (ISO 32000-1, sections 7.5.7 and 7.7.3): the largest number
 //! that its page tree tells in plain sight and in packed streams of objects. Where it tells none, its size decides; where pages
 //! could hide or come again, it counts as the longest that providers take (Anthropic, "PDF support": 600 pages): under
-//! encryption, in a stream of objects that does not unpack, behind a name that is written in escapes, in a list of children
-//! that is elsewhere or names one child twice. That is no proof that no reader finds more: what a provider bills above it is
+//! encryption, in a stream of objects that does not unpack or is not found, behind a name that is written in escapes, in a list
+//! of children that is elsewhere or names one child twice. That is no proof that no reader finds more: what a provider bills above it is
 //! charged in full.
 
 use std::collections::HashSet;
@@ -14,24 +14,37 @@ use flate2::bufread::ZlibDecoder;
 const PAGE_BYTES: u64 = 4_000;
 /// What providers take at most.
 const MOST_PAGES: u64 = 600;
-/// What is unpacked for one request at most, and of one document how many times its size beside a little; one that holds more
-/// counts as the longest. So a request of many small ones does not make us unpack without end. Only streams of objects count:
-/// pictures, which unpack to many times their size, are left packed.
+/// What is unpacked of streams of objects for one request at most, and of one document how many times its size beside a little; one that holds more
+/// counts as the longest. So a request of many small ones does not make us unpack without end. Pictures, which unpack to many
+/// times their size, are left packed.
 const MOST_UNPACKED: u64 = 32 << 20;
 const MOST_TIMES: u64 = 16;
 const A_LITTLE: u64 = 64 << 10;
 /// Of every stream so much is unpacked to see whether it holds objects.
 const PEEK: usize = 64;
+/// And for one request so much altogether of streams that go on as a stream of objects may open: a black picture does.
+const MOST_OPENING: u64 = 128 << 20;
+const PIECE: usize = 8 << 10;
+/// Between a name and its value.
+const MOST_BLANKS: usize = 256;
 /// What a page tree is read by.
-const TELLING: [&[u8]; 6] = [b"Page", b"Kids", b"Type", b"Count", b"ObjStm", b"Encrypt"];
+const TELLING: [&[u8]; 7] = [
+    b"Page", b"Kids", b"Type", b"Count", b"ObjStm", b"First", b"Encrypt",
+];
 
 /// What may still be unpacked for one request.
 #[derive(Debug)]
-pub(crate) struct Room(u64);
+pub(crate) struct Room {
+    objects: u64,
+    opening: u64,
+}
 
 impl Default for Room {
     fn default() -> Self {
-        Self(MOST_UNPACKED)
+        Self {
+            objects: MOST_UNPACKED,
+            opening: MOST_OPENING,
+        }
     }
 }
 
@@ -40,7 +53,7 @@ pub(crate) fn pages(pdf: &[u8], room: &mut Room) -> u64 {
     if hides_pages(pdf) {
         return MOST_PAGES;
     }
-    let Some(packed) = told_in_streams(pdf, room) else {
+    let Some(packed) = told_in_streams(pdf, room, &mut 0) else {
         return MOST_PAGES;
     };
     match told_pages(pdf).plus(packed).most() {
@@ -50,62 +63,191 @@ pub(crate) fn pages(pdf: &[u8], room: &mut Room) -> u64 {
     .min(MOST_PAGES)
 }
 
-/// What the packed streams of objects tell; `None` where one could hide pages or they hold too much.
-fn told_in_streams(pdf: &[u8], room: &mut Room) -> Option<Told> {
+/// What the packed streams of objects tell; `None` where one could hide pages or they hold too much. `read` counts the bytes that
+/// were unpacked.
+fn told_in_streams(pdf: &[u8], room: &mut Room, read: &mut u64) -> Option<Told> {
     let size = pdf.len() as u64;
-    let mut left = room.0.min(MOST_TIMES * size + A_LITTLE);
-    // Streams do not overlap and are longer than a peek: whoever makes us read the same bytes again and again wastes our time.
-    let mut unread = 2 * size;
     let mut told = Told::default();
+    // What is said to be a stream of objects and was not found yet.
+    let mut names = after(pdf, OBJECTS).count();
+    let mut firsts = after(pdf, FIRST).filter(|rest| is_direct(rest)).count();
+    if after(pdf, FIRST).next().is_none() {
+        return (names == 0).then_some(told);
+    }
+    let mut left = room.objects.min(MOST_TIMES * size + A_LITTLE);
     let mut unpacked = Vec::new();
     let mut unpacking = ZlibDecoder::new(&[][..]);
     let mut before = 0;
     for start in streams(pdf) {
-        let is_declared = declares_objects(&pdf[before..start]);
+        let dictionary = dictionary(&pdf[before..start]);
         before = start;
         unpacking.reset(&pdf[start..]);
-        unpacked.clear();
-        // What is broken or packed otherwise unpacks to nothing, or to what was right of it.
-        drop(
-            unpacking
+        let holds_objects = opens_as_objects(&mut unpacking, &mut unpacked, &mut room.opening);
+        let mut is_readable = is_packed_once(dictionary);
+        if holds_objects == Some(true) {
+            // Of what is broken, readers may find more than this unpacks to.
+            is_readable &= unpacking
                 .by_ref()
-                .take(PEEK as u64)
-                .read_to_end(&mut unpacked),
-        );
-        let holds_objects = begins_as_objects(&unpacked);
-        if holds_objects {
-            drop(unpacking.by_ref().take(left).read_to_end(&mut unpacked));
+                .take(left)
+                .read_to_end(&mut unpacked)
+                .is_ok();
         }
-        unread = unread.saturating_sub(unpacking.total_in().max(PEEK as u64));
-        if unread == 0 || is_declared && !holds_objects {
+        // Streams do not overlap and are longer than a peek: whoever makes us read the same bytes again and again wastes our
+        // time.
+        *read += unpacking.total_in().max(PEEK as u64);
+        is_readable &= holds_objects?;
+        if *read >= 2 * size || declares_objects(dictionary) && !is_readable {
             return None;
         }
-        if !holds_objects {
+        if holds_objects == Some(false) {
             continue;
         }
         left = left.saturating_sub(unpacked.len() as u64);
-        room.0 = room.0.saturating_sub(unpacked.len() as u64);
+        room.objects = room.objects.saturating_sub(unpacked.len() as u64);
         if left == 0 || hides_pages(&unpacked) {
             return None;
         }
         told = told.plus(told_pages(&unpacked));
+        names += after(&unpacked, OBJECTS).count();
+        names = names.saturating_sub(after(dictionary, OBJECTS).count().min(1));
+        firsts = firsts.saturating_sub(after(dictionary, FIRST).count().min(1));
     }
-    (!declares_objects(&pdf[before..])).then_some(told)
+    (names == 0 && firsts == 0).then_some(told)
 }
 
-fn declares_objects(text: &[u8]) -> bool {
-    memchr::memmem::find(text, b"/ObjStm").is_some()
+/// The name of a stream of objects, and that of the place of its first one, which no other stream has.
+const OBJECTS: &[u8] = b"/ObjStm";
+const FIRST: &[u8] = b"/First";
+
+/// The dictionary of a stream, at the end of what comes before it.
+fn dictionary(before: &[u8]) -> &[u8] {
+    let begins = memchr::memmem::rfind(before, b"obj");
+    &before[begins.unwrap_or(0)..]
 }
 
-/// Whether a stream may be one of objects, whatever it is called: such begin with an object's number and its place.
-fn begins_as_objects(unpacked: &[u8]) -> bool {
-    let is_blank = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0;
-    let mut words = unpacked.split(is_blank).filter(|word| !word.is_empty());
-    let is_number = |word: &[u8]| word.iter().all(u8::is_ascii_digit);
-    words.next().is_some_and(is_number)
-        && words
-            .next()
-            .is_some_and(|word| word.first().is_some_and(u8::is_ascii_digit))
+fn declares_objects(dictionary: &[u8]) -> bool {
+    after(dictionary, FIRST).any(ends_name)
+        // Of a kind that is told elsewhere.
+        || after(dictionary, b"/Type").any(|rest| {
+            ends_name(rest) && skip_blanks(rest).first().is_none_or(u8::is_ascii_digit)
+        })
+}
+
+/// Whether nothing but one plain packing lies between what is read here and what readers of PDFs see.
+fn is_packed_once(dictionary: &[u8]) -> bool {
+    let has = |name| after(dictionary, name).any(ends_name);
+    let is_plain = |filter: &[u8]| {
+        let filter = skip_blanks(filter);
+        let list = filter.strip_prefix(b"[");
+        let rest = skip_blanks(list.unwrap_or(filter)).strip_prefix(b"/FlateDecode");
+        rest.is_some_and(|rest| list.is_none() || skip_blanks(rest).starts_with(b"]"))
+    };
+    let mut filters = after(dictionary, b"/Filter");
+    filters.next().is_some_and(is_plain)
+        && filters.next().is_none()
+        && !has(b"/F")
+        && !has(b"/DP")
+        && !has(b"/DecodeParms")
+        && !dictionary.contains(&b'#')
+}
+
+/// Whether a name ends here.
+fn ends_name(rest: &[u8]) -> bool {
+    !rest.first().is_some_and(u8::is_ascii_alphanumeric)
+}
+
+/// Whether what follows a name may be a number and not a reference to another object.
+fn is_direct(rest: &[u8]) -> bool {
+    let value = skip_blanks(rest);
+    let digits = value
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
+    let is_reference = || {
+        skip_blanks(&value[digits..])
+            .first()
+            .is_some_and(u8::is_ascii_digit)
+    };
+    ends_name(rest) && (value.is_empty() || digits > 0 && !is_reference())
+}
+
+/// What comes next after blanks and comments, as far as it matters; nothing where there are too many of them.
+fn skip_blanks(text: &[u8]) -> &[u8] {
+    let mut text = &text[..text.len().min(MOST_BLANKS)];
+    loop {
+        text = &text[text.iter().take_while(|byte| is_blank(**byte)).count()..];
+        if !text.starts_with(b"%") {
+            return text;
+        }
+        let line = memchr::memchr2(b'\n', b'\r', text);
+        text = &text[line.unwrap_or(text.len())..];
+    }
+}
+
+fn is_blank(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || byte == 0
+}
+
+/// Whether a stream may be one of objects, whatever it is called: such open with an object's number and its place, after blanks
+/// and comments of any length. `None` where it does not show within the room. Leaves in `unpacked` what is known of it.
+fn opens_as_objects(
+    unpacking: &mut ZlibDecoder<&[u8]>,
+    unpacked: &mut Vec<u8>,
+    room: &mut u64,
+) -> Option<bool> {
+    let mut opening = Opening::default();
+    let mut piece = PEEK;
+    loop {
+        unpacked.resize(piece, 0);
+        // What is broken or packed otherwise unpacks to nothing.
+        let length = unpacking.read(unpacked).unwrap_or(0);
+        unpacked.truncate(length);
+        let shows = unpacked.iter().find_map(|byte| opening.read(*byte));
+        if length == 0 || shows.is_some() {
+            return Some(shows == Some(true));
+        }
+        *room = room.saturating_sub(length as u64);
+        if *room == 0 {
+            return None;
+        }
+        piece = PIECE;
+    }
+}
+
+/// The opening of a stream, as far as it was read.
+#[derive(Debug, Default)]
+struct Opening {
+    within: Within,
+    has_number: bool,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Within {
+    #[default]
+    Blanks,
+    Comment,
+    Number,
+    /// Some readers take 1.0 for 1.
+    Fraction,
+}
+
+impl Opening {
+    /// Whether the stream may be one of objects, if this byte shows it.
+    fn read(&mut self, byte: u8) -> Option<bool> {
+        let next = match (byte, self.within) {
+            (b'\n' | b'\r', _) => Within::Blanks,
+            (_, Within::Comment) | (b'%', _) => Within::Comment,
+            (byte, _) if is_blank(byte) => Within::Blanks,
+            (b'.', _) | (b'0', Within::Fraction) => Within::Fraction,
+            (b'+' | b'-', Within::Blanks) => Within::Number,
+            (digit, Within::Blanks | Within::Number) if digit.is_ascii_digit() => Within::Number,
+            _ => return Some(false),
+        };
+        let is_number = |within| matches!(within, Within::Number | Within::Fraction);
+        self.has_number |= is_number(self.within) && !is_number(next);
+        self.within = next;
+        (self.has_number && is_number(next)).then_some(true)
+    }
 }
 
 /// Three ways in which a page tree tells how many leaves it has.
@@ -137,9 +279,7 @@ fn told_pages(text: &[u8]) -> Told {
     }
     for rest in after(text, b"/Type") {
         let leaf = rest.trim_ascii_start().strip_prefix(b"/Page");
-        told.leaves += u64::from(
-            leaf.is_some_and(|after| !after.first().is_some_and(u8::is_ascii_alphanumeric)),
-        );
+        told.leaves += u64::from(leaf.is_some_and(ends_name));
     }
     for children in children(text).flatten() {
         told.children += after(children, b" R").count() as u64;
@@ -230,142 +370,4 @@ fn streams(pdf: &[u8]) -> impl Iterator<Item = usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write as _;
-
-    use flate2::Compression;
-    use flate2::write::ZlibEncoder;
-
-    use super::*;
-
-    fn pages(pdf: &[u8]) -> u64 {
-        super::pages(pdf, &mut Room::default())
-    }
-
-    /// A document of one page with a packed stream.
-    fn with(dictionary: &str, content: &[u8]) -> Vec<u8> {
-        let mut packed = ZlibEncoder::new(Vec::new(), Compression::best());
-        packed.write_all(content).unwrap();
-        let head =
-            format!("%PDF-1.7\n<< /Type /Pages /Count 1 >>\n9 0 obj << {dictionary} >> stream\r\n");
-        let packed = packed.finish().unwrap();
-        [head.as_bytes(), &packed, b"\nendstream endobj"].concat()
-    }
-
-    fn with_stream(content: &[u8]) -> Vec<u8> {
-        with("/Type /ObjStm", content)
-    }
-
-    #[test]
-    fn what_could_hide_pages_or_bring_them_again_counts_as_the_longest() {
-        let forged = |more: &str| pages(format!("/Type /Pages /Count 1 {more}").as_bytes());
-        assert_eq!(
-            forged("/BaseFont /Times#20New#20Roman /Kids [1 0 R 11 0 R]"),
-            2
-        );
-        for more in [
-            "trailer << /Encrypt 9 0 R >>",
-            "/Kids [2 0 R 2 0 R]",
-            "/Kids 7 0 R",
-            "/Type /P#61ge",
-            "/Typ#65 /Page",
-            "<< /Type /ObjStm /Filter /LZWDecode >> stream\nxyz endstream",
-        ] {
-            assert_eq!(forged(more), MOST_PAGES, "{more}");
-        }
-        let packed = with_stream(b"1 0 << /Kids [2 0 R 2 0 R] >>");
-        assert_eq!(pages(&packed), MOST_PAGES);
-    }
-
-    #[test]
-    fn pictures_are_left_packed_however_much_they_hold() {
-        let screenshot = |pixel: u8| with("/Subtype /Image", &vec![pixel; 6 << 20]);
-        for pixel in [0x1e, 0, 0xff, b'3', b' '] {
-            assert_eq!(pages(&screenshot(pixel)), 1, "{pixel:#x}");
-        }
-        let mut mask = screenshot(0);
-        mask.extend(with_stream(b"1 0 << /Type /Page >> << /Type /Page >>"));
-        assert_eq!(pages(&mask), 2, "what comes after it is read");
-    }
-
-    #[test]
-    fn what_looks_like_a_name_between_packed_bytes_hides_nothing() {
-        let packed = b"/Type /Pages /Count 1 stream\n\x9c/#41\x01/x#62/Pag#zz#\nendstream";
-        assert_eq!(pages(packed), 1);
-    }
-
-    #[test]
-    fn a_stream_of_objects_is_known_by_what_it_holds_and_by_what_it_is_called() {
-        let leaves = b"1 0 << /Type /Page >> << /Type /Page >> << /Type /Page >>";
-        assert_eq!(pages(&with("/First 4 /N 1", leaves)), 3);
-        let mut decoy = with_stream(b"% no number comes first\n1 0 << /Type /Page >>");
-        decoy.extend(with("", b"0 0 m 1 1 l S"));
-        assert_eq!(pages(&decoy), MOST_PAGES);
-        let no_stream = b"/Type /Pages /Count 1 << /Type /ObjStm >> strea";
-        assert_eq!(pages(no_stream), MOST_PAGES);
-    }
-
-    #[test]
-    fn the_largest_of_the_numbers_that_a_page_tree_tells_holds() {
-        let plain = |tree: &str| pages(tree.as_bytes());
-        assert_eq!(plain("/Type /Pages /Count 3 /Kids [1 0 R]"), 3);
-        assert_eq!(
-            plain("/Type/Pages/Count 1 /Kids [1 0 R 2 0 R\n3 0 R 4 0 R]"),
-            4
-        );
-        assert_eq!(plain("/Count 1 /Type /Page /Type/Page>> /Type  /Page\n"), 3);
-        assert_eq!(plain("/Count 99999999999999999999999"), MOST_PAGES);
-    }
-
-    #[test]
-    fn a_false_count_does_not_hide_the_pages_of_a_packed_stream() {
-        let leaves = "<< /Type /Page /Contents 4 0 R >> ".repeat(80);
-        assert_eq!(pages(&with_stream(format!("1 0 {leaves}").as_bytes())), 80);
-        let kids: Vec<_> = (7..97).map(|child| format!("{child} 0 R")).collect();
-        let kids = format!("1 0 << /Type /Pages /Kids [{}] >>", kids.join(" "));
-        assert_eq!(pages(&with_stream(kids.as_bytes())), 90);
-    }
-
-    #[test]
-    fn nothing_makes_us_read_the_same_again_and_again() {
-        let began = std::time::Instant::now();
-        assert_eq!(pages(&b"/Kids".repeat(1 << 20)), MOST_PAGES);
-        assert_eq!(pages(&b"/Kids[".repeat(1 << 20)), MOST_PAGES);
-        let mut ended = b"/Kids [".repeat(1 << 20);
-        ended.push(b']');
-        pages(&ended);
-        // Streams that unpack to nothing, from many places to the same end.
-        let mut nested = b"stream\n\x78\x9c".repeat(1 << 10);
-        nested.extend(b"\0\0\0\xff\xff".repeat(1 << 20));
-        pages(&nested);
-        let small = with("", &[b'a'; 1 << 10]);
-        let many = small[small.len() - 60..].repeat(1 << 17);
-        assert!(streams(&many).count() >= 1 << 17);
-        pages(&many);
-        assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
-    }
-
-    #[test]
-    fn what_unpacks_to_too_much_counts_as_the_longest() {
-        // A stream of objects that hold nothing.
-        let blank = |bytes: usize| with_stream(&[b"1 0 ".as_slice(), &vec![b' '; bytes]].concat());
-        assert_eq!(pages(&blank(32 << 10)), 1);
-        assert_eq!(pages(&blank(1 << 20)), MOST_PAGES, "many times its size");
-        let mut large = blank(33 << 20);
-        large.resize(4 << 20, b' ');
-        assert_eq!(pages(&large), MOST_PAGES, "more than any document");
-        let mut one_of_two = blank(20 << 20);
-        one_of_two.resize(4 << 20, b' ');
-        let mut room = Room::default();
-        assert_eq!(super::pages(&one_of_two, &mut room), 1);
-        assert_eq!(super::pages(&one_of_two, &mut room), MOST_PAGES, "together");
-        let picture = with("/Subtype /Image", &[0; 99]);
-        assert_eq!(super::pages(&picture, &mut room), 1, "holds no objects");
-    }
-
-    #[test]
-    fn what_tells_nothing_is_as_long_as_its_size_allows() {
-        assert_eq!(pages(&vec![7; 40_000]), 10);
-        assert_eq!(pages(b""), 1);
-    }
-}
+mod tests;

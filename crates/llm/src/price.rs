@@ -35,6 +35,9 @@ pub struct Price {
     /// The most tokens of one answer; absent: unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_output: Option<u64>,
+    /// Whether it thinks when nobody says whether it should, which in OpenAI's dialect leaves no sign.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub thinks_unasked: bool,
 }
 
 /// The prices of a call whose prompt is longer than `over` tokens.
@@ -65,6 +68,7 @@ impl Price {
         cache_write_long: None,
         long: None,
         max_output: None,
+        thinks_unasked: false,
     };
 
     /// Whether every call costs nothing.
@@ -257,6 +261,8 @@ mod tests {
                 (NanoUsd(input), NanoUsd(output))
             );
         }
+        let thinks = |model| table.price("openai", model).unwrap().thinks_unasked;
+        assert!(thinks("gpt-5-mini") && thinks("o3") && !thinks("gpt-4.1"));
         assert_eq!(table.price("local", "llama3.2:3b"), None);
     }
 

@@ -179,6 +179,15 @@ impl Request {
         }
     }
 
+    /// Whether the model may think although the answer shows no sign of it; `unasked`: whether it thinks when nobody says
+    /// whether it should.
+    pub fn thinks_unseen(&self, unasked: bool) -> bool {
+        match self {
+            Self::Messages(_) => false,
+            Self::Chat(request) => request.asks_for_thinking().unwrap_or(unasked),
+        }
+    }
+
     /// How many answers are asked for.
     pub fn answers(&self) -> u64 {
         match self {
@@ -370,6 +379,41 @@ mod tests {
             !String::from_utf8(request.to_body())
                 .unwrap()
                 .contains("stream_options")
+        );
+    }
+
+    #[test]
+    fn thinking_that_nobody_sees_is_what_was_asked_for_or_what_the_model_does_unasked() {
+        let thinks = |dialect, field: &str, value: Value| {
+            let body = json!({"model": "m", "max_tokens": 5, "messages": [{"role": "user"}], field: value});
+            let request = parse(dialect, &body).unwrap();
+            [false, true].map(|unasked| request.thinks_unseen(unasked))
+        };
+        let chat = |field, value| thinks(Dialect::OpenAiChat, field, value);
+        for (field, value) in [
+            ("reasoning_effort", json!("minimal")),
+            ("reasoning", json!({"max_tokens": 99})),
+            ("include_reasoning", json!(false)),
+            ("thinking", json!({"type": "enabled"})),
+            ("chat_template_kwargs", json!({"enable_thinking": true})),
+        ] {
+            assert_eq!(chat(field, value), [true, true], "{field}");
+        }
+        for (field, value) in [
+            ("reasoning_effort", json!("none")),
+            ("reasoning", json!({"enabled": false})),
+            ("thinking", json!({"type": "disabled"})),
+            ("enable_thinking", json!(false)),
+        ] {
+            assert_eq!(chat(field, value), [false, false], "{field}");
+        }
+        for (field, value) in [("top_k", json!(3)), ("reasoning_effort", Value::Null)] {
+            assert_eq!(chat(field, value), [false, true], "{field}");
+        }
+        let shown = json!({"type": "adaptive"});
+        assert_eq!(
+            thinks(Dialect::Anthropic, "thinking", shown),
+            [false, false]
         );
     }
 

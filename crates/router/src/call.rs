@@ -127,7 +127,7 @@ impl Call {
                 if !error.may_be_billed() {
                     self.hold.settle_nothing(shared).await;
                 } else if self.streams {
-                    // A stream that was cut before its first event.
+                    // A stream of which nothing came.
                     self.hold.settle(shared, &Meter::new(self.dialect)).await;
                 } else {
                     self.hold.settle_worst(shared).await;

@@ -57,6 +57,15 @@ pub struct Provider {
 }
 
 impl Provider {
+    /// Whether this is a maker of models itself, not somebody who passes its answers on.
+    pub(crate) fn is_maker(&self) -> bool {
+        let host = self.base_url.split_once("://").map_or("", |(_, rest)| rest);
+        let host = host.split(['/', ':', '?', '#']).next().unwrap_or_default();
+        [".anthropic.com", ".openai.com"]
+            .iter()
+            .any(|domain| host.ends_with(domain))
+    }
+
     /// The key for one call.
     pub(crate) fn key(&self) -> Option<&SecretString> {
         self.keys.choose(&mut rand::rng())
@@ -139,6 +148,35 @@ impl Default for Timeouts {
             ping: Duration::from_secs(10),
             drain: Duration::from_mins(1),
             call: Duration::from_mins(15),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_maker_of_models_is_known_by_its_host_and_not_by_what_else_an_address_has() {
+        let is_maker = |base_url: &str| {
+            let provider = Provider {
+                name: "one".to_owned(),
+                dialect: Dialect::Anthropic,
+                base_url: base_url.to_owned(),
+                keys: Vec::new(),
+            };
+            provider.is_maker()
+        };
+        assert!(is_maker("https://api.anthropic.com"));
+        assert!(is_maker("https://eu.api.openai.com:443/v1"));
+        for other in [
+            "https://openrouter.ai/api",
+            "https://proxy.example.org/api.anthropic.com",
+            "https://api.anthropic.com.example.org",
+            "http://127.0.0.1:8000/v1",
+            "api.anthropic.com",
+        ] {
+            assert!(!is_maker(other), "{other}");
         }
     }
 }

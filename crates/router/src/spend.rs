@@ -131,11 +131,13 @@ async fn attempt(
             .or(price.max_output)
             .unwrap_or(UNKNOWN_OUTPUT_TOKENS),
         thinking_tokens: request.thinking_budget(),
+        thinks_unseen: request.thinks_unseen(price.thinks_unasked),
         answers: request.answers(),
     };
     let Caller::Learner { learner, epoch } = caller else {
         let fit = fit::whole(&ask, &price);
-        let hold = Hold::new(None, price, known.is_some(), &ask, &fit);
+        let worst = worst(&ask, &fit, &place);
+        let hold = Hold::new(None, price, known.is_some(), worst, &fit);
         return Ok(Ok(Admitted {
             target,
             place,
@@ -160,7 +162,8 @@ async fn attempt(
     if is_bounded && !price.is_free() {
         request.set_output_limit(fit.max_tokens);
     }
-    let mut hold = Hold::new(Some(reservation.id), price, known.is_some(), &ask, &fit);
+    let worst = worst(&ask, &fit, &place);
+    let mut hold = Hold::new(Some(reservation.id), price, known.is_some(), worst, &fit);
     hold.lowered_to = (fit.max_tokens < ask.max_tokens).then_some(fit.max_tokens);
     hold.used = left.map(|left| (left.limit.minus(left.remaining), left.limit));
     Ok(Ok(Admitted {
@@ -228,6 +231,20 @@ fn price(options: &Options, target: &Target, place: &Place) -> Option<Price> {
     }
 }
 
+/// What a call may use at most, with the limit of output that is sent.
+fn worst(ask: &Ask, fit: &Fit, place: &Place) -> Worst {
+    Worst {
+        bound: ask.bound,
+        output_tokens: fit.max_tokens.saturating_mul(ask.answers),
+        thinking_tokens: ask.thinking_tokens,
+        thinks_unseen: ask.thinks_unseen,
+        begins_at_once: match place {
+            Place::Demo => true,
+            Place::Provider(provider) => provider.is_maker(),
+        },
+    }
+}
+
 /// The incarnation was replaced.
 pub(crate) fn stale(fence: Epoch) -> Failure {
     let message = format!("stale_epoch: this incarnation was replaced; the fence is at {fence}");
@@ -251,7 +268,7 @@ impl Hold {
         reservation: Option<ReservationId>,
         price: Price,
         is_priced: bool,
-        ask: &Ask,
+        worst: Worst,
         fit: &Fit,
     ) -> Self {
         Self {
@@ -259,10 +276,7 @@ impl Hold {
             price,
             is_priced,
             reserved: fit.worst,
-            worst: Worst {
-                bound: ask.bound,
-                output_tokens: fit.max_tokens.saturating_mul(ask.answers),
-            },
+            worst,
             lowered_to: None,
             used: None,
         }

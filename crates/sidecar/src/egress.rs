@@ -3,6 +3,7 @@
 
 mod policy;
 mod route;
+mod tunnel;
 
 use std::sync::Arc;
 
@@ -11,10 +12,9 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use tokio::io::copy_bidirectional;
 use tokio_util::task::TaskTracker;
 
-use crate::loopback::{Answer, Place, answer};
+use crate::loopback::{Answer, Place, SILENT_WITHIN, answer};
 use crate::upstream;
 pub(crate) use policy::Policy;
 pub(crate) use route::Route;
@@ -74,7 +74,7 @@ pub(crate) async fn forward(egress: Arc<Egress>, request: Request<Incoming>) -> 
 /// `CONNECT host:port`.
 async fn tunnel(egress: &Egress, request: Request<Incoming>) -> Result<Answer, Refusal> {
     let (host, port) = target(request.uri(), 443)?;
-    let mut there = egress.route.connect(&egress.policy, &host, port).await?;
+    let there = egress.route.connect(&egress.policy, &host, port).await?;
     let place = request.extensions().get::<Place>().cloned();
     egress.tasks.spawn(async move {
         // A tunnel counts among the agent's connections.
@@ -82,10 +82,8 @@ async fn tunnel(egress: &Egress, request: Request<Incoming>) -> Result<Answer, R
         let Ok(here) = hyper::upgrade::on(request).await else {
             return;
         };
-        let mut here = TokioIo::new(here);
-        let (sent, received) = copy_bidirectional(&mut here, &mut there)
-            .await
-            .unwrap_or_default();
+        let moved = tunnel::copy(TokioIo::new(here), there, SILENT_WITHIN).await;
+        let tunnel::Moved { sent, received } = moved;
         tracing::info!(host, port, sent, received, "a way out was used");
     });
     Ok(Response::new(
@@ -125,11 +123,15 @@ fn target(uri: &Uri, port: u16) -> Result<(String, u16), Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
     use carrel_protocol::Endpoint;
     use carrel_testkit::until;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
     use tokio::sync::Semaphore;
+    use tokio::time::timeout;
 
     use super::*;
     use crate::{loopback, pod};
@@ -157,9 +159,19 @@ mod tests {
         String::from_utf8(head).unwrap()
     }
 
+    async fn connect(address: SocketAddr) -> (TcpStream, String) {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream
+            .write_all(b"CONNECT example.org:443 HTTP/1.1\r\nhost: example.org\r\n\r\n")
+            .await
+            .unwrap();
+        let answer = head(&mut stream).await;
+        (stream, answer)
+    }
+
     #[tokio::test]
-    async fn a_tunnel_keeps_its_place_among_the_agents_connections() {
-        let (pod, free) = (pod::tests::blank(), Arc::new(Semaphore::new(2)));
+    async fn a_tunnel_keeps_its_place_and_who_finds_none_free_is_told() {
+        let (pod, free) = (pod::tests::blank(), Arc::new(Semaphore::new(1)));
         let router = router().await;
         let egress = Arc::new(Egress {
             policy: Policy::new(&["example.org".to_owned()]),
@@ -170,19 +182,21 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let respond = move |request| forward(Arc::clone(&egress), request);
         loopback::serve_among(Arc::clone(&free), listener, &pod, respond).unwrap();
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream
-            .write_all(b"CONNECT example.org:443 HTTP/1.1\r\nhost: example.org\r\n\r\n")
-            .await
-            .unwrap();
-        let answer = head(&mut stream).await;
+        let (mut stream, answer) = connect(address).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         stream.write_all(b"hello").await.unwrap();
         let mut back = [0; 5];
         stream.read_exact(&mut back).await.unwrap();
         assert_eq!(&back, b"hello");
-        // One for the tunnel; one is taken before the next connection comes.
         assert_eq!(free.available_permits(), 0);
+
+        let refused = timeout(Duration::from_secs(30), connect(address)).await;
+        let (mut refused, answer) = refused.expect("it is answered");
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        let mut text = String::new();
+        refused.read_to_string(&mut text).await.unwrap();
+        assert!(text.contains("too many connections"), "{text}");
+
         drop(stream);
         until("its place is free", || async {
             free.available_permits() == 1

@@ -1,4 +1,4 @@
-//! HTTP servers on the agent's loopback: bounded in connections, and closed with the pod.
+//! HTTP servers on the agent's loopback: bounded in connections, of which more are refused, and closed with the pod.
 
 use std::convert::Infallible;
 use std::net::TcpListener;
@@ -12,15 +12,20 @@ use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::pod::Pod;
 
 /// The most connections of an agent at once.
 const CONNECTIONS: usize = 64;
-/// How long an agent may be silent between two requests on one connection.
-const SILENT_WITHIN: Duration = Duration::from_mins(10);
+/// The most that are refused at once; more wait to be accepted.
+const REFUSALS: usize = 8;
+/// By then an agent that is refused has asked and read the answer.
+const REFUSED_WITHIN: Duration = Duration::from_secs(10);
+/// How long an agent may be silent between two requests on one connection, or both ends of a tunnel.
+pub(crate) const SILENT_WITHIN: Duration = Duration::from_mins(10);
 
 /// What agents are answered.
 pub(crate) type Answer = Response<BoxBody<Bytes, hyper::Error>>;
@@ -57,11 +62,18 @@ where
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let (tasks, end) = (pod.tasks.clone(), pod.end.clone());
+    let refusals = Arc::new(Semaphore::new(REFUSALS));
     let accept = async move {
-        while let Ok(permit) = Arc::clone(&free).acquire_owned().await {
+        loop {
             let Ok((stream, _)) = listener.accept().await else {
                 // Out of descriptors, say: some come free.
                 sleep(Duration::from_millis(50)).await;
+                continue;
+            };
+            let Ok(permit) = Arc::clone(&free).try_acquire_owned() else {
+                if let Ok(permit) = Arc::clone(&refusals).acquire_owned().await {
+                    tasks.spawn(refuse(stream, permit));
+                }
                 continue;
             };
             let respond = respond.clone();
@@ -87,6 +99,23 @@ where
     pod.tasks
         .spawn(async move { end.run_until_cancelled(accept).await });
     Ok(())
+}
+
+/// Answers a connection for which no place is free.
+async fn refuse(stream: TcpStream, _permit: OwnedSemaphorePermit) {
+    tracing::warn!("a connection of the agent was refused: it has the most that it may have");
+    let service = service_fn(|_: Request<Incoming>| async {
+        let text = "carrel: too many connections are open at once: close some, or use them again\n";
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let answer = answer(status, "text/plain; charset=utf-8", text.to_owned());
+        Ok::<_, Infallible>(answer)
+    });
+    let connection = http1::Builder::new()
+        .keep_alive(false)
+        .max_buf_size(64 * 1024)
+        .serve_connection(TokioIo::new(stream), service);
+    // One that does not ask, or does not listen, harms itself only.
+    let _ = timeout(REFUSED_WITHIN, connection).await;
 }
 
 /// A small answer.

@@ -69,6 +69,7 @@ impl Keyring {
         if keys.is_empty() {
             return Err(wrong(None, NO_KEY_AT_ALL));
         }
+        durable::clear_beside(path);
         Ok(Self { keys })
     }
 
@@ -295,6 +296,18 @@ mod tests {
             "{refused}"
         );
         assert!(refused.contains("chmod 600"), "{refused}");
+    }
+
+    #[test]
+    fn no_copy_of_a_key_stays_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kek");
+        let left = folder.path().join(format!("kek.{}.new", "0".repeat(32)));
+        for _made_then_read in 0..2 {
+            fs::write(&left, "a key").unwrap();
+            Keyring::read_or_create(&path).unwrap();
+            assert!(!left.exists());
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The data folder: held by one server at a time, with its keys and a commented configuration made on first use.
 
 use std::fs::File;
-use std::io::{Read as _, Seek as _, Write as _};
+use std::io::{ErrorKind, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -49,7 +49,8 @@ impl Data {
         if config.exists() {
             return Ok(());
         }
-        make(&config, DEFAULT_CONFIG)
+        durable::make_file(&config, DEFAULT_CONFIG.as_bytes())
+            .with_context(|| format!("writing {}", config.display()))
     }
 }
 
@@ -85,7 +86,7 @@ fn lock(dir: &Path) -> anyhow::Result<File> {
 /// When it is empty, or others may read it.
 pub(super) fn read(path: &Path) -> anyhow::Result<Option<String>> {
     let text = match std::fs::read_to_string(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         text => text.with_context(|| format!("reading {}", path.display()))?,
     };
     let mode = std::fs::metadata(path)?.permissions().mode();
@@ -98,10 +99,11 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Option<String>> {
         let message = format!("{place} is empty: remove it, and the next start makes a new one");
         return Err(Failure::new(Kind::Usage, message).into());
     }
+    durable::clear_beside(path);
     Ok(Some(text))
 }
 
-/// A file's text; made by `new` with mode 0600 when it is not there.
+/// A file's text; made by `new` with mode 0600 when it is not there. What another start made meanwhile is taken.
 pub(super) fn read_or_make(
     path: &Path,
     new: impl FnOnce() -> anyhow::Result<String>,
@@ -109,18 +111,20 @@ pub(super) fn read_or_make(
     if let Some(text) = read(path)? {
         return Ok(text);
     }
-    let text = new()?;
-    make(path, &text)?;
-    Ok(text)
-}
-
-fn make(path: &Path, text: &str) -> anyhow::Result<()> {
-    durable::make_file(path, text.as_bytes()).with_context(|| format!("writing {}", path.display()))
+    match durable::make_file(path, new()?.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            return Err(error).with_context(|| format!("writing {}", path.display()));
+        }
+        _ => {}
+    }
+    read(path)?.with_context(|| format!("{} was made and is gone", path.display()))
 }
 
 #[cfg(test)]
 mod tests {
     use std::process::Command;
+    use std::sync::Barrier;
+    use std::thread;
 
     use super::*;
 
@@ -171,6 +175,36 @@ mod tests {
                 syncs.any(|line| line.contains(&names)),
                 "{quoted}: {record}"
             );
+        }
+    }
+
+    #[test]
+    fn starts_that_make_a_key_at_once_take_the_same_and_leave_no_copy_of_it() {
+        for round in 0..50 {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("key");
+            let left = folder.path().join(format!("key.{}.new", "0".repeat(32)));
+            std::fs::write(&left, "an earlier key").unwrap();
+            let begin = Barrier::new(8);
+            let start = |number: usize| {
+                let new = || {
+                    begin.wait();
+                    Ok(number.to_string().repeat(1000))
+                };
+                read_or_make(&path, new).unwrap()
+            };
+            let taken: Vec<String> = thread::scope(|scope| {
+                let starts: Vec<_> = (0..8)
+                    .map(|number| scope.spawn(move || start(number)))
+                    .collect();
+                starts
+                    .into_iter()
+                    .map(|start| start.join().unwrap())
+                    .collect()
+            });
+            let kept = std::fs::read_to_string(&path).unwrap();
+            assert!(taken.iter().all(|key| *key == kept), "round {round}");
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
         }
     }
 }

@@ -13,13 +13,17 @@ pub(super) struct Making {
 }
 
 impl Making {
-    /// Notes what is not there yet.
+    /// Notes whether the data folder is there yet.
     pub(super) fn begin(data_dir: &Path) -> Self {
-        let absent = |path: PathBuf| Some(path).filter(|path| !path.exists());
         Self {
             data_dir: absent(data_dir.to_path_buf()),
-            run_dir: absent(paths::run_dir(data_dir)),
+            run_dir: None,
         }
+    }
+
+    /// Notes the run folder, once the data folder is held: until then it is made by whoever else holds it.
+    pub(super) fn hold(&mut self, data_dir: &Path) {
+        self.run_dir = absent(paths::run_dir(data_dir));
     }
 
     /// It has succeeded.
@@ -27,6 +31,10 @@ impl Making {
         self.data_dir = None;
         self.run_dir = None;
     }
+}
+
+fn absent(path: PathBuf) -> Option<PathBuf> {
+    Some(path).filter(|path| !path.exists())
 }
 
 impl Drop for Making {
@@ -41,5 +49,27 @@ impl Drop for Making {
                 folder.display()
             ));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::up::data::Data;
+
+    #[test]
+    fn of_two_starts_at_once_the_one_that_fails_leaves_the_run_folder_to_the_other() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("data");
+        let [mut one, mut other] = [(); 2].map(|()| Data::hold(&folder).unwrap());
+        let [mut ones, others] = [(); 2].map(|()| Making::begin(&folder));
+        one.make().unwrap();
+        ones.hold(&folder);
+        let run_dir = paths::make_run_dir(&folder).unwrap();
+        other.make().unwrap_err();
+        drop(others);
+        assert!(run_dir.exists());
+        drop(ones);
+        assert!(!run_dir.exists());
     }
 }

@@ -54,8 +54,9 @@ pub(super) async fn start(
     loaded: Loaded,
 ) -> anyhow::Result<Parts> {
     let checked = check(flags, &data.dir, &loaded).await?;
-    let making = Making::begin(&data.dir);
+    let mut making = Making::begin(&data.dir);
     data.make()?;
+    making.hold(&data.dir);
     let run_dir = paths::make_run_dir(&data.dir).context("preparing the run folder")?;
     let base = Base::open(&data.dir, &loaded).await?;
     let config = &base.config;

@@ -107,10 +107,13 @@ pub(crate) type Stranger = AsyncFd<OwnedFd>;
 
 /// Opens a process that may not be our child; `None`: there is none of this number. One that cannot be opened, for want of
 /// descriptors perhaps, may well live.
+///
+/// A number outlives its process as that of a group or a session. Linux before 6.14 then speaks of an invalid argument, and
+/// newer ones of no such process, or of no such entry while it is being reaped.
 pub(crate) fn open_process(pid: Pid) -> io::Result<Option<Stranger>> {
     match rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK) {
         Ok(process) => watch(process).map(Some),
-        Err(Errno::SRCH) => Ok(None),
+        Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
@@ -129,4 +132,33 @@ pub(crate) async fn end_process(process: &Stranger) -> io::Result<()> {
 pub(super) fn reap_stranger(process: &Stranger) {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
     let _ = rustix::process::waitid(WaitId::PidFd(process.as_fd()), options);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader};
+    use std::os::unix::process::CommandExt as _;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_number_that_is_only_a_groups_is_of_no_process() {
+        let mut shell = Command::new("sh")
+            .args(["-c", "sleep 1000 & echo $!"])
+            .process_group(0)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let group = Pid::from_child(&shell);
+        let mut other = String::new();
+        let mut said = BufReader::new(shell.stdout.take().unwrap());
+        said.read_line(&mut other).unwrap();
+        let other = Pid::from_raw(other.trim().parse().unwrap()).unwrap();
+        shell.wait().unwrap();
+        let (leader, member) = (open_process(group), open_process(other));
+        rustix::process::kill_process_group(group, Signal::KILL).unwrap();
+        assert!(leader.unwrap().is_none());
+        assert!(member.unwrap().is_some());
+    }
 }

@@ -6,6 +6,7 @@
 //! is half there: an image is unpacked aside and renamed. Called by the fleet; knows nothing of learners.
 
 mod confined;
+mod loopback;
 mod unpack;
 
 #[cfg(test)]
@@ -14,7 +15,6 @@ mod tests;
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -32,6 +32,7 @@ use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 use crate::container::RootKind;
+use loopback::{is_on_loopback, speaks_no_tls};
 
 /// A registry that cannot be reached by then is away.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
@@ -111,7 +112,7 @@ impl Image {
 pub struct Images {
     root: PathBuf,
     client: Client,
-    /// For registries on this machine's loopback: without TLS, as other container tools do it.
+    /// For registries on this machine's loopback that speak no TLS.
     on_loopback: Client,
     limits: unpack::Limits,
     /// The pulls under way, by name: each lives as long as somebody waits for it.
@@ -121,7 +122,8 @@ pub struct Images {
 type Pull = BoxFuture<'static, Result<Image, Arc<Error>>>;
 
 impl Images {
-    /// Images in the folder `root`, cleared of what an earlier run left half done.
+    /// Images in the folder `root`, cleared of what an earlier run left half done. Registries are spoken to by TLS, and
+    /// without it on this machine's loopback, where one speaks none.
     pub fn new(root: PathBuf) -> Self {
         let config = |protocol| ClientConfig {
             protocol,
@@ -216,14 +218,16 @@ impl Images {
             name: name.to_owned(),
             source: Box::new(source),
         };
-        let asked = self
-            .client(&reference)
-            .pull_image_manifest(&reference, &RegistryAuth::Anonymous)
-            .await;
+        let mut client = &self.client;
+        let mut asked = ask(client, &reference).await;
+        if is_on_loopback(reference.registry()) && asked.as_ref().is_err_and(speaks_no_tls) {
+            client = &self.on_loopback;
+            asked = ask(client, &reference).await;
+        }
         let (manifest, digest) = asked.map_err(refused)?;
         let image = match self.unpacked(&digest) {
             Some(image) => image,
-            None => Box::pin(self.fetch(name, &reference, &manifest, digest)).await?,
+            None => Box::pin(self.fetch(client, name, &reference, &manifest, digest)).await?,
         };
         let file = self.name_file(name);
         file.parent()
@@ -235,6 +239,7 @@ impl Images {
 
     async fn fetch(
         &self,
+        client: &Client,
         name: &str,
         reference: &Reference,
         manifest: &OciImageManifest,
@@ -247,7 +252,7 @@ impl Images {
             .tempdir_in(&self.root)
             .map_err(|source| disk("making a folder in", &self.root, source))?;
         let mut config = Vec::new();
-        self.client(reference)
+        client
             .pull_blob(reference, &manifest.config, &mut config)
             .await
             .map_err(|source| Error::Pull {
@@ -263,7 +268,7 @@ impl Images {
         let rootfs = aside.path().join("rootfs");
         let mut left = self.limits;
         for layer in &manifest.layers {
-            let file = self.download(name, reference, layer, aside.path()).await?;
+            let file = download(client, name, reference, layer, aside.path()).await?;
             let rootfs = rootfs.clone();
             // The folder is the unpacking's meanwhile: who stops waiting does not remove it under its hands.
             let unpack = move |stop: &CancellationToken| {
@@ -297,36 +302,6 @@ impl Images {
         Ok(image)
     }
 
-    async fn download(
-        &self,
-        name: &str,
-        reference: &Reference,
-        layer: &OciDescriptor,
-        folder: &Path,
-    ) -> Result<fs::File, Error> {
-        let file = tempfile::tempfile_in(folder)
-            .map_err(|source| disk("making a file in", folder, source))?;
-        let copy = file
-            .try_clone()
-            .map_err(|source| disk("opening a file in", folder, source))?;
-        self.client(reference)
-            .pull_blob(reference, layer, tokio::fs::File::from_std(copy))
-            .await
-            .map_err(|source| Error::Pull {
-                name: name.to_owned(),
-                source: Box::new(source),
-            })?;
-        Ok(file)
-    }
-
-    fn client(&self, reference: &Reference) -> &Client {
-        if is_on_loopback(reference.registry()) {
-            &self.on_loopback
-        } else {
-            &self.client
-        }
-    }
-
     fn unpacked(&self, digest: &str) -> Option<Image> {
         let text = fs::read(self.folder(digest).join("image.json")).ok()?;
         serde_json::from_slice(&text)
@@ -352,6 +327,38 @@ impl Images {
     }
 }
 
+/// What an image's name means now: its manifest, and the digest of that.
+async fn ask(
+    client: &Client,
+    reference: &Reference,
+) -> Result<(OciImageManifest, String), OciDistributionError> {
+    client
+        .pull_image_manifest(reference, &RegistryAuth::Anonymous)
+        .await
+}
+
+async fn download(
+    client: &Client,
+    name: &str,
+    reference: &Reference,
+    layer: &OciDescriptor,
+    folder: &Path,
+) -> Result<fs::File, Error> {
+    let file =
+        tempfile::tempfile_in(folder).map_err(|source| disk("making a file in", folder, source))?;
+    let copy = file
+        .try_clone()
+        .map_err(|source| disk("opening a file in", folder, source))?;
+    client
+        .pull_blob(reference, layer, tokio::fs::File::from_std(copy))
+        .await
+        .map_err(|source| Error::Pull {
+            name: name.to_owned(),
+            source: Box::new(source),
+        })?;
+    Ok(file)
+}
+
 /// Does on a thread of its own what takes long; it is told to stop when nobody waits for it any more.
 async fn while_waited_for<T: Send + 'static>(
     work: impl FnOnce(&CancellationToken) -> T + Send + 'static,
@@ -359,16 +366,6 @@ async fn while_waited_for<T: Send + 'static>(
     let stop = CancellationToken::new();
     let _stops_when_dropped = stop.clone().drop_guard();
     tokio::task::spawn_blocking(move || work(&stop)).await
-}
-
-/// Whether a registry, `host[:port]`, is on this machine's loopback.
-fn is_on_loopback(registry: &str) -> bool {
-    let host = match registry.rsplit_once(':') {
-        Some((host, port)) if port.parse::<u16>().is_ok() => host,
-        _ => registry,
-    };
-    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// The part of an image's configuration that matters to a container (OCI image specification, config.md).

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::unpack::{Limits, add_mount_points, unpack_layer};
-use super::{Error, Images, Pull, is_on_loopback, while_waited_for};
+use super::{Error, Images, Pull, while_waited_for};
 
 /// Whatever is told is told by then.
 const SOON: Duration = Duration::from_secs(30);
@@ -394,25 +394,4 @@ fn a_pull_whose_last_waiter_goes_while_somebody_asks_does_not_end_under_the_lock
         drop(hand_over);
     });
     assert!(!ended_under_lock.load(Ordering::SeqCst));
-}
-
-#[test]
-fn registries_on_loopback_are_known_by_name_and_address() {
-    for registry in [
-        "localhost",
-        "localhost:5000",
-        "127.0.0.1:9",
-        "127.8.0.1",
-        "[::1]:5000",
-    ] {
-        assert!(is_on_loopback(registry), "{registry}");
-    }
-    for registry in [
-        "ghcr.io",
-        "10.0.0.1:5000",
-        "localhost.example:80",
-        "[2001:db8::1]:443",
-    ] {
-        assert!(!is_on_loopback(registry), "{registry}");
-    }
 }

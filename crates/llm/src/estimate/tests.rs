@@ -141,7 +141,9 @@ fn documents_share_what_is_unpacked_for_a_request() {
     let mut packed = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
     let objects = [b"1 0 ".as_slice(), &vec![b' '; 20 << 20]].concat();
     std::io::Write::write_all(&mut packed, &objects).unwrap();
-    let mut pdf = b"/Type /Pages /Count 1 << /Type /ObjStm >> stream\n".to_vec();
+    let mut pdf =
+        b"/Type /Pages /Count 1 << /Type /ObjStm /First 4 /Filter /FlateDecode >> stream\n"
+            .to_vec();
     pdf.extend(packed.finish().unwrap());
     pdf.resize(2 << 20, b' ');
     let data = base64::engine::general_purpose::STANDARD.encode(&pdf);

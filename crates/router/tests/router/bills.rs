@@ -57,34 +57,46 @@ async fn wherever_a_stream_is_cut_no_less_is_charged_than_the_provider_bills() {
     }
 }
 
-/// What the provider bills for one search: it read all twice, and the search has its own price.
-const BILL_OF_SEARCH: NanoUsd = NanoUsd((21 + 1_021) * 10 + 34 * 1000 + 10_000_000);
+/// What the provider bills for searches side by side: it read all twice, and each search has its own price.
+fn bill_of(searches: u64) -> NanoUsd {
+    let tokens = NanoUsd(34 * 1000).plus(NanoUsd(10).times(2 * 21 + 1_000 * searches));
+    tokens.plus(NanoUsd(10_000_000).times(searches))
+}
 
-/// One search and then an answer, counted as Anthropic does: the last count has the input of both rounds.
-fn stream_with_search() -> String {
+/// Searches in one round and then an answer, counted as Anthropic does: the last count has the input of both rounds.
+fn stream_with(searches: u64) -> String {
     let block = |index: u64, block: Value| json!({"type": "content_block_start", "index": index, "content_block": block});
     let usage = |input: u64, output: u64, searches: u64| {
         json!({"input_tokens": input, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0,
             "output_tokens": output, "server_tool_use": {"web_search_requests": searches}})
     };
     let found = json!({"type": "web_search_result", "url": "https://example.org", "encrypted_content": "Eo8PCi"});
-    let events = [
+    let mut events = vec![
         json!({"type": "message_start", "message": {"id": "msg_3", "content": [], "usage": usage(21, 1, 0)}}),
+    ];
+    events.extend((0..searches).map(|index| {
+        let id = format!("srvtoolu_{index}");
         block(
-            0,
-            json!({"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {}}),
-        ),
+            index,
+            json!({"type": "server_tool_use", "id": id, "name": "web_search", "input": {}}),
+        )
+    }));
+    events.extend((0..searches).map(|index| {
+        let id = format!("srvtoolu_{index}");
         block(
-            1,
-            json!({"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": [found]}),
-        ),
+            searches + index,
+            json!({"type": "web_search_tool_result", "tool_use_id": id, "content": [found]}),
+        )
+    }));
+    events.extend([
         block(
-            2,
+            2 * searches,
             json!({"type": "text", "text": "A prime has two divisors."}),
         ),
-        json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage(21 + 1_021, 34, 1)}),
+        json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"},
+            "usage": usage(2 * 21 + 1_000 * searches, 34, searches)}),
         json!({"type": "message_stop"}),
-    ];
+    ]);
     let frame = |data: &Value| {
         format!(
             "event: {}\ndata: {data}\n\n",
@@ -108,7 +120,7 @@ async fn charged_for(scene: Scene, timeouts: Timeouts) -> NanoUsd {
     let stage = Stage::set(options).await;
     stage.enrol("sue", Budget::default(), &[]).await;
     let mut asked = messages("default", 34, true);
-    asked["tools"] = json!([{"type": "web_search_20250305", "name": "web_search", "max_uses": 1}]);
+    asked["tools"] = json!([{"type": "web_search_20250305", "name": "web_search", "max_uses": 3}]);
     let answer = stage.call("sue", "/v1/messages", &asked).await;
     answer.bytes().await.unwrap();
     stage.spent("sue").await.cost_nano_usd
@@ -116,20 +128,22 @@ async fn charged_for(scene: Scene, timeouts: Timeouts) -> NanoUsd {
 
 #[tokio::test]
 async fn a_search_is_charged_with_what_is_read_again_after_it() {
-    let stream = stream_with_search();
-    for (end, mark) in stream.match_indices("\n\n") {
-        let seen = &stream[..end + mark.len()];
-        let charged = charged(seen).await;
-        assert!(charged >= BILL_OF_SEARCH, "{charged} after\n{seen}");
-        if seen.contains("message_delta") {
-            assert_eq!(charged, BILL_OF_SEARCH, "after\n{seen}");
+    for searches in [1, 3] {
+        let (stream, bill) = (stream_with(searches), bill_of(searches));
+        for (end, mark) in stream.match_indices("\n\n") {
+            let seen = &stream[..end + mark.len()];
+            let charged = charged(seen).await;
+            assert!(charged >= bill, "{charged} after\n{seen}");
+            if seen.contains("message_delta") {
+                assert_eq!(charged, bill, "after\n{seen}");
+            }
         }
     }
 }
 
 #[tokio::test]
 async fn a_search_that_was_only_offered_is_not_charged_when_the_call_fails() {
-    let stream = stream_with_search();
+    let stream = stream_with(1);
     let start = &stream[..stream.find("event: content_block_start").unwrap()];
     let error =
         "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\"}}\n\n";
@@ -138,16 +152,19 @@ async fn a_search_that_was_only_offered_is_not_charged_when_the_call_fails() {
 }
 
 #[tokio::test]
-async fn a_stream_that_never_begins_is_charged_one_search_and_not_ten() {
+async fn a_stream_that_never_begins_may_have_been_all_rounds_behind_a_provider_that_passes_it_on() {
     let impatient = Timeouts {
         first_byte: Duration::from_millis(40),
         ..Timeouts::default()
     };
     let silent = charged_for(Scene::events("").after(Gate::default()), impatient).await;
-    assert!(silent >= BILL_OF_SEARCH, "{silent}");
-    let found = 25_000;
-    assert!(
-        silent < NanoUsd(10 * 2 * found + 34 * 2_000 + 10_000_000),
-        "{silent}"
-    );
+    // Three searches were found in the first round and read in ten more.
+    let found = NanoUsd(10).times(10 * 3 * 25_000);
+    let most = found.plus(NanoUsd(10_000_000).times(3));
+    assert!(silent > most, "{silent}");
+    let refused = charged(&"overloaded".repeat(9)).await;
+    assert!(refused > most, "a head without an event: {refused}");
+    let error = json!({"type": "error", "error": {"type": "overloaded_error"}});
+    let refused = charged_for(Scene::json(529, &error), Timeouts::default()).await;
+    assert_eq!(refused, NanoUsd::ZERO);
 }

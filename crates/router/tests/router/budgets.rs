@@ -172,6 +172,50 @@ async fn near_its_end_a_budget_lowers_the_output_and_then_refuses_in_the_one_sha
 }
 
 #[tokio::test]
+async fn a_provider_that_fails_in_mid_stream_does_not_cost_a_learner_the_rest_of_the_day() {
+    let frames = |events: &[Value]| {
+        let frames = events.iter().map(|data| format!("data: {data}\n\n"));
+        frames.collect::<Vec<_>>().concat()
+    };
+    let thinks = frames(&[
+        json!({"type": "message_start", "message": {"usage": {"input_tokens": 24, "output_tokens": 1}}}),
+        json!({"type": "content_block_start", "content_block": {"type": "thinking", "thinking": ""}}),
+        json!({"type": "error", "error": {"type": "overloaded_error"}}),
+    ]);
+    let says = frames(&[
+        json!({"choices": [{"delta": {"content": "A leap year"}}]}),
+        json!({"error": {"message": "overloaded"}}),
+    ]);
+    let without_usage = json!({"choices": [{"message": {"content": "It has 366 days."}}]});
+    let provider = Provider::playing([
+        Scene::events(thinks),
+        Scene::events(says),
+        Scene::json(200, &without_usage),
+    ]);
+    let provider = provider.await.unwrap();
+    let stage = Stage::set(options(provider.url())).await;
+    stage
+        .enrol("ned", budget(7_000_000, OnExhausted::Refuse), &[])
+        .await;
+    let mut asked = messages("default", 5_000, true);
+    asked["thinking"] = json!({"type": "enabled", "budget_tokens": 1_100});
+    for (path, asked, most) in [
+        ("/v1/messages", asked, 1_200_000),
+        ("/v1/chat/completions", chat("default", true), 1_250_000),
+        ("/v1/chat/completions", chat("default", false), 1_300_000),
+    ] {
+        let answer = stage.call("ned", path, &asked).await;
+        assert_eq!(answer.status(), 200);
+        answer.bytes().await.unwrap();
+        let spent = stage.spent("ned").await;
+        assert!(
+            (1_100_000..most).contains(&spent.cost_nano_usd.0),
+            "{spent:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn output_is_not_lowered_under_a_thinking_budget() {
     let provider = Provider::answering(greedy).await.unwrap();
     let stage = Stage::set(options(provider.url())).await;

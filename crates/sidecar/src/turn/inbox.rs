@@ -19,6 +19,8 @@ use rustix::io::Errno;
 const INBOX: &str = "inbox";
 /// The most bytes of `CARREL_CONTEXT`: written twice as long at most, it still fits an order to the shim.
 const CONTEXT_BYTES: usize = 32 * 1024;
+/// How a text ends that is not all there.
+const SHORTENED: &str = " … (shortened)";
 
 /// Writes the attachments; what the agent is told.
 pub(super) fn deliver(workspace: &Path, order: TurnOrder) -> io::Result<TurnRequest> {
@@ -68,6 +70,9 @@ fn newest(context: &[Exchange]) -> String {
     for exchange in context.iter().rev() {
         let text = serde_json::to_string(exchange).unwrap_or_default();
         let Some(left) = room.checked_sub(text.len() + 1) else {
+            if texts.is_empty() {
+                texts.push(serde_json::to_string(&shortened(exchange)).unwrap_or_default());
+            }
             break;
         };
         room = left;
@@ -75,6 +80,43 @@ fn newest(context: &[Exchange]) -> String {
     }
     texts.reverse();
     format!("[{}]", texts.join(","))
+}
+
+/// The same exchange, short enough to be told alone: of both texts the beginning, of neither less than half of the room
+/// unless it is shorter.
+fn shortened(exchange: &Exchange) -> Exchange {
+    let room = CONTEXT_BYTES - r#"{"message":"","reply":""},"#.len();
+    let left_by = |other: &str| room - other.chars().map(escaped).sum::<usize>().min(room / 2);
+    Exchange {
+        message: beginning(&exchange.message, left_by(&exchange.reply)),
+        reply: beginning(&exchange.reply, left_by(&exchange.message)),
+    }
+}
+
+/// As much of a text as has room in JSON, marked where it is not all of it.
+fn beginning(text: &str, room: usize) -> String {
+    let kept_within = |room: usize| {
+        let mut end = 0;
+        let mut ends = text.char_indices().map(|(at, char)| {
+            end += escaped(char);
+            (at, end)
+        });
+        ends.find(|(_, end)| *end > room).map(|(at, _)| &text[..at])
+    };
+    if kept_within(room).is_none() {
+        return text.to_owned();
+    }
+    let kept = kept_within(room - SHORTENED.len()).unwrap_or(text);
+    format!("{kept}{SHORTENED}")
+}
+
+/// How many bytes JSON has for a character.
+fn escaped(char: char) -> usize {
+    match char {
+        '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
+        char if char < ' ' => 6,
+        char => char.len_utf8(),
+    }
 }
 
 fn folder(workspace: &Path, message: MessageId) -> io::Result<OwnedFd> {
@@ -150,6 +192,39 @@ mod tests {
         assert!(told.len() > 2, "{}", told.len());
         assert_eq!(told, context[context.len() - told.len()..]);
         assert_eq!(newest(&[]), "[]");
+    }
+
+    #[test]
+    fn the_newest_exchange_is_shortened_where_it_alone_is_too_long() {
+        let tell = |message: &str, reply: &str| {
+            let (message, reply) = (message.to_owned(), reply.to_owned());
+            let older = Exchange {
+                message: "older".to_owned(),
+                reply: String::new(),
+            };
+            let told = newest(&[older, Exchange { message, reply }]);
+            assert!(told.len() <= CONTEXT_BYTES + 1, "{}", told.len());
+            let mut told: Vec<Exchange> = serde_json::from_str(&told).expect("whole");
+            assert_eq!(told.len(), 1);
+            told.remove(0)
+        };
+        let is_beginning = |told: &str, text: &str| {
+            let kept = told.strip_suffix(SHORTENED).expect("it is marked");
+            assert!(text.starts_with(kept), "{kept}");
+            kept.len()
+        };
+        for text in ["a", "问", "🦉", "\"\n", "\u{1}", "\u{7f}é\\"] {
+            let long = format!("x{}", text.repeat(40_000));
+            let told = tell(&long, "short");
+            is_beginning(&told.message, &long);
+            assert_eq!(told.reply, "short");
+            let bytes = serde_json::to_string(&told).expect("JSON").len();
+            assert!(bytes > CONTEXT_BYTES - 8, "no room is wasted: {bytes}");
+
+            let told = tell(&long, &long);
+            let kept = is_beginning(&told.message, &long);
+            assert_eq!(is_beginning(&told.reply, &long), kept);
+        }
     }
 
     #[test]

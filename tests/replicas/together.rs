@@ -62,6 +62,48 @@ async fn a_learner_wakes_is_answered_sleeps_and_comes_back() -> anyhow::Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_process_with_a_key_of_its_own_is_refused() -> anyhow::Result<()> {
+    let Some(school) = school("keys of their own").await? else {
+        return Ok(());
+    };
+    let api = school.roles.api(&school.gateway)?;
+    assert_eq!(api.reply("ada", "count").await?, "1");
+    let other = tempfile::TempDir::new()?;
+    for name in [
+        "carrel.yaml",
+        "s3.credentials",
+        "signing.pub",
+        "gateway.pub",
+    ] {
+        std::fs::copy(school.roles.data().join(name), other.path().join(name))?;
+    }
+    let kek = other.path().join("kek");
+    std::fs::write(&kek, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n")?;
+    std::fs::set_permissions(&kek, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    for (role, status, named) in [
+        ("gateway", 6, "keys.gatewayKeyFile: "),
+        ("vault", 2, "keys.kekFile: "),
+    ] {
+        let words = [
+            role,
+            "--listen",
+            "127.0.0.1:0",
+            "--health-listen",
+            "127.0.0.1:0",
+        ];
+        let refused = school
+            .roles
+            .command(&words)?
+            .env("CARREL_DATA_DIR", other.path())
+            .output()?;
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(status), "{role}: {said}");
+        assert!(said.contains(named), "{role}: {said}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_fleet_is_refused_and_takes_over_when_the_first_is_gone() -> anyhow::Result<()> {
     let Some(mut school) = school("a second fleet").await? else {
         return Ok(());

@@ -185,6 +185,29 @@ impl Vault {
         Ok(self.store().swept_repository(repository).await?)
     }
 
+    /// Tries the key file on a data key that is there; without one there is nothing to try.
+    ///
+    /// # Errors
+    /// When it does not open, or the store is away.
+    pub async fn try_keys(&self) -> Result<(), Error> {
+        const PAGE: u32 = 500;
+        let mut after = None;
+        loop {
+            let page = self.store().learners(after.as_ref(), PAGE, self.now());
+            let page = page.await?;
+            let Some(last) = page.last() else {
+                return Ok(());
+            };
+            after = Some(last.id.clone());
+            for row in page.iter().filter(|row| row.newest_snapshot.is_some()) {
+                if let Some(wrapped) = self.store().wrapped_key(&row.id).await? {
+                    let keyring = &self.options().keyring;
+                    return keyring.unwrap(&wrapped, &row.id, row.repository).map(drop);
+                }
+            }
+        }
+    }
+
     /// Wraps every learner's data key by the first key-encryption key. Repeatable: what is wrapped by it already is left, and a
     /// key that does not open keeps no other from its turn.
     ///

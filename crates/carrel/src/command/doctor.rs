@@ -34,13 +34,15 @@ pub(super) async fn run(flags: &cli::Client) -> anyhow::Result<()> {
             output::line(&format!("FAIL  {name}: {what}\n      next: {next}"))
         }
     };
-    let data_dir = paths::data_dir(flags.place.data_dir.as_deref())?;
-    say("data folder", data_folder(&data_dir))?;
-    say("configuration", configuration(&data_dir))?;
-    let run = RunFile::read(&data_dir)?;
-    if let Some(run) = &run {
-        say("isolation", isolation(run))?;
-        say("providers", providers(run))?;
+    // A server elsewhere has its folder elsewhere.
+    if flags.place.server.is_none() {
+        let data_dir = paths::data_dir(flags.place.data_dir.as_deref())?;
+        say("data folder", data_folder(&data_dir))?;
+        say("configuration", configuration(&data_dir))?;
+        if let Some(run) = &RunFile::read(&data_dir)? {
+            say("isolation", isolation(run))?;
+            say("providers", providers(run))?;
+        }
     }
     match Client::find(flags) {
         Err(error) => {

@@ -143,6 +143,13 @@ impl Base {
             clock: Arc::new(now),
             snapshots: snapshots.clone(),
         });
+        if has_snapshots && let Err(error) = vault.try_keys().await {
+            let message = format!(
+                "keys.kekFile: {} does not open what learners' snapshots are encrypted by ({error}): put the right one there",
+                kek.display()
+            );
+            return Err(Failure::new(Kind::Usage, message).into());
+        }
         let (keeper, cancel) = (vault.clone(), self.cancel.clone());
         self.tracker.spawn(async move { keeper.run(cancel).await });
         Ok(vault)

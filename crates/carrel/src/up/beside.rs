@@ -29,7 +29,10 @@ impl Beside {
     pub(crate) async fn open(dir: &Path, config: &Config) -> anyhow::Result<Self> {
         let held = match at(&config.store)? {
             StoreAt::File(_) => Some(Data::hold(dir)?),
-            StoreAt::Postgres(_) => None,
+            StoreAt::Postgres(_) => {
+                objects::refuse_own_folder(&config.objects)?;
+                None
+            }
         };
         let store = Opened::open(dir, &config.store).await?.shared();
         let has_snapshots = objects::has_snapshots(&*store, now()).await?;

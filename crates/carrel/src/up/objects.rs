@@ -20,6 +20,18 @@ pub(super) fn check(dir: &Path, objects: &config::Objects) -> anyhow::Result<()>
     settings(dir, objects).map(drop)
 }
 
+/// Refuses a folder in the data folder, where several processes share their objects.
+pub(super) fn refuse_own_folder(objects: &config::Objects) -> anyhow::Result<()> {
+    match ObjectsAt::of(objects) {
+        Ok(ObjectsAt::Folder(folder)) if !Path::new(folder).is_absolute() => {
+            let message = "objects.url: vaults that are processes of their own share their objects: name a bucket \
+                ('s3://…'), or a folder by its whole path ('file:/…')";
+            Err(Failure::new(Kind::Usage, message).into())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Opens it; relative files lie in the data folder.
 pub(super) async fn open(
     dir: &Path,

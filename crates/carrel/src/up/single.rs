@@ -7,7 +7,9 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use carrel_fleet_local::LocalFleet;
 use carrel_gateway::{Handle as Gateway, StoreFleet};
-use carrel_protocol::token::{PublicKey, Verifier};
+use carrel_protocol::gateway::Report;
+use carrel_protocol::token::{PublicKey, Signer, Verifier};
+use carrel_store::processes::Role as Task;
 use carrel_telemetry::{Health, Registry, Snapshots, Wakes};
 use serde_json::json;
 
@@ -15,9 +17,9 @@ use super::base::{Base, FleetParts, GatewayParts, now};
 use super::fleet_task::FleetTask;
 use super::reload::{self, Watch};
 use super::vault_client::RemoteVault;
-use super::{AFTER_DRAIN, STOP, documents, keys, models, serve};
+use super::{AFTER_DRAIN, STOP, documents, keys, models, objects, serve};
 use crate::cli::{self, UpOutput};
-use crate::config::{Loaded, ObjectsAt};
+use crate::config::Loaded;
 use crate::exit::{Failure, Kind};
 use crate::{output, paths};
 
@@ -121,6 +123,7 @@ async fn gateway(
         &base.dir.join(&files.gateway_key_file),
         &base.dir.join(&files.gateway_verifying_keys_file),
     )?;
+    refuse_another_key(base, &signer).await?;
     let admin_token = keys::admin_token(&base.dir.join(&files.admin_token_file))?;
     documents::apply(&base.shared(), loaded, now()).await?;
     let (listener, url) = listener(flags, &config.gateway.listen).await?;
@@ -151,6 +154,22 @@ async fn gateway(
     };
     let gateway = base.start_gateway(listener, parts);
     Ok((gateway, url))
+}
+
+/// A gateway with a key of its own would claim turns that no sidecar lets it run.
+async fn refuse_another_key(base: &Base, signer: &Signer) -> anyhow::Result<()> {
+    let ours = Report::of(signer).to_json();
+    let there = base.shared().processes(Task::Gateway, now()).await?;
+    match there.iter().find(|gateway| gateway.report != ours) {
+        Some(other) => {
+            let message = format!(
+                "keys.gatewayKeyFile: the gateway at {} has another key: copy its gateway.key and admin.token here, they are the same for all",
+                other.address
+            );
+            Err(Failure::new(Kind::Conflict, message).into())
+        }
+        None => Ok(()),
+    }
 }
 
 /// Where other gateways reach this one: they connect to the address as it stands.
@@ -221,14 +240,7 @@ fn shared_by_vaults(base: &Base) -> anyhow::Result<()> {
         );
         return Err(Failure::new(Kind::Usage, message).into());
     }
-    match ObjectsAt::of(&base.config.objects) {
-        Ok(ObjectsAt::Folder(folder)) if !Path::new(folder).is_absolute() => {
-            let message = "objects.url: vaults that are processes of their own share their objects: name a bucket \
-                ('s3://…'), or a folder by its whole path ('file:/…')";
-            Err(Failure::new(Kind::Usage, message).into())
-        }
-        _ => Ok(()),
-    }
+    objects::refuse_own_folder(&base.config.objects)
 }
 
 async fn fleet(base: &Base, registry: &mut Registry) -> anyhow::Result<(Running, String)> {

@@ -8,9 +8,13 @@ use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
+use tokio::time::timeout;
 
 use crate::envelope::PassedOn;
 use crate::gateway::Shared;
+
+/// Whoever probes waits a second, as a rule.
+const ANSWERS_WITHIN: Duration = Duration::from_millis(800);
 
 /// The health paths; backlog and census are read when somebody looks, never by a timer.
 pub(crate) fn router(shared: &Shared) -> Router {
@@ -35,7 +39,14 @@ async fn look(shared: &Shared, path: &str, request: Request, next: Next) -> Resp
     if path == "/readyz" && shared.draining.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "gateway: stopping\n").into_response();
     }
-    match shared.options.store.backlog().await {
+    let backlog = timeout(ANSWERS_WITHIN, shared.options.store.backlog());
+    let backlog = backlog.await.unwrap_or_else(|_| {
+        Err(carrel_store::Error::Unavailable {
+            doing: "counting turns",
+            source: "it does not answer in time".into(),
+        })
+    });
+    match backlog {
         Ok((waiting, oldest)) => {
             let age = oldest.map(|oldest| shared.now().duration_since(oldest));
             let age = age.and_then(|age| Duration::try_from(age).ok());

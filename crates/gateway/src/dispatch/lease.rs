@@ -68,7 +68,7 @@ pub(crate) async fn announce(shared: Shared) {
         id: shared.owner,
         role: Role::Gateway,
         address: shared.options.relay_url.clone(),
-        report: "{}".to_owned(),
+        report: carrel_protocol::gateway::Report::of(&shared.options.signer).to_json(),
     };
     let store = &shared.options.store;
     let mut due = interval(AMONG_OTHERS.renewed_every);

@@ -113,11 +113,12 @@ async fn a_hundred_kills_lose_nothing_and_repeat_nothing() -> anyhow::Result<()>
     };
     let began = Instant::now();
     for (round, (step, target)) in schedule.into_iter().enumerate() {
-        if course.kills() == KILLS {
+        if course.kills() >= KILLS && course.owed() == 0 {
             break;
         }
-        // Lots alone may leave a step out: the last kills are for those that had too few.
-        if KILLS - course.kills() <= 2 * course.owed() && course.at(step) >= AT_EACH {
+        // Lots alone may leave a step out: the last kills, and some more if need be, are for those that had too few.
+        let left = KILLS.saturating_sub(course.kills());
+        if left <= 2 * course.owed() && course.at(step) >= AT_EACH {
             continue;
         }
         let learner = LEARNERS[round % LEARNERS.len()];
@@ -141,7 +142,7 @@ async fn a_hundred_kills_lose_nothing_and_repeat_nothing() -> anyhow::Result<()>
         println!("  {target:?} {step:?}: {hits}");
     }
     ensure!(
-        course.kills() == KILLS,
+        course.kills() >= KILLS,
         "only {} kills found their victim",
         course.kills()
     );

@@ -26,6 +26,7 @@ pub mod vault_admin;
 
 pub use admin::{EventPage, ResticEnvironment, SnapshotCheck, UsageReport};
 pub use api::paths;
+pub use dispatch::report;
 pub use gateway::{Handle, start};
 pub use metrics::Metrics;
 pub use options::{Clock, Limits, Options};

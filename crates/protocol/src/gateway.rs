@@ -441,24 +441,3 @@ pub struct Session {
     /// The learner; absent for the operator.
     pub learner: Option<LearnerId>,
 }
-
-/// What a gateway says of itself to other processes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
-    /// The name of the key by which sidecars, vault and other gateways know it: the same for all gateways.
-    pub kid: String,
-}
-
-impl Report {
-    /// Of a gateway with this key.
-    pub fn of(signer: &crate::token::Signer) -> Self {
-        Self {
-            kid: signer.public_key().kid.clone(),
-        }
-    }
-
-    /// As it is told.
-    pub fn to_json(&self) -> String {
-        serde_json::to_string(self).unwrap_or_default()
-    }
-}

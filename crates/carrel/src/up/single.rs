@@ -7,7 +7,6 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use carrel_fleet_local::LocalFleet;
 use carrel_gateway::{Handle as Gateway, StoreFleet};
-use carrel_protocol::gateway::Report;
 use carrel_protocol::token::{PublicKey, Signer, Verifier};
 use carrel_store::processes::Role as Task;
 use carrel_telemetry::{Health, Registry, Snapshots, Wakes};
@@ -158,7 +157,7 @@ async fn gateway(
 
 /// A gateway with a key of its own would claim turns that no sidecar lets it run.
 async fn refuse_another_key(base: &Base, signer: &Signer) -> anyhow::Result<()> {
-    let ours = Report::of(signer).to_json();
+    let ours = carrel_gateway::report(signer);
     let there = base.shared().processes(Task::Gateway, now()).await?;
     match there.iter().find(|gateway| gateway.report != ours) {
         Some(other) => {

@@ -6,6 +6,7 @@ mod roster;
 mod turn;
 mod wake;
 
+pub use lease::report;
 pub(crate) use lease::{announce, renew};
 pub(crate) use roster::Roster;
 pub(crate) use wake::{Incarnation, NotAwake, Waker, changed};

@@ -42,6 +42,9 @@ const ASK_EVERY: Duration = Duration::from_millis(500);
 /// How often it is asked whether one who says nothing runs the turn still.
 const OWNER_EVERY: Duration = Duration::from_secs(2);
 
+/// Before the owner is asked for once more.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
+
 /// One client's way through a learner's stream.
 pub(crate) struct Subscriber {
     hub: Arc<Hub>,
@@ -224,6 +227,8 @@ impl Subscriber {
                 }
             }
         }
+        // One that ends gives no stream, and is the owner until its lease is out.
+        tokio::time::sleep(AGAIN_AFTER).await;
         self.is_behind = true;
     }
 

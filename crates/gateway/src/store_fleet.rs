@@ -1,6 +1,5 @@
 //! A fleet that is another process, asked through the store that both share: a wish is a row, what is seen is a row.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use carrel_core::learner::Status;
@@ -35,11 +34,6 @@ pub struct StoreFleet {
 }
 
 impl StoreFleet {
-    /// A fleet, for a gateway's options.
-    pub fn shared(self) -> Arc<dyn Fleet> {
-        Arc::new(self)
-    }
-
     async fn row(&self, learner: &LearnerId) -> Result<Option<Learner>, Error> {
         let row = self.store.learner(learner, self.clock.now()).await;
         row.map_err(|error| away("reading a learner's status", error))

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use carrel_fleet_local::LocalFleet;
 use carrel_gateway::{Handle as Gateway, StoreFleet};
 use carrel_protocol::token::{PublicKey, Signer, Verifier};
-use carrel_store::processes::Role as Task;
+use carrel_store::processes;
 use carrel_telemetry::{Health, Registry, Snapshots, Wakes};
 use serde_json::json;
 
@@ -144,7 +144,7 @@ async fn gateway(
             now,
         )?),
         signer,
-        fleet: fleet.shared(),
+        fleet: Arc::new(fleet),
         public_url: base.public_url(&url),
         relay_url: relay_url(&config.gateway.relay_url, &url)?,
         admin_token,
@@ -158,7 +158,7 @@ async fn gateway(
 /// A gateway with a key of its own would claim turns that no sidecar lets it run.
 async fn refuse_another_key(base: &Base, signer: &Signer) -> anyhow::Result<()> {
     let ours = carrel_gateway::report(signer);
-    let there = base.shared().processes(Task::Gateway, now()).await?;
+    let there = base.shared().processes(processes::Role::Gateway, now()).await?;
     match there.iter().find(|gateway| gateway.report != ours) {
         Some(other) => {
             let message = format!(

@@ -158,7 +158,10 @@ async fn gateway(
 /// A gateway with a key of its own would claim turns that no sidecar lets it run.
 async fn refuse_another_key(base: &Base, signer: &Signer) -> anyhow::Result<()> {
     let ours = carrel_gateway::report(signer);
-    let there = base.shared().processes(processes::Role::Gateway, now()).await?;
+    let there = base
+        .shared()
+        .processes(processes::Role::Gateway, now())
+        .await?;
     match there.iter().find(|gateway| gateway.report != ours) {
         Some(other) => {
             let message = format!(

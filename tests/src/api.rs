@@ -24,7 +24,11 @@ pub struct Accepted {
 }
 
 impl Api {
-    pub(crate) fn new(base: &str, token: &str) -> anyhow::Result<Self> {
+    /// A client of the gateway at this URL.
+    ///
+    /// # Errors
+    /// When there can be none.
+    pub fn new(base: &str, token: &str) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder().no_proxy().build()?;
         Ok(Self {
             http,
@@ -103,6 +107,21 @@ impl Api {
             "{learner} does not sleep: {document}"
         );
         Ok(())
+    }
+
+    /// A message, sent once: what is answered, whatever it is.
+    ///
+    /// # Errors
+    /// When nothing is.
+    pub async fn send(
+        &self,
+        learner: &str,
+        text: &str,
+        key: &str,
+    ) -> anyhow::Result<(StatusCode, Value)> {
+        let answer = self.message(learner, text, key).send().await?;
+        let (status, bytes) = (answer.status(), answer.bytes().await?);
+        Ok((status, serde_json::from_slice(&bytes).unwrap_or_default()))
     }
 
     /// A message, sent once.

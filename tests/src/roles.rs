@@ -28,6 +28,17 @@ use crate::wait::eventually;
 /// A process that was asked to end has done so by then.
 const STOPS_WITHIN: Duration = Duration::from_secs(30);
 
+/// How a process is started other than by default.
+#[derive(Debug, Clone, Default)]
+pub struct How {
+    /// Where it listens.
+    pub listen: Option<String>,
+    /// Variables besides.
+    pub variables: Vec<(&'static str, String)>,
+    /// Where its log is kept, after what is there, instead of shown.
+    pub log: Option<PathBuf>,
+}
+
 /// One process of one role. Dropping it kills it.
 #[derive(Debug)]
 pub struct Member {
@@ -49,6 +60,7 @@ pub struct Roles {
     router: String,
     vault: String,
     started: AtomicU32,
+    executable: PathBuf,
 }
 
 impl Roles {
@@ -58,6 +70,18 @@ impl Roles {
     /// # Errors
     /// When something does not start.
     pub fn prepare(test: &str, documents: &[Value]) -> anyhow::Result<Option<Self>> {
+        Self::prepare_with(test, &json!({}), documents)
+    }
+
+    /// The same, with settings that are laid over the usual ones, two levels deep.
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub fn prepare_with(
+        test: &str,
+        more: &Value,
+        documents: &[Value],
+    ) -> anyhow::Result<Option<Self>> {
         let Some(server) = Server::shared(&[]) else {
             return Ok(None);
         };
@@ -82,7 +106,7 @@ impl Roles {
             format!("{}\n", STANDARD.encode(rand::random::<[u8; 32]>())),
         )?;
         std::fs::set_permissions(&kek, Permissions::from_mode(0o600))?;
-        let settings = json!({
+        let mut settings = json!({
             "objects": {
                 "url": format!("s3://{BUCKET}/school"),
                 "endpoint": s3.endpoint(),
@@ -92,6 +116,12 @@ impl Roles {
             "gateway": {"routerUrl": format!("http://{router}"), "vaultUrl": format!("http://{vault}")},
             "limits": {"messagesPerMinute": 1_000_000},
         });
+        for (section, values) in more.as_object().into_iter().flatten() {
+            match (settings[section].as_object_mut(), values.as_object()) {
+                (Some(usual), Some(values)) => usual.extend(values.clone()),
+                _ => settings[section] = values.clone(),
+            }
+        }
         let mut text = String::new();
         for document in [&settings].into_iter().chain(documents) {
             text.push_str("---\n");
@@ -107,6 +137,7 @@ impl Roles {
             router,
             vault,
             started: AtomicU32::new(0),
+            executable: carrel()?.to_owned(),
         };
         let migrated = roles.command(&["migrate"])?.output()?;
         ensure!(
@@ -117,6 +148,13 @@ impl Roles {
         // The rights on what was made just now.
         least_rights(server, &roles.database);
         Ok(Some(roles))
+    }
+
+    /// Runs another executable from now on.
+    #[must_use]
+    pub fn running(mut self, executable: PathBuf) -> Self {
+        self.executable = executable;
+        self
     }
 
     /// The folder with keys and configuration.
@@ -131,7 +169,7 @@ impl Roles {
     pub fn command(&self, words: &[&str]) -> anyhow::Result<Command> {
         let role = words.first().context("a command has a word")?;
         let url = self.server.url(&format!("carrel_{role}"), &self.database);
-        let mut command = Command::new(carrel()?);
+        let mut command = Command::new(&self.executable);
         unheard(&mut command)
             .args(words)
             .env("CARREL_DATA_DIR", self.data())
@@ -150,14 +188,26 @@ impl Roles {
             "vault" => self.vault.as_str(),
             _ => "127.0.0.1:0",
         };
-        let address = if TcpListener::bind(named).is_ok() {
-            named
-        } else {
-            "127.0.0.1:0"
+        let listen = TcpListener::bind(named).is_ok().then(|| named.to_owned());
+        let how = How {
+            listen,
+            ..How::default()
         };
+        self.start_as(role, &how).await
+    }
+
+    /// The same, as it is told.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start_as(&self, role: &str, how: &How) -> anyhow::Result<Member> {
         let mut command = self.command(&[role, "-o", "json", "--health-listen", "127.0.0.1:0"])?;
         if role != "fleet" {
-            command.args(["--listen", address]);
+            command.args(["--listen", how.listen.as_deref().unwrap_or("127.0.0.1:0")]);
+        }
+        command.envs(how.variables.iter().map(|(name, value)| (name, value)));
+        if let Some(log) = &how.log {
+            command.stderr(File::options().create(true).append(true).open(log)?);
         }
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         let stdout = self.folder.path().join(format!("{role}.{number}"));
@@ -193,6 +243,14 @@ impl Drop for Roles {
 }
 
 impl Member {
+    /// How it ended, if it has.
+    ///
+    /// # Errors
+    /// When that cannot be asked.
+    pub fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
     /// A text of its ready line: `url`, `health_url`.
     pub fn text(&self, key: &str) -> &str {
         self.ready[key].as_str().unwrap_or_default()
@@ -258,7 +316,10 @@ fn least_rights(server: &Server, database: &str) {
 }
 
 /// An address that was free a moment ago.
-fn free_address() -> anyhow::Result<String> {
+///
+/// # Errors
+/// When there is none.
+pub fn free_address() -> anyhow::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     Ok(listener.local_addr()?.to_string())
 }

@@ -18,6 +18,8 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(8);
 /// A stream shows a sign of life every 15 s; a client that sees no event for so long comes back.
 const SILENCE: Duration = Duration::from_secs(16);
 const PAUSE: Duration = Duration::from_millis(120);
+/// After so many of its events a client comes back to its stream, at whichever gateway.
+const WANDERS: f64 = 0.03;
 /// So many messages wait for their outcome at most.
 const AHEAD: usize = 3;
 
@@ -178,7 +180,12 @@ async fn listen(
         return;
     };
     match timeout(SILENCE, open.next()).await {
-        Ok(Ok(Some(event))) => talk.heard.push(event),
+        Ok(Ok(Some(event))) => {
+            talk.heard.push(event);
+            if lots.random_bool(WANDERS) {
+                *stream = None;
+            }
+        }
         Ok(Err(error)) => {
             talk.surprises.push(format!("its stream: {error:#}"));
             *stream = None;

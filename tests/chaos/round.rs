@@ -39,16 +39,24 @@ impl Default for Plan {
 /// Rounds share the database's server, which they restart.
 static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
+/// What came of a round.
+pub(crate) struct Judged {
+    pub(crate) findings: Findings,
+    /// How often a gateway that had slept, or had been cut off, found its turn taken.
+    pub(crate) leases_lost: usize,
+}
+
 /// What the auditor found. `None` when the machine lacks what a round needs.
 ///
 /// # Errors
 /// When it could not be judged.
-pub(crate) async fn round(seed: u64, plan: Plan) -> anyhow::Result<Option<Findings>> {
+pub(crate) async fn round(seed: u64, plan: Plan) -> anyhow::Result<Option<Judged>> {
     let _alone = ONE.lock().await;
     let began = Instant::now();
     println!("seed {seed} (repeat with: cargo xtask chaos --seed {seed})");
     let mut lots = StdRng::seed_from_u64(seed);
     let schedule = Schedule::draw(&mut lots, plan.lasts, plan.faults);
+    let is_whole = plan.executable.is_none();
     let Some(school) = School::open("chaos", plan.executable).await? else {
         return Ok(None);
     };
@@ -77,14 +85,17 @@ pub(crate) async fn round(seed: u64, plan: Plan) -> anyhow::Result<Option<Findin
         findings = course => findings,
         () = school.supervise() => unreachable!("it does not end"),
     };
-    if findings.as_ref().map_or(true, |found| !found.0.is_empty()) {
+    if is_whole && findings.as_ref().map_or(true, |found| !found.0.is_empty()) {
         let kept = school.keep_evidence(&seed.to_string())?;
         println!("  evidence: {}", kept.display());
     }
     for broken in findings.iter().flat_map(|found| &found.0) {
         println!("  {broken}");
     }
-    findings.map(Some)
+    Ok(Some(Judged {
+        findings: findings?,
+        leases_lost: school.leases_lost()?,
+    }))
 }
 
 /// Talks and disturbs, heals, and waits for everything to come to rest.

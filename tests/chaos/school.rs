@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use carrel_testkit::link::{Link, To, Weather};
 use carrel_tests::machine::{self, Pod};
-use carrel_tests::roles::{How, free_address};
+use carrel_tests::roles::How;
 use carrel_tests::{Api, Member, Roles, agent, eventually};
 use serde_json::{Value, json};
 
@@ -18,6 +18,7 @@ use crate::schedule::{PROCESSES, to_database};
 
 /// All processes that ended are there again by then.
 const BACK_WITHIN: Duration = Duration::from_secs(60);
+const LEASE_LOST: &str = "the turn is not ours any more";
 const GLANCE: Duration = Duration::from_millis(50);
 /// Between two starts of a process that does not start.
 const START_AGAIN: Duration = Duration::from_millis(300);
@@ -64,6 +65,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// An address to which a process can come back: of no range from which the kernel gives ports to connections.
+fn lasting_address() -> anyhow::Result<String> {
+    let mut ports = std::iter::repeat_with(|| rand::random_range(10_000..30_000));
+    let free = ports.find(|port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    Ok(format!("127.0.0.1:{}", free.context("a port is free")?))
+}
+
 fn documents() -> Vec<Value> {
     let classes = [
         ("steady", json!({})),
@@ -92,7 +100,7 @@ impl School {
         let bill = Bill::open().await?;
         let mut listens = BTreeMap::new();
         for process in PROCESSES {
-            listens.insert(process, free_address()?);
+            listens.insert(process, lasting_address()?);
         }
         let near = |process: &str| -> anyhow::Result<SocketAddr> { Ok(listens[process].parse()?) };
         let mut links = BTreeMap::new();
@@ -162,7 +170,10 @@ impl School {
             }));
         }
         for slot in &slots {
-            let member = roles.start_as(slot.role, &slot.how).await?;
+            let started = roles.start_as(slot.role, &slot.how).await;
+            let log = || std::fs::read_to_string(roles.data().join(format!("{}.log", slot.name)));
+            let member =
+                started.with_context(|| format!("{}: {}", slot.name, log().unwrap_or_default()))?;
             *lock(&slot.member) = Some(member);
         }
         let token = std::fs::read_to_string(roles.data().join("admin.token"))?;
@@ -287,6 +298,15 @@ impl School {
             anyhow::Ok((slot.name, log))
         };
         self.slots.iter().map(read).collect()
+    }
+
+    /// How often a gateway found that a turn was not its own any more.
+    pub(crate) fn leases_lost(&self) -> anyhow::Result<usize> {
+        let logs = self.logs()?;
+        Ok(logs
+            .iter()
+            .map(|(_, log)| log.matches(LEASE_LOST).count())
+            .sum())
     }
 
     fn log_file(&self, name: &str) -> PathBuf {

@@ -316,10 +316,7 @@ fn least_rights(server: &Server, database: &str) {
 }
 
 /// An address that was free a moment ago.
-///
-/// # Errors
-/// When there is none.
-pub fn free_address() -> anyhow::Result<String> {
+fn free_address() -> anyhow::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     Ok(listener.local_addr()?.to_string())
 }

@@ -66,6 +66,7 @@ impl Hub {
 
     /// The turn that ran here is let go: who reads here looks for its next owner.
     pub(crate) fn let_go(&self) {
+        self.lock().let_go();
         self.grown.send_replace(());
     }
 
@@ -76,6 +77,10 @@ impl Hub {
 
     pub(super) fn version(&self) -> EventVersion {
         self.lock().version()
+    }
+
+    pub(super) fn is_void(&self, place: Place) -> bool {
+        self.lock().is_void(place)
     }
 
     pub(super) fn after(&self, place: Place) -> Read {

@@ -80,7 +80,7 @@ impl Subscriber {
         let is_alone = gateway.options.alone;
         let mut subscriber = Self::at(hub, store, place, fresh);
         // Where others give streams too, a client may have come from one that had no text for it.
-        subscriber.is_behind = !is_alone && !fresh && place.step == 0;
+        subscriber.is_behind |= !is_alone && !fresh && place.step == 0;
         Self {
             gateway: Some(gateway),
             only,
@@ -92,12 +92,12 @@ impl Subscriber {
     pub(crate) fn at(hub: Arc<Hub>, store: SharedStore, place: Place, fresh: bool) -> Self {
         Self {
             grown: hub.grown(),
+            is_behind: hub.is_void(place),
             hub,
             store,
             gateway: None,
             upstream: None,
             place,
-            is_behind: false,
             heard: if fresh { Heard::Nothing } else { Heard::Here },
             only: None,
             over: false,
@@ -112,10 +112,9 @@ impl Subscriber {
         place: Place,
         fresh: bool,
     ) -> Self {
-        Self {
-            is_behind: place.step == 0,
-            ..Self::at(hub, store, place, fresh)
-        }
+        let mut subscriber = Self::at(hub, store, place, fresh);
+        subscriber.is_behind |= place.step == 0;
+        subscriber
     }
 
     /// The next event; `None` when the stream is over or the store is away (the client comes back with its last id).

@@ -14,6 +14,8 @@ use crate::school::{LEARNERS, School};
 
 /// What a fault is meant for is there by then, or it meets nobody.
 const MET_WITHIN: Duration = Duration::from_secs(3);
+/// Between two looks into the database.
+const GLANCE: Duration = Duration::from_millis(100);
 const HELD_WITHIN: Duration = Duration::from_secs(30);
 const ANSWERED_WITHIN: Duration = Duration::from_secs(40);
 
@@ -139,7 +141,7 @@ async fn owner(school: &School) -> Option<u32> {
         // While the database is away there is nothing to see.
         let rows = school.ask(
             "SELECT p.address FROM turn t JOIN process p ON p.id = t.lease_owner WHERE t.state = 'running' LIMIT 1",
-        );
+        ).await;
         let address = rows.first().and_then(|row| row.first().cloned());
         let owner = ["gateway-1", "gateway-2"].into_iter().find(|gateway| {
             let link = school.link(&format!("gateways to {gateway}")).address();
@@ -147,6 +149,9 @@ async fn owner(school: &School) -> Option<u32> {
                 .as_ref()
                 .is_some_and(|address| address.ends_with(&link))
         });
+        if owner.is_none() {
+            tokio::time::sleep(GLANCE).await;
+        }
         Ok(owner.and_then(|gateway| school.pid(gateway)))
     };
     eventually("a turn has an owner", MET_WITHIN * 3, look)
@@ -194,7 +199,9 @@ pub(crate) async fn late_commit(school: &School, lot: usize) -> anyhow::Result<L
             "the next incarnation raises the fence",
             HELD_WITHIN,
             || async {
-                let rows = school.ask(&format!("SELECT fence FROM learner WHERE id = '{learner}'"));
+                let rows = school
+                    .ask(&format!("SELECT fence FROM learner WHERE id = '{learner}'"))
+                    .await;
                 let fence: Option<u64> = rows.first().and_then(|row| row[0].parse().ok());
                 Ok(fence.filter(|fence| *fence > epoch))
             },

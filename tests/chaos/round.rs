@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use carrel_tests::eventually;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
@@ -132,6 +133,12 @@ async fn disturb(
 
 async fn judge(school: &School, done: &Done, talks: &[Talk]) -> anyhow::Result<Findings> {
     let mut findings = Findings::default();
+    // No client waits for the message whose commit came late.
+    let open = "SELECT learner, turn_id FROM turn WHERE state IN ('queued', 'running')";
+    let none = || async { Ok(school.rows(open).is_empty().then_some(())) };
+    if let Err(error) = eventually("no turn is open", RESTS_WITHIN, none).await {
+        findings.add(Rule::Outcome, format!("{error}: {:?}", school.rows(open)));
+    }
     for talk in talks {
         for open in talk.open() {
             let what = format!(

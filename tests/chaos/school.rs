@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use carrel_testkit::link::{Link, To, Weather};
+use carrel_testkit::postgres::Server;
 use carrel_tests::machine::{self, Pod};
 use carrel_tests::roles::How;
 use carrel_tests::{Api, Member, Roles, agent, eventually};
@@ -19,6 +20,8 @@ use crate::schedule::{PROCESSES, to_database};
 /// All processes that ended are there again by then.
 const BACK_WITHIN: Duration = Duration::from_secs(60);
 const LEASE_LOST: &str = "the turn is not ours any more";
+/// A database that does not answer within this is away.
+const ASKED_WITHIN: Duration = Duration::from_secs(3);
 const GLANCE: Duration = Duration::from_millis(50);
 /// Between two starts of a process that does not start.
 const START_AGAIN: Duration = Duration::from_millis(300);
@@ -72,6 +75,10 @@ fn lasting_address() -> anyhow::Result<String> {
     Ok(format!("127.0.0.1:{}", free.context("a port is free")?))
 }
 
+fn cells(row: &str) -> Vec<String> {
+    row.split('|').map(str::to_owned).collect()
+}
+
 fn documents() -> Vec<Value> {
     let classes = [
         ("steady", json!({})),
@@ -97,6 +104,10 @@ impl School {
         test: &str,
         executable: Option<PathBuf>,
     ) -> anyhow::Result<Option<Self>> {
+        // What is written is there when a process dies; that machines die is not tried here.
+        if Server::shared(&["fsync=off"]).is_none() {
+            return Ok(None);
+        }
         let bill = Bill::open().await?;
         let mut listens = BTreeMap::new();
         for process in PROCESSES {
@@ -314,16 +325,19 @@ impl School {
     }
 
     /// Rows of the database, as its superuser sees them; none while it is away.
-    pub(crate) fn ask(&self, statement: &str) -> Vec<Vec<String>> {
-        let rows = self.roles.server.ask(&self.roles.database, statement);
-        let cells = |row: &str| row.split('|').map(str::to_owned).collect();
-        rows.unwrap_or_default().lines().map(cells).collect()
+    pub(crate) async fn ask(&self, statement: &str) -> Vec<Vec<String>> {
+        let (server, database) = (self.roles.server, self.roles.database.clone());
+        let statement = statement.to_owned();
+        let asked = tokio::task::spawn_blocking(move || server.ask(&database, &statement));
+        let Ok(Ok(Ok(rows))) = tokio::time::timeout(ASKED_WITHIN, asked).await else {
+            return Vec::new();
+        };
+        rows.lines().map(cells).collect()
     }
 
     /// The same, of a database that is there.
     pub(crate) fn rows(&self, statement: &str) -> Vec<Vec<String>> {
         let rows = self.roles.server.psql(&self.roles.database, statement);
-        let cells = |row: &str| row.split('|').map(str::to_owned).collect();
         rows.lines().map(cells).collect()
     }
 

@@ -11,36 +11,37 @@ use super::turns::committed;
 use super::{Findings, Logs, Rule};
 use crate::school::School;
 
-pub(super) async fn judge(
-    school: &School,
-    logs: &Logs,
-    findings: &mut Findings,
-) -> anyhow::Result<()> {
-    let api = school.client(1)?;
-    for (learner, log) in logs {
-        let count = committed(log);
-        if count > 0 {
-            match counted(school, learner).await {
-                Ok(found) => findings.demand(Rule::Head, found == count.to_string(), || {
-                    format!("stock restic finds {found} in {learner}'s newest snapshot, and {count} turns committed")
-                }),
-                Err(error) => findings.add(Rule::Head, format!("{learner}: {error:#}")),
-            }
-        }
-        let wakes = async {
-            api.sleep(learner).await?;
-            api.reply(learner, "count").await
-        };
-        match wakes.await {
-            Ok(next) => findings.demand(Rule::Head, next == (count + 1).to_string(), || {
-                format!("{learner} woke and went on with {next} after {count} turns")
+pub(super) async fn judge(school: &School, logs: &Logs, findings: &mut Findings) {
+    let each = logs
+        .iter()
+        .map(|(learner, log)| of_one(school, learner, committed(log)));
+    for found in futures::future::join_all(each).await {
+        findings.0.extend(found.0);
+    }
+}
+
+async fn of_one(school: &School, learner: &str, count: u64) -> Findings {
+    let mut findings = Findings::default();
+    if count > 0 {
+        match counted(school, learner).await {
+            Ok(found) => findings.demand(Rule::Head, found == count.to_string(), || {
+                format!("stock restic finds {found} in {learner}'s newest snapshot, and {count} turns committed")
             }),
-            Err(error) => {
-                findings.add(Rule::Head, format!("{learner} sleeps and wakes: {error:#}"))
-            }
+            Err(error) => findings.add(Rule::Head, format!("{learner}: {error:#}")),
         }
     }
-    Ok(())
+    let wakes = async {
+        let api = school.client(1)?;
+        api.sleep(learner).await?;
+        api.reply(learner, "count").await
+    };
+    match wakes.await {
+        Ok(next) => findings.demand(Rule::Head, next == (count + 1).to_string(), || {
+            format!("{learner} woke and went on with {next} after {count} turns")
+        }),
+        Err(error) => findings.add(Rule::Head, format!("{learner} sleeps and wakes: {error:#}")),
+    }
+    findings
 }
 
 /// The number in the learner's newest snapshot, as stock restic restores it.
@@ -59,7 +60,8 @@ async fn counted(school: &School, learner: &str) -> anyhow::Result<String> {
         .await?;
     let text = |key: &str| access[key].as_str().unwrap_or_default();
     let options = access["options"].as_array().into_iter().flatten();
-    let output = Command::new("restic")
+    let mut restic = Command::new("restic");
+    restic
         .args(
             options
                 .filter_map(Value::as_str)
@@ -69,8 +71,8 @@ async fn counted(school: &School, learner: &str) -> anyhow::Result<String> {
         .env("RESTIC_REPOSITORY", text("repository"))
         .env("RESTIC_PASSWORD_FILE", text("password_file"))
         .env("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID)
-        .env("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY)
-        .output()?;
+        .env("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY);
+    let output = tokio::task::spawn_blocking(move || restic.output()).await??;
     let told = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "restic dump: {told}");
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())

@@ -113,7 +113,8 @@ pub(crate) struct Schedule {
 }
 
 fn seconds(lots: &mut StdRng, from: f64, to: f64) -> Duration {
-    Duration::from_millis(Duration::from_secs_f64(lots.random_range(from..to)).as_millis() as u64)
+    let drawn = Duration::from_secs_f64(lots.random_range(from..to));
+    Duration::from_millis(u64::try_from(drawn.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl Schedule {

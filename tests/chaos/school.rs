@@ -13,6 +13,7 @@ use carrel_tests::machine::{self, Pod};
 use carrel_tests::roles::How;
 use carrel_tests::{Api, Member, Roles, agent, eventually};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::bill::Bill;
 use crate::schedule::{PROCESSES, to_database};
@@ -57,6 +58,8 @@ pub(crate) struct Slot {
 pub(crate) struct School {
     pub(crate) roles: Roles,
     pub(crate) bill: Bill,
+    /// The provider's key and prices, which routers read.
+    _files: TempDir,
     links: BTreeMap<String, Link>,
     slots: Vec<Arc<Slot>>,
     tokens: String,
@@ -126,7 +129,7 @@ impl School {
             links.insert(format!("all to {role}s"), Link::start(To::OneOf(both))?);
         }
         let url = |link: &str| format!("http://{}", links[link].address());
-        let files = tempfile::tempdir()?;
+        let files = TempDir::new()?;
         let mut settings = bill.settings(files.path())?;
         settings["gateway"] =
             json!({"routerUrl": url("all to routers"), "vaultUrl": url("all to vaults")});
@@ -140,8 +143,6 @@ impl School {
             Some(executable) => roles.running(executable),
             None => roles,
         };
-        // They are needed as long as a router may start.
-        std::mem::forget(files);
         let mut slots = Vec::new();
         for process in [
             "gateway-1",
@@ -191,6 +192,7 @@ impl School {
         Ok(Some(Self {
             roles,
             bill,
+            _files: files,
             links,
             slots,
             tokens: token.trim().to_owned(),

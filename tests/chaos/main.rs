@@ -22,8 +22,8 @@ use anyhow::{bail, ensure};
 use rand::Rng as _;
 use round::{Judged, Plan, round};
 
-/// What every change is tried on.
-const SEEDS: [u64; 3] = [1, 2, 3];
+/// What every change is tried on: seeds that have found something.
+const SEEDS: [u64; 3] = [4, 8, 9];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_goes_wrong_nothing_is_lost_and_nothing_happens_twice() -> anyhow::Result<()> {

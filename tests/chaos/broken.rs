@@ -20,9 +20,9 @@ struct Break {
 
 const BREAKS: [Break; 3] = [
     Break {
-        file: "crates/store-postgres/src/commit.rs",
-        line: "before.fence.at_fence(Some(commit.epoch))",
-        instead: "before.fence.at_fence(None)",
+        file: "crates/store-postgres/src/write.rs",
+        line: "epoch.is_some_and(|epoch| epoch < fence)",
+        instead: "epoch.is_some_and(|epoch| epoch < fence && fence < epoch)",
         rule: Rule::Fence,
     },
     Break {

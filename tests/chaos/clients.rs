@@ -80,8 +80,8 @@ impl Talk {
 /// What a learner says next.
 fn message(learner: &str, number: usize, lots: &mut StdRng) -> String {
     // Those with little to spend spend it.
-    let from = if is_tight(learner) { 0 } else { 25 };
-    match lots.random_range(from..100) {
+    let among = if is_tight(learner) { 0..60 } else { 25..100 };
+    match lots.random_range(among) {
         0..55 => format!("pay {learner} {number}"),
         55..75 => format!("slow {}", lots.random_range(10..120)),
         75..92 => "count".to_owned(),

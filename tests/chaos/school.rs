@@ -39,7 +39,7 @@ pub(crate) const LEARNERS: [(&str, &str); 8] = [
     ("hal", "tight"),
 ];
 /// What the class `tight` may spend in a day, in nano-USD: a few calls.
-pub(crate) const BUDGET: u64 = 5_000_000;
+pub(crate) const BUDGET: u64 = 2_500_000;
 
 pub(crate) fn is_tight(learner: &str) -> bool {
     LEARNERS.contains(&(learner, "tight"))
@@ -91,7 +91,7 @@ fn documents() -> Vec<Value> {
         ),
         (
             "tight",
-            json!({"budget": {"perDayUsd": "0.005", "onExhausted": "Refuse"}}),
+            json!({"budget": {"perDayUsd": "0.0025", "onExhausted": "Refuse"}}),
         ),
     ];
     let classes = classes.iter().map(|(name, more)| agent::http(name, more));

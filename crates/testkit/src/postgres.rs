@@ -143,16 +143,14 @@ impl Server {
     /// # Panics
     /// When one fails.
     pub fn psql(&self, database: &str, statements: &str) -> String {
-        match self.ask(database, statements) {
-            Ok(given) => given,
-            Err(told) => panic!("{statements}\n{told}"),
-        }
+        self.ask(database, statements)
+            .expect("statements that the server takes")
     }
 
     /// The same, of a server that may be away.
     ///
     /// # Errors
-    /// What psql says when a statement fails.
+    /// The statements, and what psql says when one fails.
     pub fn ask(&self, database: &str, statements: &str) -> Result<String, String> {
         let mut psql = Command::new(self.programs.join("psql"));
         psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-f", "-"])
@@ -170,7 +168,7 @@ impl Server {
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
-        Err(told(&output))
+        Err(format!("{statements}\n{}", told(&output)))
     }
 
     /// Serves TLS from now on, with a certificate and its key.

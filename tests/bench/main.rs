@@ -6,6 +6,8 @@
 mod idle;
 mod many;
 mod memory;
+mod store;
+mod takeover;
 mod talk;
 
 use std::fs;
@@ -41,6 +43,10 @@ async fn main() -> anyhow::Result<()> {
     }
     if wanted("idle") {
         idle::measure(&mut figures).await?;
+    }
+    store::measure(&mut figures, wanted).await?;
+    if wanted("takeover") {
+        takeover::measure(&mut figures).await?;
     }
     figures.end()
 }

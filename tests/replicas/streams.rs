@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use carrel_tests::stream::text_of;
-use carrel_tests::{Event, Member, Roles, Stream, eventually};
+use carrel_tests::{Event, Member, Stream};
 
 use crate::school;
 
@@ -32,17 +32,6 @@ async fn read(
     Ok(())
 }
 
-/// The address of the gateway that holds the lease of the turn that is open.
-async fn owner(roles: &Roles) -> anyhow::Result<String> {
-    const OWNER: &str = "SELECT p.address FROM turn t JOIN process p ON p.id = t.lease_owner \
-        WHERE t.state IN ('queued', 'running')";
-    eventually("the turn has an owner", TAKEN_OVER_WITHIN, || async {
-        let found = roles.server.psql(&roles.database, OWNER);
-        Ok(Some(found.trim().to_owned()).filter(|address| !address.is_empty()))
-    })
-    .await
-}
-
 fn assert_whole(events: &[Event], turn: &str) -> anyhow::Result<()> {
     let outcome = events.last().context("it ended")?;
     assert_eq!(outcome.name, "done", "{outcome:?}");
@@ -67,7 +56,7 @@ async fn a_stream_shows_a_turn_that_another_gateway_runs_and_then_a_third() -> a
     let first = school.roles.api(&gateways[0])?;
     assert_eq!(first.reply("ada", "count").await?, "1");
     let accepted = first.post("ada", "slow 800", "k").await?;
-    let address = owner(&school.roles).await?;
+    let address = school.roles.owner().await?;
     let is_owner = |gateway: &Member| gateway.text("url") == address;
     let place = gateways.iter().position(is_owner);
     let mut owning = gateways.remove(place.context("one of them owns it")?);
@@ -93,7 +82,7 @@ async fn a_stream_shows_a_turn_that_another_gateway_runs_and_then_a_third() -> a
         println!("text goes on after {took:?}");
         assert!(took < TAKEN_OVER_WITHIN, "{took:?}");
     }
-    let taken_by = owner(&school.roles).await?;
+    let taken_by = school.roles.owner().await?;
     assert!(
         gateways
             .iter()
@@ -122,7 +111,7 @@ async fn a_gateway_that_slept_past_its_lease_writes_nothing() -> anyhow::Result<
     let other = school.roles.api(&second)?;
     let (mut elsewhere, mut stream) = (events.clone(), other.events("ada", its_own.last()).await?);
     read(&mut stream, &accepted.turn, 10, &mut elsewhere).await?;
-    assert_eq!(owner(&school.roles).await?, second.text("url"));
+    assert_eq!(school.roles.owner().await?, second.text("url"));
     // It wakes up, finds that the turn is not its own, and its clients hear the rest all the same.
     school.gateway.pause(false)?;
     read(&mut its_own, &accepted.turn, usize::MAX, &mut events).await?;

@@ -27,6 +27,8 @@ use crate::wait::eventually;
 
 /// A process that was asked to end has done so by then.
 const STOPS_WITHIN: Duration = Duration::from_secs(30);
+/// A turn that is free, or whose owner died, has an owner by then.
+const OWNED_WITHIN: Duration = Duration::from_secs(10);
 
 /// One process of one role. Dropping it kills it.
 #[derive(Debug)]
@@ -174,6 +176,20 @@ impl Roles {
             child,
             ready,
         })
+    }
+
+    /// The address of the gateway that runs the turn that is open.
+    ///
+    /// # Errors
+    /// When no gateway takes it in time.
+    pub async fn owner(&self) -> anyhow::Result<String> {
+        const OWNER: &str = "SELECT p.address FROM turn t JOIN process p ON p.id = t.lease_owner \
+            WHERE t.state IN ('queued', 'running')";
+        eventually("the turn has an owner", OWNED_WITHIN, || async {
+            let found = self.server.psql(&self.database, OWNER);
+            Ok(Some(found.trim().to_owned()).filter(|address| !address.is_empty()))
+        })
+        .await
     }
 
     /// A client of a gateway, with the operator's token.

@@ -102,6 +102,10 @@ pub fn start(options: Options, tracker: TaskTracker, cancel: CancellationToken) 
         tracker.clone(),
         shared.cancel.clone(),
     ));
+    tracker.spawn(
+        Arc::clone(&shared.hubs)
+            .follow_fleet(shared.options.fleet.changes(), shared.cancel.clone()),
+    );
     tracker.spawn(dispatch::run(Arc::clone(&shared)));
     tracker.spawn(dispatch::renew(Arc::clone(&shared)));
     tracker.spawn(dispatch::announce(Arc::clone(&shared)));

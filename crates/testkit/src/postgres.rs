@@ -146,6 +146,13 @@ impl Server {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// A program of PostgreSQL's, as the superuser of this server; a database's name is its last word.
+    pub fn program(&self, name: &str) -> Command {
+        let mut command = Command::new(self.programs.join(name));
+        command.args(["-U", SUPERUSER, "-h"]).arg(&self.folder);
+        command
+    }
+
     /// Serves TLS from now on, with a certificate and its key.
     ///
     /// # Panics

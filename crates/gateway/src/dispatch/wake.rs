@@ -139,7 +139,6 @@ impl Waker {
         say: &(dyn Fn(TurnStep, &str) + Sync),
     ) -> Result<Incarnation, NotAwake> {
         let mut hints = self.hub.hints();
-        let mut changes = gateway.options.fleet.changes();
         loop {
             hints.mark_unchanged();
             let pause = match gateway.options.fleet.status(&self.learner).await {
@@ -154,7 +153,6 @@ impl Waker {
                 }
             };
             tokio::select! {
-                () = changed(&mut changes, &self.learner) => {}
                 _ = hints.changed() => {}
                 () = tokio::time::sleep(pause) => {}
             }

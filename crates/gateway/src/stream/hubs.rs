@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use carrel_core::{EventVersion, LearnerId};
 use carrel_store::{Result, SharedStore};
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -102,6 +103,26 @@ impl Hubs {
                     }
                 });
             }
+        }
+    }
+
+    /// Passes on what the fleet says of learners whose streams matter: one who hears for all who wait for theirs.
+    pub(crate) async fn follow_fleet(
+        self: Arc<Self>,
+        mut changes: Receiver<LearnerId>,
+        cancel: CancellationToken,
+    ) {
+        loop {
+            let changed = tokio::select! {
+                () = cancel.cancelled() => return,
+                changed = changes.recv() => changed,
+            };
+            let hubs = match changed {
+                Ok(learner) => self.find(&learner).into_iter().collect(),
+                Err(RecvError::Lagged(_)) => self.all(),
+                Err(RecvError::Closed) => return,
+            };
+            hubs.iter().for_each(|hub| hub.hint());
         }
     }
 

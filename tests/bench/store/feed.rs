@@ -17,7 +17,7 @@ use crate::percentile;
 const TRANSACTIONS: u32 = 2_750;
 const BAR: f64 = 5_000.0;
 const SECONDS: u32 = 20;
-const WRITERS: u32 = 4;
+const WRITERS: u32 = 32;
 /// Between two looks of a reader that has seen all.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -91,7 +91,7 @@ pub(super) async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
     let rate = f64::from(u32::try_from(seen.events.len())?) / lasted.total(jiff::Unit::Second)?;
     let p99 = percentile(&mut seen.lags, 0.99)?;
     figures.held(
-        "event feed, read at a gateway while four write; lag p99",
+        "event feed, read at a gateway while 32 connections write; lag p99",
         &format!(
             "{rate:.0} /s, {lost} lost, {twice} twice; {} ms",
             shown(p99)

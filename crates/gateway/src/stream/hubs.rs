@@ -117,12 +117,14 @@ impl Hubs {
                 () = cancel.cancelled() => return,
                 changed = changes.recv() => changed,
             };
-            let hubs = match changed {
+            let hubs: Vec<_> = match changed {
                 Ok(learner) => self.find(&learner).into_iter().collect(),
                 Err(RecvError::Lagged(_)) => self.all(),
                 Err(RecvError::Closed) => return,
             };
-            hubs.iter().for_each(|hub| hub.hint());
+            for hub in hubs {
+                hub.hint();
+            }
         }
     }
 

@@ -34,6 +34,7 @@ pub struct Member {
     role: String,
     child: Child,
     ready: Value,
+    log: PathBuf,
 }
 
 /// What all processes share.
@@ -46,9 +47,13 @@ pub struct Roles {
     pub database: String,
     /// The storage of snapshots.
     pub s3: S3Server,
-    router: String,
-    vault: String,
+    pub(crate) router: String,
+    pub(crate) vault: String,
     started: AtomicU32,
+    /// Settings of every process besides the file's, as variables.
+    pub variables: Vec<(&'static str, String)>,
+    /// Whose certificates clients believe, in PEM, where roles show them.
+    pub(crate) trusted: Option<String>,
 }
 
 impl Roles {
@@ -107,6 +112,8 @@ impl Roles {
             router,
             vault,
             started: AtomicU32::new(0),
+            variables: Vec::new(),
+            trusted: None,
         };
         let migrated = roles.command(&["migrate"])?.output()?;
         ensure!(
@@ -136,6 +143,9 @@ impl Roles {
             .args(words)
             .env("CARREL_DATA_DIR", self.data())
             .env("CARREL_STORE_URL", url);
+        for (name, value) in &self.variables {
+            command.env(name, value);
+        }
         Ok(command)
     }
 
@@ -161,9 +171,11 @@ impl Roles {
         }
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         let stdout = self.folder.path().join(format!("{role}.{number}"));
+        let log = stdout.with_extension(format!("{number}.log"));
         let mut child = command
             .stdin(Stdio::null())
             .stdout(File::create(&stdout)?)
+            .stderr(File::create(&log)?)
             .spawn()
             .with_context(|| format!("starting carrel {role}"))?;
         let ready = ready_line(&mut child, &stdout)
@@ -173,6 +185,7 @@ impl Roles {
             role: role.to_owned(),
             child,
             ready,
+            log,
         })
     }
 
@@ -182,7 +195,7 @@ impl Roles {
     /// When there is no token.
     pub fn api(&self, gateway: &Member) -> anyhow::Result<Api> {
         let token = std::fs::read_to_string(self.data().join("admin.token"))?;
-        Api::new(gateway.text("url"), token.trim())
+        Api::trusting(gateway.text("url"), token.trim(), self.trusted.as_deref())
     }
 }
 
@@ -196,6 +209,14 @@ impl Member {
     /// A text of its ready line: `url`, `health_url`.
     pub fn text(&self, key: &str) -> &str {
         self.ready[key].as_str().unwrap_or_default()
+    }
+
+    /// What it has logged.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn log(&self) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(&self.log)?)
     }
 
     /// Its process.
@@ -232,6 +253,14 @@ impl Member {
     /// When it has not ended in time.
     pub async fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
         signal(self.pid(), Signal::TERM)?;
+        self.ended().await
+    }
+
+    /// Waits until it has ended, when it was asked to: its exit status.
+    ///
+    /// # Errors
+    /// When it has not ended in time.
+    pub async fn ended(&mut self) -> anyhow::Result<ExitStatus> {
         let child = &mut self.child;
         eventually("it ends after SIGTERM", STOPS_WITHIN, || {
             let status = child.try_wait();
@@ -242,7 +271,14 @@ impl Member {
 }
 
 impl Drop for Member {
+    #[expect(
+        clippy::print_stdout,
+        reason = "a test that fails shows what its processes have logged"
+    )]
     fn drop(&mut self) {
+        for line in self.log().unwrap_or_default().lines() {
+            println!("{} {}: {line}", self.role, self.pid());
+        }
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();

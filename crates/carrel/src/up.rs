@@ -3,6 +3,7 @@
 mod banner;
 mod base;
 mod beside;
+mod certificates;
 mod check;
 mod data;
 mod documents;
@@ -77,8 +78,8 @@ pub(crate) fn run_role(role: Role, flags: &cli::Role) -> anyhow::Result<ExitCode
             part = single.failed() => Some(part),
         };
         let stopped = tokio::select! {
-            () = single.stop() => true,
-            () = signals.interrupted() => false,
+            () = single.stop(ended.is_none()) => true,
+            _ = signals.any() => false,
         };
         status(ended, stopped)
     };
@@ -116,16 +117,12 @@ impl Signals {
         })
     }
 
-    /// The status of a start that either of them ends.
+    /// Either of them; the status of a start that it ends.
     async fn any(&mut self) -> ExitCode {
         tokio::select! {
             _ = self.interrupt.recv() => Kind::Interrupted.into(),
             _ = self.terminate.recv() => ExitCode::SUCCESS,
         }
-    }
-
-    async fn interrupted(&mut self) {
-        self.interrupt.recv().await;
     }
 }
 
@@ -149,7 +146,7 @@ async fn until_stopped(
     output::talk("carrel: learners fall asleep; once more to end at once");
     let stopped = tokio::select! {
         () = parts.stop(STOP) => true,
-        () = signals.interrupted() => false,
+        _ = signals.any() => false,
     };
     crate::run_file::RunFile::remove(&data.dir);
     status(ended, stopped)

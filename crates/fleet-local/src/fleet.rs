@@ -18,6 +18,7 @@ use carrel_protocol::Endpoint;
 use carrel_protocol::fleet::{Error, Fleet, IsolationReport};
 use carrel_protocol::token::{PublicKey, Signer};
 use carrel_store::SharedStore;
+use carrel_wire::Trust;
 use jiff::Timestamp;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
@@ -77,6 +78,8 @@ pub struct Options {
     pub vault: Endpoint,
     /// The router, as sidecars reach it.
     pub router: Endpoint,
+    /// Whose word sidecars take for who those two are.
+    pub trust: Trust,
     /// How agents are kept apart.
     pub isolation: WantedIsolation,
     /// Who may start when.
@@ -110,7 +113,7 @@ type Keepers = Mutex<HashMap<LearnerId, Arc<Handle>>>;
 /// What every keeper shares.
 pub(crate) struct Shared {
     pub(crate) store: SharedStore,
-    is_alone: bool,
+    pub(crate) is_alone: bool,
     pub(crate) ground: Arc<Ground>,
     pub(crate) maker: Maker,
     pub(crate) admission: Admission,
@@ -118,6 +121,7 @@ pub(crate) struct Shared {
     pub(crate) callers: Vec<PublicKey>,
     pub(crate) vault: Endpoint,
     pub(crate) router: Endpoint,
+    pub(crate) trust: Trust,
     pub(crate) time_zone: String,
     pub(crate) locale: String,
     pub(crate) metrics: Metrics,
@@ -176,6 +180,7 @@ impl LocalFleet {
             callers,
             vault: options.vault,
             router: options.router,
+            trust: options.trust,
             time_zone: options.time_zone,
             locale: options.locale,
             metrics: options.metrics,

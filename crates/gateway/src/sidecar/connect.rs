@@ -2,12 +2,11 @@
 
 use axum::body::Body;
 use carrel_protocol::Endpoint;
+use carrel_wire::{Trust, connect};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
 use tokio_util::task::TaskTracker;
 
 use super::Error;
@@ -17,27 +16,13 @@ use super::Error;
 pub(crate) struct Connection(SendRequest<Body>);
 
 impl Connection {
-    pub(crate) async fn open(endpoint: &Endpoint, tracker: &TaskTracker) -> Result<Self, Error> {
-        let lost = |error: std::io::Error| Error::Lost(error.to_string());
-        match endpoint {
-            Endpoint::Unix(path) => {
-                Self::over(UnixStream::connect(path).await.map_err(lost)?, tracker).await
-            }
-            Endpoint::Url(url) => {
-                let address = url
-                    .strip_prefix("http://")
-                    .ok_or_else(|| Error::Nonsense("its address is not http".to_owned()))?;
-                let stream = TcpStream::connect(address).await.map_err(lost)?;
-                stream.set_nodelay(true).map_err(lost)?;
-                Self::over(stream, tracker).await
-            }
-        }
-    }
-
-    async fn over<S>(stream: S, tracker: &TaskTracker) -> Result<Self, Error>
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
+    pub(crate) async fn open(
+        endpoint: &Endpoint,
+        trust: &Trust,
+        tracker: &TaskTracker,
+    ) -> Result<Self, Error> {
+        let stream = connect(endpoint, trust).await;
+        let stream = stream.map_err(|error| Error::Lost(error.to_string()))?;
         let (sender, connection) = handshake(TokioIo::new(stream))
             .await
             .map_err(|error| Error::Lost(error.to_string()))?;

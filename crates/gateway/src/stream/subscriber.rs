@@ -20,7 +20,7 @@ use crate::gateway::Shared;
 /// Where a client's stream begins.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum From {
-    /// After the event with this id.
+    /// After the event with this id, which is [known](Hub::known).
     After(Place),
     /// At the beginning of one turn, and only it, until it ends.
     Turn(TurnId, EventVersion),
@@ -68,12 +68,6 @@ impl Subscriber {
         let (place, only) = match from {
             From::After(place) => (place, None),
             From::Turn(turn, queued) => (Place::before(queued), Some(turn)),
-        };
-        // An id from before this learner was erased and made anew: its life begins at the beginning.
-        let place = if place.version > hub.version() && only.is_none() {
-            Place::default()
-        } else {
-            place
         };
         let fresh = only.is_some() || place == Place::default();
         let store = Arc::clone(&gateway.options.store);
@@ -221,7 +215,7 @@ impl Subscriber {
                     }
                 }
                 () = tokio::time::sleep(OWNER_EVERY) => {
-                    if !self.is_owner(upstream.owner).await {
+                    if upstream.is_silent() || !self.is_owner(upstream.owner).await {
                         break;
                     }
                 }

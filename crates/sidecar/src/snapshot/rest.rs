@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use carrel_core::Epoch;
 use carrel_protocol::{Endpoint, Problem};
+use carrel_wire::Trust;
 use reqwest::StatusCode;
 use reqwest::blocking::{Client, RequestBuilder, Response};
 use reqwest::header::{ACCEPT, RANGE};
@@ -59,12 +60,14 @@ impl RestBackend {
         let builder = match &repository.endpoint {
             // Without certificates the client is built at once; the socket has no TLS.
             Endpoint::Unix(path) => builder.tls_certs_only([]).unix_socket(path.as_path()),
-            Endpoint::Url(_) => builder,
+            Endpoint::Url(_) => {
+                let trust = Trust::new(&repository.authorities);
+                let trust = trust.map_err(|error| unusable(&error))?;
+                builder.tls_backend_preconfigured((*trust.config()).clone())
+            }
         };
         let base = repository.endpoint.base_url();
-        let client = builder
-            .build()
-            .map_err(|error| Failure::Storage(format!("no HTTP client: {error}")))?;
+        let client = builder.build().map_err(|error| unusable(&error))?;
         Ok(Self {
             client,
             base: format!("{base}/restic/{}", repository.learner),
@@ -135,6 +138,10 @@ impl RestBackend {
             _ => Ok(body),
         }
     }
+}
+
+fn unusable(error: &dyn std::error::Error) -> Failure {
+    Failure::Storage(format!("no HTTP client: {error}"))
 }
 
 fn lost(error: impl std::fmt::Display) -> Failure {
@@ -274,6 +281,7 @@ mod tests {
         });
         let repository = Repository {
             endpoint: Endpoint::Url(url),
+            authorities: String::new(),
             learner: "ada".parse().unwrap(),
             token: String::new(),
             key: DataKey {

@@ -235,6 +235,7 @@ impl Pod<'_> {
             program: worker(),
             arguments: Vec::new(),
             repository: Repository {
+                authorities: String::new(),
                 endpoint: Endpoint::Unix(self.desk.socket.clone()),
                 learner: self.learner.clone(),
                 token: self.token(),

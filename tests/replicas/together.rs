@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use carrel_tests::eventually;
-use carrel_tests::up::signal;
 use reqwest::{Method, StatusCode};
-use rustix::process::Signal;
 use serde_json::json;
 
 use crate::school;
@@ -124,30 +122,5 @@ async fn a_second_fleet_is_refused_and_takes_over_when_the_first_is_gone() -> an
     assert!(status.success(), "{status}");
     let asleep = api.learner("ada").await?;
     assert_eq!(asleep["state"], "Asleep", "{asleep}");
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_probe_is_answered_in_time_while_the_database_answers_nobody() -> anyhow::Result<()> {
-    const SERVERS: &str = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() \
-        AND pid <> pg_backend_pid()";
-    let Some(school) = school("a silent database").await? else {
-        return Ok(());
-    };
-    let ready = format!("{}/readyz", school.gateway.text("health_url"));
-    assert_eq!(reqwest::get(&ready).await?.status(), StatusCode::OK);
-    let found = school.roles.server.psql(&school.roles.database, SERVERS);
-    let servers: Vec<u32> = found
-        .lines()
-        .filter_map(|pid| pid.trim().parse().ok())
-        .collect();
-    let pause = |how| servers.iter().for_each(|pid| drop(signal(*pid, how)));
-    pause(Signal::STOP);
-    // Whoever probes waits a second, as a rule.
-    let asked = tokio::time::timeout(Duration::from_secs(1), reqwest::get(&ready)).await;
-    pause(Signal::CONT);
-    let answer = asked.context("it is answered within a second")??;
-    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(answer.text().await?, "store: it cannot be reached\n");
     Ok(())
 }

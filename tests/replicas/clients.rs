@@ -139,7 +139,7 @@ impl Learner {
             let of_turn = heard.iter().filter(|event| event.text("turn_id") == turn);
             let outcomes: Vec<_> = of_turn.filter(|event| event.is_outcome()).collect();
             let [outcome] = outcomes[..] else {
-                panic!("{turn} has {outcomes:?}");
+                unreachable!("{turn} has {outcomes:?}");
             };
             assert_eq!(outcome.name, "done", "{outcome:?}");
             let reply = outcome.data["reply"]["text"].as_str().unwrap_or_default();

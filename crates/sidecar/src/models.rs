@@ -104,9 +104,8 @@ mod tests {
     async fn a_router_that_stays_away_is_an_error_that_models_clients_can_read() {
         let folder = tempfile::tempdir().unwrap();
         let began = Instant::now();
-        let error = match connected(&router(&folder.path().join("nobody"))).await {
-            Ok(_) => panic!("nobody is there"),
-            Err(error) => error,
+        let Err(error) = connected(&router(&folder.path().join("nobody"))).await else {
+            panic!("nobody is there");
         };
         let waited = began.elapsed();
         assert!(waited > PATIENCE / 2 && waited < PATIENCE, "{waited:?}");

@@ -3,6 +3,8 @@
 use carrel_store::Error;
 use carrel_store::adapter::column::Impossible;
 
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
+
 /// What goes wrong inside.
 #[derive(Debug)]
 pub(crate) enum Fault {
@@ -41,6 +43,12 @@ pub(crate) fn during(doing: &'static str) -> impl FnOnce(Fault) -> Error {
             doing,
             source: Box::new(error),
         },
+        Fault::Database(sqlx::Error::Database(error))
+            if error.code().as_deref() == Some(INSUFFICIENT_PRIVILEGE) =>
+        {
+            let what = error.message().to_owned();
+            Error::NotAllowed { doing, what }
+        }
         Fault::Database(error) => Error::Corrupt {
             doing,
             what: error.to_string(),

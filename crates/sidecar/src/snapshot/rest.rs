@@ -21,6 +21,7 @@ use serde::Deserialize;
 
 use super::error::Failure;
 use super::request::Repository;
+use super::uploads::Uploads;
 
 const LIST_V2: &str = "application/vnd.x.restic.rest.v2";
 /// How long nothing may come. Of a content this is the time of each piece: a large one over a slow line may take longer.
@@ -41,6 +42,7 @@ pub(super) struct RestBackend {
     base: String,
     token: Arc<str>,
     failure: Arc<Mutex<Option<Failure>>>,
+    uploads: Uploads,
 }
 
 #[derive(Deserialize)]
@@ -70,6 +72,7 @@ impl RestBackend {
             base: format!("{base}/restic/{}", repository.learner),
             token: repository.token.as_str().into(),
             failure: Arc::default(),
+            uploads: Uploads::default(),
         })
     }
 
@@ -134,6 +137,17 @@ impl RestBackend {
             ))),
             _ => Ok(body),
         }
+    }
+
+    fn post(&self, url: &str, body: Bytes) -> RusticResult<()> {
+        let passage = Duration::from_secs((body.len() / SLOWEST) as u64);
+        let request = || {
+            let request = self.client.post(url).timeout(CALL_TIMEOUT + passage);
+            request.body(body.clone())
+        };
+        self.send(&request)
+            .map(drop)
+            .map_err(|failure| self.fail(failure))
     }
 }
 
@@ -229,15 +243,23 @@ impl WriteBackend for RestBackend {
             .reader()
             .read_to_end(&mut body)
             .expect("bytes in memory can be read");
-        let body = Bytes::from(body);
-        let passage = Duration::from_secs((body.len() / SLOWEST) as u64);
-        let request = || {
-            let request = self.client.post(&url).timeout(CALL_TIMEOUT + passage);
-            request.body(body.clone())
-        };
-        self.send(&request)
-            .map(drop)
-            .map_err(|failure| self.fail(failure))
+        let is_pack = file_type == FileType::Pack;
+        if !is_pack {
+            // It may name any pack before it.
+            self.uploads.settle();
+        }
+        if let Some(failure) = self.failure() {
+            return Err(self.fail(failure));
+        }
+        if !is_pack {
+            return self.post(&url, body.into());
+        }
+        let backend = self.clone();
+        self.uploads.begin(move || {
+            // What failed is kept, and stops whatever is sent after it.
+            let _: RusticResult<()> = backend.post(&url, body.into());
+        });
+        Ok(())
     }
 
     fn remove(&self, _: FileType, _: &Id, _cacheable: bool) -> RusticResult<()> {

@@ -3,6 +3,7 @@
 
 #![expect(clippy::print_stdout, reason = "figures are for people to read")]
 
+mod bucket;
 mod idle;
 mod many;
 mod memory;
@@ -32,6 +33,9 @@ async fn main() -> anyhow::Result<()> {
     let mut figures = Figures::default();
     if wanted("talk") {
         talk::measure(&mut figures).await?;
+    }
+    if wanted("bucket") {
+        bucket::measure(&mut figures).await?;
     }
     if wanted("memory") {
         memory::measure(&mut figures).await?;

@@ -1,6 +1,7 @@
 //! Carrel as processes of its own, several of a role, on PostgreSQL and S3: what one process would do, they do together, and
 //! any of them may die.
 
+mod doctor;
 mod streams;
 mod together;
 

@@ -50,6 +50,7 @@ pub(crate) enum Command {
     /// Run a vault as a process of its own, or change the vault's keys
     Vault(Vault),
     /// Run the fleet as a process of its own: the learners' containers on this machine
+    #[command(mut_arg("listen", |listen| listen.hide(true)))]
     Fleet(Role),
     /// Learners: make, look at, wake, put to sleep, talk to, erase
     #[command(subcommand)]
@@ -304,6 +305,7 @@ pub(crate) enum SnapshotCommand {
     /// Take an older snapshot as the newest state
     Restore {
         learner: String,
+        /// Its name, or the beginning of it
         snapshot: String,
         /// Do not ask
         #[arg(long)]
@@ -314,6 +316,7 @@ pub(crate) enum SnapshotCommand {
     /// Read a snapshot whole and say whether it is intact; without one, the newest
     Verify {
         learner: String,
+        /// Its name, or the beginning of it
         snapshot: Option<String>,
         #[command(flatten)]
         client: Client,
@@ -321,6 +324,7 @@ pub(crate) enum SnapshotCommand {
     /// Remove a snapshot that is not the newest
     Rm {
         learner: String,
+        /// Its name, or the beginning of it
         snapshot: String,
         /// Do not ask
         #[arg(long)]
@@ -417,6 +421,16 @@ mod tests {
             unreachable!("a server can be started");
         };
         assert_eq!(up.folder.data_dir.as_deref(), Some(Path::new("here")));
+        let mut commands = Cli::command();
+        let mut help = |role: &str| {
+            let role = commands.find_subcommand_mut(role).expect("a role");
+            role.render_help().to_string()
+        };
+        assert!(help("gateway").contains("--listen"));
+        assert!(
+            !help("fleet").contains("  --listen"),
+            "a fleet listens nowhere"
+        );
         let refused = said(&["up", "--server", "http://x"]).expect_err("it asks none");
         assert!(refused.to_string().contains("asks no server"), "{refused}");
     }

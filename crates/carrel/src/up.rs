@@ -16,12 +16,14 @@ mod reload;
 mod serve;
 mod single;
 mod store;
+mod survey;
 mod vault_client;
 mod vault_port;
 
 pub(crate) use beside::Beside;
 pub(crate) use single::Role;
 pub(crate) use store::migrate;
+pub(crate) use survey::{Found, survey};
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -33,7 +35,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use self::data::Data;
 use crate::cli::{self, Up};
 use crate::config::{self, Loaded};
-use crate::exit::Kind;
+use crate::exit::{Failure, Kind};
 use crate::output;
 use crate::paths;
 
@@ -60,6 +62,10 @@ pub(crate) fn run(flags: &Up) -> anyhow::Result<ExitCode> {
 
 /// Runs one role until a signal; the exit status.
 pub(crate) fn run_role(role: Role, flags: &cli::Role) -> anyhow::Result<ExitCode> {
+    if role == Role::Fleet && flags.listen.is_some() {
+        let message = "--listen: a fleet listens nowhere; its health paths are at --health-listen";
+        return Err(Failure::new(Kind::Usage, message).into());
+    }
     let dir = paths::data_dir(flags.at.folder.data_dir.as_deref())?;
     carrel_vault::durable::make_folder(&dir, 0o700)
         .with_context(|| format!("making the data folder {}", dir.display()))?;

@@ -65,8 +65,9 @@ pub(super) const TABLE: &[Row] = &[
     row("carrel-store-sqlite", &["carrel-core", "carrel-store"]),
     row("carrel-store-postgres", &["carrel-core", "carrel-store"]),
     Row {
-        // The other end of its protocol: that the two agree is what its tests are about.
-        tests_use: &["carrel-sidecar"],
+        // The other end of its protocol: that the two agree is what its tests are about. Both databases: what a wrong bit in
+        // either leads to.
+        tests_use: &["carrel-sidecar", "carrel-store-postgres"],
         ..row(
             "carrel-vault",
             &[

@@ -139,7 +139,7 @@ impl RestBackend {
         }
     }
 
-    fn post(&self, url: &str, body: Bytes) -> RusticResult<()> {
+    fn post(&self, url: &str, body: &Bytes) -> RusticResult<()> {
         let passage = Duration::from_secs((body.len() / SLOWEST) as u64);
         let request = || {
             let request = self.client.post(url).timeout(CALL_TIMEOUT + passage);
@@ -251,13 +251,14 @@ impl WriteBackend for RestBackend {
         if let Some(failure) = self.failure() {
             return Err(self.fail(failure));
         }
+        let body = Bytes::from(body);
         if !is_pack {
-            return self.post(&url, body.into());
+            return self.post(&url, &body);
         }
         let backend = self.clone();
         self.uploads.begin(move || {
             // What failed is kept, and stops whatever is sent after it.
-            let _: RusticResult<()> = backend.post(&url, body.into());
+            let _: RusticResult<()> = backend.post(&url, &body);
         });
         Ok(())
     }

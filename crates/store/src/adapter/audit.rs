@@ -46,9 +46,10 @@ pub const CHECKS: [(&str, &str); 12] = [
             AND coalesce(e.type, '') <> CASE t.state WHEN 'failed' THEN 'failed' ELSE 'done' END",
     ),
     (
-        "a turn runs in an epoch that never passed the fence",
-        "SELECT t.learner FROM turn t JOIN learner l ON l.id = t.learner \
-         WHERE t.state = 'running' AND (t.epoch IS NULL OR t.epoch > l.fence)",
+        "a turn runs in another epoch than its start says",
+        "SELECT t.learner FROM turn t LEFT JOIN event e ON e.learner = t.learner AND e.version = t.started_version \
+         WHERE t.state = 'running' AND (t.epoch IS NULL OR coalesce(e.type, '') <> 'started' \
+            OR CAST(e.body->>'epoch' AS bigint) <> t.epoch)",
     ),
     (
         "a message has no turn",

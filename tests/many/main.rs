@@ -6,13 +6,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, ensure};
 use carrel_tests::machine::pods;
-use carrel_tests::{Setup, Up, agent};
+use carrel_tests::{Setup, Up, agent, eventually};
 use futures::future::join_all;
 use reqwest::Method;
 use serde_json::json;
 
 const AWAKE: usize = 200;
 const ASLEEP: usize = 2000;
+/// By then nobody works any more who has answered.
+const WITHIN: Duration = Duration::from_secs(10);
 /// How long the sleepers are watched.
 const WINDOW: Duration = Duration::from_secs(15);
 
@@ -59,17 +61,23 @@ async fn two_hundred_learners_are_awake_at_once_and_each_is_answered() -> anyhow
         took.as_secs_f64()
     );
     ensure!(awake == AWAKE, "{awake} are awake");
-    let listed = up
-        .api
-        .admin(Method::GET, "learners?limit=1000", None)
-        .await?;
-    let learners = listed["learners"].as_array().context("a list")?;
-    let ready = learners
-        .iter()
-        .filter(|learner| learner["state"] == "Ready")
-        .count();
-    ensure!(ready == AWAKE, "{ready} are ready");
-    Ok(())
+    // `done` is told when it is stored; that nobody works any more is known a moment later.
+    eventually("all are ready", WITHIN, || async {
+        let listed = up
+            .api
+            .admin(Method::GET, "learners?limit=1000", None)
+            .await?;
+        let learners = listed["learners"].as_array().context("a list")?;
+        ensure!(learners.len() == AWAKE, "{} learners", learners.len());
+        let mut states = learners.iter().map(|learner| &learner["state"]);
+        ensure!(
+            states.clone().all(|it| it == "Ready" || it == "Busy"),
+            "somebody is neither ready nor at work: {:?}",
+            states.collect::<Vec<_>>()
+        );
+        Ok(states.all(|state| state == "Ready").then_some(()))
+    })
+    .await
 }
 
 #[tokio::test]

@@ -20,6 +20,10 @@ lint:
 bench *names:
     cargo xtask bench {{names}}
 
+# Schedules of faults: --minutes N, --seed S.
+chaos *arguments:
+    cargo xtask chaos {{arguments}}
+
 # Format everything.
 fmt:
     cargo fmt --all

@@ -44,7 +44,7 @@ fn written(pid: u32) -> anyhow::Result<u64> {
 }
 
 /// Processor time in ticks of 10 ms: fields 14 and 15 of `/proc/PID/stat` (proc_pid_stat(5)).
-fn ticks(pid: u32) -> anyhow::Result<u64> {
+pub(super) fn ticks(pid: u32) -> anyhow::Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let (_, rest) = text.rsplit_once(") ").context("a process has a name")?;
     let fields: Vec<&str> = rest.split_whitespace().collect();

@@ -3,9 +3,12 @@
 
 #![expect(clippy::print_stdout, reason = "figures are for people to read")]
 
+mod bucket;
 mod idle;
 mod many;
 mod memory;
+mod store;
+mod takeover;
 mod talk;
 
 use std::fs;
@@ -33,6 +36,9 @@ async fn main() -> anyhow::Result<()> {
     if wanted("talk") {
         talk::measure(&mut figures).await?;
     }
+    if wanted("bucket") {
+        bucket::measure(&mut figures).await?;
+    }
     if wanted("memory") {
         memory::measure(&mut figures).await?;
     }
@@ -41,6 +47,10 @@ async fn main() -> anyhow::Result<()> {
     }
     if wanted("idle") {
         idle::measure(&mut figures).await?;
+    }
+    store::measure(&mut figures, wanted).await?;
+    if wanted("takeover") {
+        takeover::measure(&mut figures).await?;
     }
     figures.end()
 }

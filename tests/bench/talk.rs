@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{RUNS, median, percentile, up};
 
-const LEARNER: &str = "l0";
+pub(super) const LEARNER: &str = "l0";
 /// Messages of one run.
 const MESSAGES: usize = 100;
 /// So many of them at the beginning are compared with as many at the end.
@@ -24,9 +24,11 @@ const FILES_AT_ONCE: usize = 25;
 const FILE_BYTES: usize = 100_000;
 
 /// What was measured in one turn, in milliseconds.
-struct Times {
+pub(super) struct Times {
     first_text: f64,
-    until_done: f64,
+    pub(super) until_done: f64,
+    /// The turn.
+    pub(super) turn: String,
 }
 
 pub(super) async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
@@ -88,7 +90,7 @@ async fn filled(name: &str) -> anyhow::Result<Up> {
 }
 
 /// Gives the learner 10 MB that cannot be compressed.
-async fn fill(up: &Up) -> anyhow::Result<()> {
+pub(super) async fn fill(up: &Up) -> anyhow::Result<()> {
     for first in (0..FILES).step_by(FILES_AT_ONCE) {
         let attachments: Vec<Value> = (first..first + FILES_AT_ONCE)
             .map(|n| {
@@ -126,7 +128,7 @@ async fn fill(up: &Up) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn turn(api: &Api) -> anyhow::Result<Times> {
+pub(super) async fn turn(api: &Api) -> anyhow::Result<Times> {
     let key = uuid::Uuid::new_v4().to_string();
     let began = Instant::now();
     let mut stream = api.post_and_follow(LEARNER, "Hello!", &key).await?;
@@ -142,6 +144,10 @@ async fn turn(api: &Api) -> anyhow::Result<Times> {
                 return Ok(Times {
                     first_text: (first - began).as_secs_f64() * 1e3,
                     until_done: last.elapsed().as_secs_f64() * 1e3,
+                    turn: event.data["turn_id"]
+                        .as_str()
+                        .unwrap_or_default()
+                        .to_owned(),
                 });
             }
             "error" => anyhow::bail!("the turn failed: {:?}", event.data),

@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use carrel_testkit::s3::{BUCKET, S3Server, SECRET_ACCESS_KEY};
+use carrel_testkit::s3::sts::Sts;
+use carrel_testkit::s3::{self, BUCKET, Certificate, S3Server, SECRET_ACCESS_KEY};
 use carrel_tests::{Setup, Up, eventually, skip};
 use serde_json::json;
 use tempfile::TempDir;
@@ -26,8 +27,12 @@ struct Cloud {
 
 impl Cloud {
     fn start(test: &str) -> anyhow::Result<Option<Self>> {
+        Self::start_as(test, &s3::Setup::default())
+    }
+
+    fn start_as(test: &str, setup: &s3::Setup) -> anyhow::Result<Option<Self>> {
         let folder = TempDir::with_prefix("carrel-tests-s3-")?;
-        let server = match S3Server::start(folder.path()) {
+        let server = match S3Server::start_as(folder.path(), setup) {
             Ok(server) => server,
             Err(reason) => {
                 skip(test, "s3", &reason)?;
@@ -157,6 +162,66 @@ async fn a_start_on_another_bucket_is_refused_when_learners_have_snapshots() -> 
 
     up.again().await?;
     assert_eq!(up.api.reply("ada", "count").await?, "2");
+    Ok(())
+}
+
+/// A cluster's way in: no keys in any file, but a token that is changed for lent keys; and Amazon's way of naming a bucket.
+#[tokio::test]
+async fn a_workload_is_known_by_its_token_and_finds_its_bucket_by_the_hosts_name()
+-> anyhow::Result<()> {
+    let test = "a workload's identity";
+    let folder = TempDir::with_prefix("carrel-tests-sts-")?;
+    let names = "DNS:snapshots.localhost,IP:127.0.0.1";
+    let certificate =
+        Certificate::make(folder.path(), "cloud", names).map_err(anyhow::Error::msg)?;
+    let like_amazon = s3::Setup {
+        certificate: Some(certificate.clone()),
+        region: Some("eu-north-1"),
+        domain: Some("localhost"),
+    };
+    let Some(cloud) = Cloud::start_as(test, &like_amazon)? else {
+        return Ok(());
+    };
+    let sts = Sts::start(&certificate, "first-of-this-workload")?;
+    let token = folder.path().join("token");
+    fs::write(&token, "first-of-this-workload")?;
+    let mut setup = cloud.setup("of/us");
+    setup.settings = Some(json!({"objects": {
+        "url": format!("s3://{BUCKET}/of/us"),
+        "endpoint": format!("https://localhost:{}", cloud.server.port()),
+        "region": "eu-north-1",
+        "caFile": certificate.certificate,
+    }}));
+    setup.first = Some(format!(
+        r#"echo "127.0.0.1 localhost {BUCKET}.localhost" > "$DATA/hosts"
+mount --bind "$DATA/hosts" /etc/hosts
+export AWS_ROLE_ARN=arn:aws:iam::123456789012:role/carrel AWS_ENDPOINT_URL_STS={}
+export AWS_WEB_IDENTITY_TOKEN_FILE='{}'"#,
+        sts.endpoint(),
+        token.display(),
+    ));
+    let Some(mut up) = Up::start(test, setup).await? else {
+        return Ok(());
+    };
+    assert_eq!(up.api.reply("ada", "count").await?, "1");
+    up.api.sleep("ada").await?;
+    // The file's token is another from time to time; the old one is good for nothing then.
+    sts.expect("second-of-this-workload");
+    fs::write(&token, "second-of-this-workload")?;
+    assert_eq!(up.api.reply("ada", "count").await?, "2");
+    assert!(cloud.objects("of/us")?.len() > 1);
+
+    up.terminate().await?;
+    sts.expect("third-of-this-workload");
+    refused(
+        &mut up,
+        "storage of snapshots failed while opening the bucket",
+    )
+    .await?;
+    let log = up.log()?;
+    for secret in ["of-this-workload", SECRET_ACCESS_KEY] {
+        assert!(!log.contains(secret), "{log}");
+    }
     Ok(())
 }
 

@@ -7,6 +7,7 @@ mod every;
 mod refused;
 mod reload;
 mod shell;
+mod snapshots;
 mod store;
 mod up;
 

@@ -4,15 +4,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use carrel_tests::stream::text_of;
-use carrel_tests::{Event, Member, Roles, Stream, eventually};
+use carrel_tests::{Event, Member, Roles, Stream};
 
-use crate::school;
+use crate::swallower::Swallower;
+use crate::{school, school_with};
+
+/// How other gateways reach one.
+const RELAY_URL: &str = "CARREL_GATEWAY_RELAY_URL";
 
 /// A dead gateway's turn goes on at another within this.
 const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(10);
 
 /// Reads until so many deltas of the turn came, or its outcome.
-async fn read(
+pub(crate) async fn read(
     stream: &mut Stream,
     turn: &str,
     deltas: usize,
@@ -32,23 +36,12 @@ async fn read(
     Ok(())
 }
 
-/// The address of the gateway that holds the lease of the turn that is open.
-async fn owner(roles: &Roles) -> anyhow::Result<String> {
-    const OWNER: &str = "SELECT p.address FROM turn t JOIN process p ON p.id = t.lease_owner \
-        WHERE t.state IN ('queued', 'running')";
-    eventually("the turn has an owner", TAKEN_OVER_WITHIN, || async {
-        let found = roles.server.psql(&roles.database, OWNER);
-        Ok(Some(found.trim().to_owned()).filter(|address| !address.is_empty()))
-    })
-    .await
-}
-
-fn assert_whole(events: &[Event], turn: &str) -> anyhow::Result<()> {
+fn assert_whole(events: &[Event], turn: &str, pieces: u32) -> anyhow::Result<()> {
     let outcome = events.last().context("it ended")?;
     assert_eq!(outcome.name, "done", "{outcome:?}");
     let reply = outcome.data["reply"]["text"].as_str().unwrap_or_default();
     assert!(
-        reply.starts_with("2 1 2 3 ") && reply.ends_with(" 800"),
+        reply.starts_with("2 1 2 3 ") && reply.ends_with(&format!(" {pieces}")),
         "{reply}"
     );
     assert_eq!(text_of(events, turn), reply);
@@ -67,7 +60,7 @@ async fn a_stream_shows_a_turn_that_another_gateway_runs_and_then_a_third() -> a
     let first = school.roles.api(&gateways[0])?;
     assert_eq!(first.reply("ada", "count").await?, "1");
     let accepted = first.post("ada", "slow 800", "k").await?;
-    let address = owner(&school.roles).await?;
+    let address = school.roles.owner().await?;
     let is_owner = |gateway: &Member| gateway.text("url") == address;
     let place = gateways.iter().position(is_owner);
     let mut owning = gateways.remove(place.context("one of them owns it")?);
@@ -93,7 +86,7 @@ async fn a_stream_shows_a_turn_that_another_gateway_runs_and_then_a_third() -> a
         println!("text goes on after {took:?}");
         assert!(took < TAKEN_OVER_WITHIN, "{took:?}");
     }
-    let taken_by = owner(&school.roles).await?;
+    let taken_by = school.roles.owner().await?;
     assert!(
         gateways
             .iter()
@@ -101,9 +94,50 @@ async fn a_stream_shows_a_turn_that_another_gateway_runs_and_then_a_third() -> a
     );
     for (stream, events) in [(&mut stays, &mut staying), (&mut comes, &mut coming)] {
         read(stream, &accepted.turn, usize::MAX, events).await?;
-        assert_whole(events, &accepted.turn)?;
+        assert_whole(events, &accepted.turn, 800)?;
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_to_the_owner_that_brings_nothing_any_more_is_given_up() -> anyhow::Result<()>
+{
+    let (first, second) = (Swallower::start().await?, Swallower::start().await?);
+    let reached_by = |roles: &mut Roles, swallower: &Swallower| {
+        roles.variables.retain(|(name, _)| *name != RELAY_URL);
+        roles.variables.push((RELAY_URL, swallower.url()));
+        Ok(())
+    };
+    let set = |roles: &mut Roles| reached_by(roles, &first);
+    let Some(mut school) = school_with("swallowed", set).await? else {
+        return Ok(());
+    };
+    first.leads_to(school.gateway.text("url"));
+    reached_by(&mut school.roles, &second)?;
+    let other = school.roles.start("gateway").await?;
+    second.leads_to(other.text("url"));
+    let api = school.roles.api(&school.gateway)?;
+    assert_eq!(api.reply("ada", "count").await?, "1");
+    let accepted = api.post("ada", "slow 800", "k").await?;
+    let (there, listens) = if school.roles.owner().await? == first.url() {
+        (&first, &other)
+    } else {
+        (&second, &school.gateway)
+    };
+    let (mut events, mut stream) = (
+        Vec::new(),
+        school.roles.api(listens)?.events("ada", None).await?,
+    );
+    read(&mut stream, &accepted.turn, 10, &mut events).await?;
+    there.swallow();
+    let before = events.len();
+    read(&mut stream, &accepted.turn, usize::MAX, &mut events).await?;
+    // It went on as it was said; from the log it would have come at the end, in one piece.
+    let pieces = events[before..]
+        .iter()
+        .filter(|event| event.name == "delta");
+    assert!(pieces.count() > 100, "nothing came until the end");
+    assert_whole(&events, &accepted.turn, 800)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,7 +147,7 @@ async fn a_gateway_that_slept_past_its_lease_writes_nothing() -> anyhow::Result<
     };
     let sleepy = school.roles.api(&school.gateway)?;
     assert_eq!(sleepy.reply("ada", "count").await?, "1");
-    let accepted = sleepy.post("ada", "slow 800", "k").await?;
+    let accepted = sleepy.post("ada", "slow 1200", "k").await?;
     let mut events = Vec::new();
     let mut its_own = sleepy.events("ada", None).await?;
     read(&mut its_own, &accepted.turn, 5, &mut events).await?;
@@ -122,13 +156,15 @@ async fn a_gateway_that_slept_past_its_lease_writes_nothing() -> anyhow::Result<
     let other = school.roles.api(&second)?;
     let (mut elsewhere, mut stream) = (events.clone(), other.events("ada", its_own.last()).await?);
     read(&mut stream, &accepted.turn, 10, &mut elsewhere).await?;
-    assert_eq!(owner(&school.roles).await?, second.text("url"));
-    // It wakes up, finds that the turn is not its own, and its clients hear the rest all the same.
+    assert_eq!(school.roles.owner().await?, second.text("url"));
+    // It wakes up, finds that the turn is not its own, and its clients hear the rest as it is said.
     school.gateway.pause(false)?;
+    read(&mut its_own, &accepted.turn, 3, &mut events).await?;
+    assert_eq!(school.roles.owner().await?, second.text("url"));
     read(&mut its_own, &accepted.turn, usize::MAX, &mut events).await?;
-    assert_whole(&events, &accepted.turn)?;
+    assert_whole(&events, &accepted.turn, 1200)?;
     read(&mut stream, &accepted.turn, usize::MAX, &mut elsewhere).await?;
-    assert_whole(&elsewhere, &accepted.turn)?;
+    assert_whole(&elsewhere, &accepted.turn, 1200)?;
     assert_eq!(sleepy.reply("ada", "count").await?, "3");
     assert_eq!(sleepy.logged("ada", "done").await?.len(), 3);
     let restarted = sleepy.logged("ada", "restarted").await?;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use carrel_tests::eventually;
+use carrel_tests::roles::How;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
@@ -20,7 +21,14 @@ async fn a_learner_wakes_is_answered_sleeps_and_comes_back() -> anyhow::Result<(
     let document = api.learner("ada").await?;
     assert_eq!(document["isolation"], "oci", "{document}");
     api.sleep("ada").await?;
-    let second = school.roles.start("gateway").await?;
+    let says_more = How {
+        variables: vec![(
+            "CARREL_TELEMETRY_LOG_FILTER",
+            "carrel_gateway=info".to_owned(),
+        )],
+        ..How::default()
+    };
+    let second = school.roles.start_as("gateway", &says_more).await?;
     let other = school.roles.api(&second)?;
     assert_eq!(other.reply("ada", "count").await?, "3");
 
@@ -54,6 +62,18 @@ async fn a_learner_wakes_is_answered_sleeps_and_comes_back() -> anyhow::Result<(
         Ok((status == StatusCode::NOT_FOUND && stirring.trim() == "0").then_some(()))
     })
     .await?;
+    // Its rows go last, by the vault: after that the gateway asks for nothing more, and says so once it is told.
+    let asked = eventually(
+        "the gateway is done with it",
+        Duration::from_secs(20),
+        || async {
+            let log = second.log()?;
+            let is_done = log.contains("erased") || log.contains("erasing is tried again");
+            Ok(is_done.then_some(log))
+        },
+    )
+    .await?;
+    assert!(!asked.contains("erasing is tried again"), "{asked}");
     for member in [&school.fleet, &school.router, &school.vault, &second] {
         let ready = reqwest::get(format!("{}/readyz", member.text("health_url"))).await?;
         assert_eq!(ready.status(), StatusCode::OK);

@@ -1,7 +1,9 @@
 //! A client of the gateway, with the operator's token.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, ensure};
-use reqwest::{Method, RequestBuilder, StatusCode};
+use reqwest::{Certificate, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
 use crate::stream::{Event, Place, Stream};
@@ -24,8 +26,26 @@ pub struct Accepted {
 }
 
 impl Api {
-    pub(crate) fn new(base: &str, token: &str) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder().no_proxy().build()?;
+    /// A client of the gateway at this URL.
+    ///
+    /// # Errors
+    /// When there can be none.
+    pub fn new(base: &str, token: &str) -> anyhow::Result<Self> {
+        Self::trusting(base, token, None)
+    }
+
+    /// One that believes these authorities alone, in PEM.
+    pub(crate) fn trusting(
+        base: &str,
+        token: &str,
+        authorities: Option<&str>,
+    ) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder().no_proxy();
+        let http = match authorities {
+            Some(pem) => http.tls_certs_only([Certificate::from_pem(pem.as_bytes())?]),
+            None => http,
+        };
+        let http = http.build()?;
         Ok(Self {
             http,
             base: base.to_owned(),
@@ -105,12 +125,51 @@ impl Api {
         Ok(())
     }
 
+    /// A message, sent once: what is answered, whatever it is.
+    ///
+    /// # Errors
+    /// When nothing is.
+    pub async fn send(
+        &self,
+        learner: &str,
+        text: &str,
+        key: &str,
+    ) -> anyhow::Result<(StatusCode, Value)> {
+        let answer = self.message(learner, text, key).send().await?;
+        let (status, bytes) = (answer.status(), answer.bytes().await?);
+        Ok((status, serde_json::from_slice(&bytes).unwrap_or_default()))
+    }
+
     /// A message, sent once.
     ///
     /// # Errors
     /// When it is not accepted.
     pub async fn post(&self, learner: &str, text: &str, key: &str) -> anyhow::Result<Accepted> {
         accepted(self.message(learner, text, key).send().await?).await
+    }
+
+    /// A message, sent once: whether it is accepted, or when to send it again, with the same key.
+    ///
+    /// # Errors
+    /// When it is refused for good.
+    pub async fn try_post(
+        &self,
+        learner: &str,
+        text: &str,
+        key: &str,
+    ) -> anyhow::Result<Result<Accepted, Duration>> {
+        // A connection that breaks says nothing of the message.
+        let Ok(answer) = self.message(learner, text, key).send().await else {
+            return Ok(Err(Duration::ZERO));
+        };
+        let again = answer.headers().get(reqwest::header::RETRY_AFTER);
+        let again = again.and_then(|seconds| seconds.to_str().ok()?.parse().ok());
+        match again {
+            Some(seconds) if answer.status() == StatusCode::SERVICE_UNAVAILABLE => {
+                Ok(Err(Duration::from_secs(seconds)))
+            }
+            _ => accepted(answer).await.map(Ok),
+        }
     }
 
     /// A message with files, each `{name, media_type, data}`.

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod api;
+mod certificates;
 pub mod figures;
 pub mod machine;
 mod require;

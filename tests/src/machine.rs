@@ -61,6 +61,12 @@ pub fn pods(server: u32) -> Vec<Pod> {
         .collect()
 }
 
+/// A process and its children.
+pub fn family(pid: u32) -> Vec<u32> {
+    let children = children(pid).into_iter().map(|child| child.pid);
+    std::iter::once(pid).chain(children).collect()
+}
+
 /// The process in which a sidecar restores or backs up now.
 pub fn snapshot_worker(sidecar: u32) -> Option<u32> {
     let children = children(sidecar);

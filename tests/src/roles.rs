@@ -5,11 +5,11 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use carrel_testkit::postgres::Server;
@@ -27,6 +27,19 @@ use crate::wait::eventually;
 
 /// A process that was asked to end has done so by then.
 const STOPS_WITHIN: Duration = Duration::from_secs(30);
+/// A turn that is free, or whose owner died, has an owner by then.
+const OWNED_WITHIN: Duration = Duration::from_secs(10);
+
+/// How a process is started other than by default.
+#[derive(Debug, Clone, Default)]
+pub struct How {
+    /// Where it listens.
+    pub listen: Option<String>,
+    /// Variables besides.
+    pub variables: Vec<(&'static str, String)>,
+    /// Where its log is kept, after what is there, instead of shown.
+    pub log: Option<PathBuf>,
+}
 
 /// One process of one role. Dropping it kills it.
 #[derive(Debug)]
@@ -34,6 +47,7 @@ pub struct Member {
     role: String,
     child: Child,
     ready: Value,
+    log: PathBuf,
 }
 
 /// What all processes share.
@@ -46,9 +60,14 @@ pub struct Roles {
     pub database: String,
     /// The storage of snapshots.
     pub s3: S3Server,
-    router: String,
-    vault: String,
+    pub(crate) router: String,
+    pub(crate) vault: String,
     started: AtomicU32,
+    /// Settings of every process besides the file's, as variables.
+    pub variables: Vec<(&'static str, String)>,
+    /// Whose certificates clients believe, in PEM, where roles show them.
+    pub(crate) trusted: Option<String>,
+    executable: PathBuf,
 }
 
 impl Roles {
@@ -58,6 +77,18 @@ impl Roles {
     /// # Errors
     /// When something does not start.
     pub fn prepare(test: &str, documents: &[Value]) -> anyhow::Result<Option<Self>> {
+        Self::prepare_with(test, &json!({}), documents)
+    }
+
+    /// The same, with settings that are laid over the usual ones, two levels deep.
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub fn prepare_with(
+        test: &str,
+        more: &Value,
+        documents: &[Value],
+    ) -> anyhow::Result<Option<Self>> {
         let Some(server) = Server::shared(&[]) else {
             return Ok(None);
         };
@@ -82,7 +113,7 @@ impl Roles {
             format!("{}\n", STANDARD.encode(rand::random::<[u8; 32]>())),
         )?;
         std::fs::set_permissions(&kek, Permissions::from_mode(0o600))?;
-        let settings = json!({
+        let mut settings = json!({
             "objects": {
                 "url": format!("s3://{BUCKET}/school"),
                 "endpoint": s3.endpoint(),
@@ -92,6 +123,12 @@ impl Roles {
             "gateway": {"routerUrl": format!("http://{router}"), "vaultUrl": format!("http://{vault}")},
             "limits": {"messagesPerMinute": 1_000_000},
         });
+        for (section, values) in more.as_object().into_iter().flatten() {
+            match (settings[section].as_object_mut(), values.as_object()) {
+                (Some(usual), Some(values)) => usual.extend(values.clone()),
+                _ => settings[section] = values.clone(),
+            }
+        }
         let mut text = String::new();
         for document in [&settings].into_iter().chain(documents) {
             text.push_str("---\n");
@@ -107,6 +144,9 @@ impl Roles {
             router,
             vault,
             started: AtomicU32::new(0),
+            variables: Vec::new(),
+            trusted: None,
+            executable: carrel()?.to_owned(),
         };
         let migrated = roles.command(&["migrate"])?.output()?;
         ensure!(
@@ -117,6 +157,13 @@ impl Roles {
         // The rights on what was made just now.
         least_rights(server, &roles.database);
         Ok(Some(roles))
+    }
+
+    /// Runs another executable from now on.
+    #[must_use]
+    pub fn running(mut self, executable: PathBuf) -> Self {
+        self.executable = executable;
+        self
     }
 
     /// The folder with keys and configuration.
@@ -131,11 +178,14 @@ impl Roles {
     pub fn command(&self, words: &[&str]) -> anyhow::Result<Command> {
         let role = words.first().context("a command has a word")?;
         let url = self.server.url(&format!("carrel_{role}"), &self.database);
-        let mut command = Command::new(carrel()?);
+        let mut command = Command::new(&self.executable);
         unheard(&mut command)
             .args(words)
             .env("CARREL_DATA_DIR", self.data())
             .env("CARREL_STORE_URL", url);
+        for (name, value) in &self.variables {
+            command.env(name, value);
+        }
         Ok(command)
     }
 
@@ -150,20 +200,31 @@ impl Roles {
             "vault" => self.vault.as_str(),
             _ => "127.0.0.1:0",
         };
-        let address = if TcpListener::bind(named).is_ok() {
-            named
-        } else {
-            "127.0.0.1:0"
+        let listen = TcpListener::bind(named).is_ok().then(|| named.to_owned());
+        let how = How {
+            listen,
+            ..How::default()
         };
+        self.start_as(role, &how).await
+    }
+
+    /// The same, as it is told.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start_as(&self, role: &str, how: &How) -> anyhow::Result<Member> {
         let mut command = self.command(&[role, "-o", "json", "--health-listen", "127.0.0.1:0"])?;
-        if role != "fleet" {
-            command.args(["--listen", address]);
-        }
+        let address = how.listen.as_deref().unwrap_or("127.0.0.1:0");
+        command.args(["--listen", address]);
+        command.envs(how.variables.iter().map(|(name, value)| (name, value)));
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         let stdout = self.folder.path().join(format!("{role}.{number}"));
+        let own_log = || stdout.with_extension(format!("{number}.log"));
+        let log = how.log.clone().unwrap_or_else(own_log);
         let mut child = command
             .stdin(Stdio::null())
             .stdout(File::create(&stdout)?)
+            .stderr(File::options().create(true).append(true).open(&log)?)
             .spawn()
             .with_context(|| format!("starting carrel {role}"))?;
         let ready = ready_line(&mut child, &stdout)
@@ -173,7 +234,22 @@ impl Roles {
             role: role.to_owned(),
             child,
             ready,
+            log,
         })
+    }
+
+    /// The address of the gateway that runs the turn that is open.
+    ///
+    /// # Errors
+    /// When no gateway takes it in time.
+    pub async fn owner(&self) -> anyhow::Result<String> {
+        const OWNER: &str = "SELECT p.address FROM turn t JOIN process p ON p.id = t.lease_owner \
+            WHERE t.state IN ('queued', 'running')";
+        eventually("the turn has an owner", OWNED_WITHIN, || async {
+            let found = self.server.psql(&self.database, OWNER);
+            Ok(Some(found.trim().to_owned()).filter(|address| !address.is_empty()))
+        })
+        .await
     }
 
     /// A client of a gateway, with the operator's token.
@@ -182,7 +258,7 @@ impl Roles {
     /// When there is no token.
     pub fn api(&self, gateway: &Member) -> anyhow::Result<Api> {
         let token = std::fs::read_to_string(self.data().join("admin.token"))?;
-        Api::new(gateway.text("url"), token.trim())
+        Api::trusting(gateway.text("url"), token.trim(), self.trusted.as_deref())
     }
 }
 
@@ -193,9 +269,25 @@ impl Drop for Roles {
 }
 
 impl Member {
+    /// How it ended, if it has.
+    ///
+    /// # Errors
+    /// When that cannot be asked.
+    pub fn exit_status(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
     /// A text of its ready line: `url`, `health_url`.
     pub fn text(&self, key: &str) -> &str {
         self.ready[key].as_str().unwrap_or_default()
+    }
+
+    /// What it has logged.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn log(&self) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(&self.log)?)
     }
 
     /// Its process.
@@ -232,6 +324,14 @@ impl Member {
     /// When it has not ended in time.
     pub async fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
         signal(self.pid(), Signal::TERM)?;
+        self.ended().await
+    }
+
+    /// Waits until it has ended, when it was asked to: its exit status.
+    ///
+    /// # Errors
+    /// When it has not ended in time.
+    pub async fn ended(&mut self) -> anyhow::Result<ExitStatus> {
         let child = &mut self.child;
         eventually("it ends after SIGTERM", STOPS_WITHIN, || {
             let status = child.try_wait();
@@ -242,7 +342,14 @@ impl Member {
 }
 
 impl Drop for Member {
+    #[expect(
+        clippy::print_stdout,
+        reason = "a test that fails shows what its processes have logged"
+    )]
     fn drop(&mut self) {
+        for line in self.log().unwrap_or_default().lines() {
+            println!("{} {}: {line}", self.role, self.pid());
+        }
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -257,8 +364,18 @@ fn least_rights(server: &Server, database: &str) {
     server.psql(database, ROLES);
 }
 
-/// An address that was free a moment ago.
+/// An address at which nobody listens. Below the ports that the system gives to whoever asks for any (ip(7),
+/// `ip_local_port_range`), so that it is still free when the process that gets it starts.
 fn free_address() -> anyhow::Result<String> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    Ok(listener.local_addr()?.to_string())
+    const FIRST: u16 = 10_000;
+    const PORTS: u16 = 20_000;
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(rand::random()));
+    for _ in 0..PORTS {
+        let port = FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS;
+        let address = format!("127.0.0.1:{port}");
+        if TcpListener::bind(&address).is_ok() {
+            return Ok(address);
+        }
+    }
+    bail!("somebody listens on each port from {FIRST} on")
 }

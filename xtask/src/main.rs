@@ -7,6 +7,7 @@
 mod arch;
 mod bench;
 mod cargo;
+mod chaos;
 mod lint;
 mod test;
 
@@ -16,7 +17,9 @@ const USAGE: &str = "\
 cargo xtask test    builds and runs all tests; installs what they need
 cargo xtask lint    formatting, clippy with warnings as errors, arch
 cargo xtask arch    arrows between crates, sizes of files, names and READMEs
-cargo xtask bench   the figures of docs/BENCHMARKS.md, on this machine";
+cargo xtask bench   the figures of docs/BENCHMARKS.md, on this machine
+cargo xtask chaos [--minutes N] [--seed S]
+                    schedules of faults, newly drawn for so long or of one seed (docs/FAULTS.md)";
 
 fn main() -> anyhow::Result<ExitCode> {
     let word = std::env::args().nth(1).unwrap_or_default();
@@ -25,6 +28,7 @@ fn main() -> anyhow::Result<ExitCode> {
         "lint" => lint::run()?,
         "arch" => arch::run()?,
         "bench" => bench::run()?,
+        "chaos" => chaos::run()?,
         _ => {
             println!("{USAGE}");
             return Ok(ExitCode::from(if word == "help" { 0 } else { 2 }));

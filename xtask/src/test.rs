@@ -25,7 +25,7 @@ pub(crate) fn run() -> anyhow::Result<bool> {
     needs::provide();
 
     println!("== building everything once: the executable, the crates, their tests");
-    let built = match build::build(&["--workspace", "--bins", "--examples", "--tests"]) {
+    let built = match build::build(&build::EVERYTHING) {
         Ok(built) => built,
         Err(error) => {
             println!("nothing could be tested: {error}");

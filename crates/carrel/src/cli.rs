@@ -304,6 +304,7 @@ pub(crate) enum SnapshotCommand {
     /// Take an older snapshot as the newest state
     Restore {
         learner: String,
+        /// Its name, or the beginning of it
         snapshot: String,
         /// Do not ask
         #[arg(long)]
@@ -314,6 +315,7 @@ pub(crate) enum SnapshotCommand {
     /// Read a snapshot whole and say whether it is intact; without one, the newest
     Verify {
         learner: String,
+        /// Its name, or the beginning of it
         snapshot: Option<String>,
         #[command(flatten)]
         client: Client,
@@ -321,6 +323,7 @@ pub(crate) enum SnapshotCommand {
     /// Remove a snapshot that is not the newest
     Rm {
         learner: String,
+        /// Its name, or the beginning of it
         snapshot: String,
         /// Do not ask
         #[arg(long)]

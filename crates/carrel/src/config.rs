@@ -28,6 +28,7 @@ pub(crate) struct Config {
     pub(crate) store: Store,
     pub(crate) objects: Objects,
     pub(crate) keys: Keys,
+    pub(crate) tls: Tls,
     pub(crate) gateway: Gateway,
     pub(crate) fleet: Fleet,
     pub(crate) router: Router,
@@ -119,6 +120,19 @@ impl Default for Keys {
     }
 }
 
+/// How roles that are processes of their own are known to each other; relative files lie in the data folder.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[expect(clippy::struct_field_names, reason = "the names that the file has")]
+pub(crate) struct Tls {
+    /// The certificate, and its chain, that the role shows where it listens, in PEM; empty: it listens without TLS.
+    pub(crate) cert_file: String,
+    /// The certificate's key.
+    pub(crate) key_file: String,
+    /// The authorities whose word alone is taken for who another role is, in PEM; empty: the machine's.
+    pub(crate) ca_file: String,
+}
+
 /// The gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -156,6 +170,11 @@ pub(crate) struct Fleet {
     pub(crate) max_live: u32,
     pub(crate) starts_per_second: u32,
     pub(crate) isolation: Isolation,
+    /// Where gateways on other machines come in to the pods; empty: all gateways are on the fleet's machine. Of a process
+    /// of its own alone, as the one below.
+    pub(crate) listen: String,
+    /// How gateways reach that; empty: as it listens.
+    pub(crate) url: String,
 }
 
 impl Default for Fleet {
@@ -164,6 +183,8 @@ impl Default for Fleet {
             max_live: 200,
             starts_per_second: 10,
             isolation: Isolation::Auto,
+            listen: String::new(),
+            url: String::new(),
         }
     }
 }
@@ -222,12 +243,15 @@ impl Default for Vault {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(crate) struct Health {
     pub(crate) listen: String,
+    /// How long a role that was told to end goes on as before while its `/readyz` says that it is not ready.
+    pub(crate) drain_seconds: u32,
 }
 
 impl Default for Health {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:7079".to_owned(),
+            drain_seconds: 5,
         }
     }
 }

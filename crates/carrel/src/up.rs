@@ -3,6 +3,7 @@
 mod banner;
 mod base;
 mod beside;
+mod certificates;
 mod check;
 mod data;
 mod documents;
@@ -16,12 +17,14 @@ mod reload;
 mod serve;
 mod single;
 mod store;
+mod survey;
 mod vault_client;
 mod vault_port;
 
 pub(crate) use beside::Beside;
 pub(crate) use single::Role;
 pub(crate) use store::migrate;
+pub(crate) use survey::{Found, survey};
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -77,8 +80,8 @@ pub(crate) fn run_role(role: Role, flags: &cli::Role) -> anyhow::Result<ExitCode
             part = single.failed() => Some(part),
         };
         let stopped = tokio::select! {
-            () = single.stop() => true,
-            () = signals.interrupted() => false,
+            () = single.stop(ended.is_none()) => true,
+            _ = signals.any() => false,
         };
         status(ended, stopped)
     };
@@ -116,16 +119,12 @@ impl Signals {
         })
     }
 
-    /// The status of a start that either of them ends.
+    /// Either of them; the status of a start that it ends.
     async fn any(&mut self) -> ExitCode {
         tokio::select! {
             _ = self.interrupt.recv() => Kind::Interrupted.into(),
             _ = self.terminate.recv() => ExitCode::SUCCESS,
         }
-    }
-
-    async fn interrupted(&mut self) {
-        self.interrupt.recv().await;
     }
 }
 
@@ -149,7 +148,7 @@ async fn until_stopped(
     output::talk("carrel: learners fall asleep; once more to end at once");
     let stopped = tokio::select! {
         () = parts.stop(STOP) => true,
-        () = signals.interrupted() => false,
+        _ = signals.any() => false,
     };
     crate::run_file::RunFile::remove(&data.dir);
     status(ended, stopped)

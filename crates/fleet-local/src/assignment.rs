@@ -38,6 +38,7 @@ pub(crate) async fn signed(
         token: signer.learner_token(&learner.id, epoch, pod, now)?,
         vault: shared.vault.clone(),
         router: shared.router.clone(),
+        authorities: shared.trust.authorities(),
         egress: None,
         callers: shared.callers.clone(),
         class: class.clone(),

@@ -18,6 +18,7 @@ use carrel_protocol::Endpoint;
 use carrel_protocol::fleet::{Error, Fleet, IsolationReport};
 use carrel_protocol::token::{PublicKey, Signer};
 use carrel_store::SharedStore;
+use carrel_wire::Trust;
 use jiff::Timestamp;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,7 @@ use self::isolation::isolation;
 use self::kept::Kept;
 use crate::admission::{Admission, Budget};
 use crate::container;
+use crate::door;
 use crate::image::Images;
 use crate::learner::{Handle, Keeper};
 use crate::leftovers;
@@ -77,6 +79,10 @@ pub struct Options {
     pub vault: Endpoint,
     /// The router, as sidecars reach it.
     pub router: Endpoint,
+    /// The base URL at which gateways reach [`LocalFleet::door`]; absent: they are on this machine, and use pods' sockets.
+    pub door: Option<String>,
+    /// Whose word sidecars take for who those two are.
+    pub trust: Trust,
     /// How agents are kept apart.
     pub isolation: WantedIsolation,
     /// Who may start when.
@@ -110,7 +116,7 @@ type Keepers = Mutex<HashMap<LearnerId, Arc<Handle>>>;
 /// What every keeper shares.
 pub(crate) struct Shared {
     pub(crate) store: SharedStore,
-    is_alone: bool,
+    pub(crate) is_alone: bool,
     pub(crate) ground: Arc<Ground>,
     pub(crate) maker: Maker,
     pub(crate) admission: Admission,
@@ -118,6 +124,7 @@ pub(crate) struct Shared {
     pub(crate) callers: Vec<PublicKey>,
     pub(crate) vault: Endpoint,
     pub(crate) router: Endpoint,
+    pub(crate) trust: Trust,
     pub(crate) time_zone: String,
     pub(crate) locale: String,
     pub(crate) metrics: Metrics,
@@ -162,6 +169,7 @@ impl LocalFleet {
             executable: options.executable,
             keys_file,
             pods_dir,
+            door: options.door,
             signer: options.signer,
             clock: options.clock,
             tracker,
@@ -176,6 +184,7 @@ impl LocalFleet {
             callers,
             vault: options.vault,
             router: options.router,
+            trust: options.trust,
             time_zone: options.time_zone,
             locale: options.locale,
             metrics: options.metrics,
@@ -205,6 +214,12 @@ impl LocalFleet {
     /// How learners are kept apart here.
     pub fn report(&self) -> IsolationReport {
         self.shared.report.clone()
+    }
+
+    /// What is to be served where gateways on other machines reach this one's pods. Only gateways should reach it,
+    /// though each sidecar asks for a token.
+    pub fn door(&self) -> axum::Router {
+        door::router(Arc::clone(&self.shared.ground))
     }
 
     /// Ends everything for a stop: every learner takes its final snapshot and sleeps; what does not within `grace` is

@@ -16,7 +16,7 @@ use carrel_protocol::Code;
 use carrel_protocol::token::Caller;
 use carrel_store::learners::Learner;
 use carrel_telemetry::wakes::Stage;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 
@@ -32,6 +32,8 @@ pub(crate) use handle::Handle;
 
 /// How long an assigned sidecar may take to say what it is doing.
 const FIRST_WORD: Duration = Duration::from_secs(5);
+/// A restore that takes longer is explained to other processes.
+const EXPLAINED_AFTER: SignedDuration = SignedDuration::from_secs(3);
 
 type Tried = (DesiredState, ClassName, Option<ClassSpec>);
 
@@ -150,7 +152,9 @@ impl Keeper {
         let acted = self.perform(&plan, learner, class, now).await;
         self.shared.metrics.round(Round::Ok, began.elapsed());
         if !acted && plan.write != Write::Must {
-            self.wait(plan.requeue_at, now).await;
+            let explains = self.explains_at(learner, &plan).filter(|at| *at > now);
+            let requeue_at = plan.requeue_at.into_iter().chain(explains).min();
+            self.wait(requeue_at, now).await;
         }
         false
     }
@@ -226,7 +230,8 @@ impl Keeper {
 
     /// Stores what must be stored; `false` when someone else wrote first and everything has to be looked at again.
     async fn write(&self, learner: &Learner, plan: &Plan, now: Timestamp) -> bool {
-        if plan.write != Write::Must {
+        let explains = self.explains_at(learner, plan).is_some_and(|at| at <= now);
+        if plan.write != Write::Must && !explains {
             return true;
         }
         match self
@@ -242,6 +247,16 @@ impl Keeper {
                 false
             }
         }
+    }
+
+    /// When to store why a workspace is not restored yet, once, for those who see rows alone.
+    fn explains_at(&self, learner: &Learner, plan: &Plan) -> Option<Timestamp> {
+        let (shown, stored) = (&plan.status, &learner.status);
+        let is_news = shown.state == LearnerState::Restoring
+            && stored.state != LearnerState::Restoring
+            && !shown.detail.is_empty();
+        let since = shown.since.filter(|_| is_news && !self.shared.is_alone)?;
+        since.checked_add(EXPLAINED_AFTER).ok()
     }
 
     fn publish(&self, status: Status) {

@@ -6,6 +6,7 @@ mod again;
 mod assignment;
 mod call;
 pub mod container;
+mod door;
 mod fleet;
 pub mod image;
 mod learner;

@@ -107,6 +107,8 @@ pub(crate) struct Ground {
     pub(crate) keys_file: PathBuf,
     /// The folder of all pods.
     pub(crate) pods_dir: PathBuf,
+    /// The base URL at which gateways elsewhere come in; absent: they are on this machine.
+    pub(crate) door: Option<String>,
     /// Signs the calls to sidecars and the assignments.
     pub(crate) signer: carrel_protocol::token::Signer,
     /// Reads the time.
@@ -116,6 +118,19 @@ pub(crate) struct Ground {
 }
 
 impl Ground {
+    /// Where a pod's sidecar listens.
+    pub(crate) fn socket_of(&self, pod: &str) -> PathBuf {
+        self.pods_dir.join(pod).join("sidecar.sock")
+    }
+
+    /// Where gateways reach a pod.
+    fn address_of(&self, pod: &str) -> String {
+        match &self.door {
+            Some(url) => format!("{url}/pods/{pod}"),
+            None => format!("unix:{}", self.socket_of(pod).display()),
+        }
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         (self.clock)()
     }

@@ -40,6 +40,8 @@ pub(crate) struct Gateway {
     pub(crate) tracker: TaskTracker,
     /// Ends everything.
     pub(crate) cancel: CancellationToken,
+    /// Who probes hears that it goes; nothing else changes yet.
+    pub(crate) leaving: CancellationToken,
     /// Closes the intake; running turns finish.
     pub(crate) draining: CancellationToken,
 }
@@ -67,6 +69,7 @@ impl Gateway {
             learner: learner.clone(),
             epoch,
             endpoint,
+            trust: self.options.trust.clone(),
             signer: self.options.signer.clone(),
             clock: self.options.clock.clone(),
             tracker: self.tracker.clone(),
@@ -91,6 +94,7 @@ pub fn start(options: Options, tracker: TaskTracker, cancel: CancellationToken) 
         swept: Swept::default(),
         owner: OwnerId(Uuid::now_v7()),
         erasing: Mutex::default(),
+        leaving: cancel.child_token(),
         draining: cancel.child_token(),
         options,
         tracker,
@@ -102,6 +106,10 @@ pub fn start(options: Options, tracker: TaskTracker, cancel: CancellationToken) 
         tracker.clone(),
         shared.cancel.clone(),
     ));
+    tracker.spawn(
+        Arc::clone(&shared.hubs)
+            .follow_fleet(shared.options.fleet.changes(), shared.cancel.clone()),
+    );
     tracker.spawn(dispatch::run(Arc::clone(&shared)));
     tracker.spawn(dispatch::renew(Arc::clone(&shared)));
     tracker.spawn(dispatch::announce(Arc::clone(&shared)));
@@ -138,12 +146,18 @@ impl Handle {
         tokens::console_link(&self.0).await.map_err(Into::into)
     }
 
+    /// Says to whoever probes that it goes: not ready. It works on as before until [`Self::drain`].
+    pub fn leave(&self) {
+        self.0.leaving.cancel();
+    }
+
     /// Closes the intake: new messages get 503, turns that wait are left to the next process, running ones finish.
     /// Returns when none runs here.
     ///
     /// # Cancel safety
     /// The intake stays closed when the caller stops waiting.
     pub async fn drain(&self) {
+        self.0.leaving.cancel();
         self.0.draining.cancel();
         self.0.roster.emptied().await;
     }

@@ -8,6 +8,7 @@ use carrel_protocol::token::Signer;
 use carrel_store::SharedStore;
 use carrel_store::access::SecretHash;
 use carrel_telemetry::Health;
+use carrel_wire::Trust;
 use jiff::Timestamp;
 
 use crate::metrics::Metrics;
@@ -67,6 +68,8 @@ pub struct Options {
     pub vault: Arc<dyn VaultAdmin>,
     /// The key by which sidecars know this gateway.
     pub signer: Signer,
+    /// Whose word is taken for who another gateway or a sidecar is.
+    pub trust: Trust,
     /// What clients may send.
     pub limits: Limits,
     /// Where clients reach this gateway, without a slash at its end; for links.

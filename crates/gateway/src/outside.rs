@@ -31,7 +31,11 @@ impl TrustedProxies {
 
 /// The other end of the connection by which a request came.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Peer(pub(crate) IpAddr);
+pub(crate) struct Peer {
+    pub(crate) address: IpAddr,
+    /// Whether the connection is secured here.
+    pub(crate) is_tls: bool,
+}
 
 /// A request as it was made outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,12 +49,13 @@ pub(crate) struct Outside {
 impl Outside {
     /// Each proxy adds the address that it sees at the end: from there back, the first that is no trusted proxy is the
     /// client.
-    pub(crate) fn of(Peer(peer): Peer, headers: &HeaderMap, trusted: &TrustedProxies) -> Self {
-        let peer = peer.to_canonical();
+    pub(crate) fn of(peer: Peer, headers: &HeaderMap, trusted: &TrustedProxies) -> Self {
+        let Peer { address, is_tls } = peer;
+        let peer = address.to_canonical();
         if !trusted.has(peer) {
             return Self {
                 client: peer,
-                https: false,
+                https: is_tls,
             };
         }
         let hops: Vec<&str> = words(headers, FORWARDED_FOR).collect();
@@ -91,7 +96,10 @@ mod tests {
             headers.append(FORWARDED_FOR, value.parse().expect("a value"));
         }
         headers.append(FORWARDED_PROTO, protocol.parse().expect("a value"));
-        let peer = Peer(peer.parse().expect("an address"));
+        let peer = Peer {
+            address: peer.parse().expect("an address"),
+            is_tls: false,
+        };
         let outside = Outside::of(peer, &headers, &trusted);
         (outside.client.to_string(), outside.https)
     }
@@ -119,6 +127,20 @@ mod tests {
     fn anybody_elses_word_is_ignored() {
         let alone = seen("192.0.2.5", &["203.0.113.9"], "https");
         assert_eq!(alone, ("192.0.2.5".to_owned(), false));
+    }
+
+    #[test]
+    fn who_comes_by_tls_came_by_https_unless_a_trusted_proxy_says_more() {
+        let trusted = TrustedProxies::parse(&["10.0.0.2"]).expect("networks");
+        let mut headers = HeaderMap::new();
+        headers.insert(FORWARDED_PROTO, "http".parse().expect("a value"));
+        for (address, https) in [("192.0.2.5", true), ("10.0.0.2", false)] {
+            let peer = Peer {
+                address: address.parse().expect("an address"),
+                is_tls: true,
+            };
+            assert_eq!(Outside::of(peer, &headers, &trusted).https, https);
+        }
     }
 
     #[test]

@@ -58,7 +58,9 @@ impl From<carrel_store::Error> for Refusal {
                 tracing::warn!(%error, "the store is away");
                 Self::new(Code::Unavailable, "the store cannot be reached")
             }
-            carrel_store::Error::Corrupt { .. } | carrel_store::Error::Schema { .. } => {
+            carrel_store::Error::Corrupt { .. }
+            | carrel_store::Error::NotAllowed { .. }
+            | carrel_store::Error::Schema { .. } => {
                 tracing::error!(%error, "the store cannot be used");
                 Self::new(Code::Internal, "")
             }

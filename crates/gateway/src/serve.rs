@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use axum::Router;
+use carrel_wire::{Incoming, Stream};
 use http::Request;
-use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,45 +20,33 @@ const HEADERS_WITHIN: Duration = Duration::from_secs(10);
 const HEADER_BYTES: usize = 64 * 1024;
 /// The most headers of a request.
 const HEADERS: usize = 100;
-/// After a failed accept (as when no file descriptor is free).
-const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
 /// Accepts connections until `cancel`; requests under way may finish then. `tracker` waits for the connections.
 pub async fn serve(
-    listener: TcpListener,
+    mut incoming: Incoming,
     router: Router,
     tracker: TaskTracker,
     cancel: CancellationToken,
 ) {
-    loop {
-        let accepted = tokio::select! {
-            () = cancel.cancelled() => return,
-            accepted = listener.accept() => accepted,
+    let is_tls = incoming.is_tls();
+    while let Some(arrived) = cancel.run_until_cancelled(incoming.next()).await {
+        let peer = Peer {
+            address: arrived.peer.ip(),
+            is_tls,
         };
-        match accepted {
-            Ok((stream, peer)) => {
-                let peer = Peer(peer.ip());
-                tracker.spawn(connection(stream, peer, router.clone(), cancel.clone()));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_AGAIN).await;
-            }
-        }
+        let (router, cancel) = (router.clone(), cancel.clone());
+        tracker.spawn(connection(arrived.stream, peer, router, cancel));
     }
 }
 
-async fn connection(stream: TcpStream, peer: Peer, router: Router, cancel: CancellationToken) {
-    if stream.set_nodelay(true).is_err() {
-        return;
-    }
+async fn connection(stream: Stream, peer: Peer, router: Router, cancel: CancellationToken) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(HEADERS_WITHIN)
         .max_buf_size(HEADER_BYTES)
         .max_headers(HEADERS);
     let router = TowerToHyperService::new(router);
-    let service = service_fn(move |mut request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(peer);
         router.call(request)
     });

@@ -10,6 +10,7 @@ use carrel_protocol::token::Signer;
 use carrel_store::SharedStore;
 use carrel_store::learners::Learner;
 use carrel_store::processes::Role;
+use carrel_wire::Trust;
 use tokio::sync::broadcast;
 use tokio_util::task::TaskTracker;
 
@@ -27,6 +28,8 @@ pub struct StoreFleet {
     pub store: SharedStore,
     /// The key by which sidecars know this gateway.
     pub signer: Signer,
+    /// Whose word is taken for who a sidecar is.
+    pub trust: Trust,
     /// The time.
     pub clock: Clock,
     /// Waits for connections to sidecars.
@@ -60,6 +63,7 @@ impl Fleet for StoreFleet {
             learner: learner.clone(),
             epoch: row.status.epoch,
             endpoint,
+            trust: self.trust.clone(),
             signer: self.signer.clone(),
             clock: self.clock.clone(),
             tracker: self.tracker.clone(),

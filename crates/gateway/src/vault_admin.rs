@@ -48,6 +48,6 @@ pub trait VaultAdmin: Send + Sync + 'static {
     /// Wraps every learner's data key by the first key of the key file. Repeatable.
     async fn rewrap(&self) -> Result<Rewrapped, Error>;
 
-    /// Destroys the learner's key and removes its objects. Repeatable.
+    /// Destroys the closed learner's key and removes its objects, then its rows. Repeatable.
     async fn erase(&self, learner: &LearnerId) -> Result<(), Error>;
 }

@@ -21,6 +21,10 @@ pub enum Error {
     },
 }
 
+/// What a gateway asks to upgrade to where a fleet lets it through to a pod (`GET …/pods/POD`); after the 101 it speaks
+/// HTTP/1.1 with that pod's sidecar.
+pub const POD_PROTOCOL: &str = "carrel-pod";
+
 /// How learners are kept apart here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IsolationReport {

@@ -37,6 +37,9 @@ pub struct Assignment {
     pub vault: Endpoint,
     /// The router.
     pub router: Endpoint,
+    /// Whose word is taken for who those two are, in PEM; empty: the authorities of the pod's machine.
+    #[serde(default)]
+    pub authorities: String,
     /// The router's egress port, when the class allows hosts and the sidecar cannot reach them itself.
     pub egress: Option<Endpoint>,
     /// Keys of those who may call this sidecar.

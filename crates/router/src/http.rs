@@ -1,7 +1,6 @@
 //! The paths of the model API. Reads a request, hands it to the tracker, waits for its answer.
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
@@ -16,13 +15,14 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use crate::answer::{Refusal, RequestId};
 use crate::call::{self, Incoming};
 use crate::catalog;
+use crate::door::Peer;
 use crate::service::Service;
 
 /// How long a client may take to send its request.
 const BODY: Duration = Duration::from_mins(1);
 
 /// The model API as an axum router, to be served in-process or by [`Service::run`]. Callers on loopback are known only
-/// where the server adds `ConnectInfo<SocketAddr>`.
+/// where [`Service::run`] serves.
 pub fn router(service: &Service) -> Router {
     Router::new()
         .route("/", get(|| async { "carrel router\n" }))
@@ -101,12 +101,12 @@ async fn read(
 ) -> Result<Incoming, Failure> {
     let limit = service.shared.options().max_body_bytes;
     let (parts, body) = request.into_parts();
-    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+    let peer = parts.extensions.get::<ConnectInfo<Peer>>();
     let body = bounded(body, limit).await?;
     Ok(Incoming {
         id,
         dialect,
-        peer: peer.map(|ConnectInfo(address)| address.ip()),
+        peer: peer.map(|ConnectInfo(Peer(address))| address.ip()),
         is_beta: parts
             .uri
             .query()

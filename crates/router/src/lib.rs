@@ -6,6 +6,7 @@ mod call;
 mod caller;
 mod catalog;
 mod demo;
+mod door;
 mod http;
 mod metrics;
 mod options;

@@ -1,16 +1,16 @@
 //! The component: what every call shares, and its running as a service of its own.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use carrel_protocol::token::Verifier;
 use carrel_store::Ledger;
+use carrel_wire::Incoming;
 use jiff::Timestamp;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::door::{Door, Peer};
 use crate::http::router;
 use crate::metrics::Metrics;
 use crate::options::Options;
@@ -102,10 +102,10 @@ impl Service {
     ///
     /// # Errors
     /// When the listener fails.
-    pub async fn run(self, listener: TcpListener, cancel: CancellationToken) -> Result<(), Error> {
-        let app = router(&self).into_make_service_with_connect_info::<SocketAddr>();
+    pub async fn run(self, incoming: Incoming, cancel: CancellationToken) -> Result<(), Error> {
+        let app = router(&self).into_make_service_with_connect_info::<Peer>();
         let closing = cancel.clone().cancelled_owned();
-        let served = axum::serve(listener, app).with_graceful_shutdown(closing);
+        let served = axum::serve(Door(incoming), app).with_graceful_shutdown(closing);
         let overdue = async {
             cancel.cancelled().await;
             tokio::time::sleep(LAST_CALLS).await;

@@ -51,8 +51,16 @@ impl AgentLog {
         kept.drain(..over);
     }
 
+    /// What is said of its end, with the last line of it when there is one.
+    pub(crate) fn last_words(&self, of: &str) -> String {
+        match self.last_line() {
+            line if line.is_empty() => format!("{of}; it wrote nothing to its standard error"),
+            line => format!("{of}; its last words: {line}"),
+        }
+    }
+
     /// The last line of it.
-    pub(crate) fn last_line(&self) -> String {
+    fn last_line(&self) -> String {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes: Vec<u8> = kept.iter().copied().collect();
         let text = String::from_utf8_lossy(&bytes);
@@ -62,5 +70,24 @@ impl AgentLog {
             .find(|line| !line.trim().is_empty())
             .unwrap_or_default();
         line.chars().filter(|c| !c.is_control()).take(300).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_that_said_nothing_has_no_last_words() {
+        let log = AgentLog::default();
+        assert_eq!(
+            log.last_words("it ended"),
+            "it ended; it wrote nothing to its standard error"
+        );
+        log.keep(b"no such file\n\n");
+        assert_eq!(
+            log.last_words("it ended"),
+            "it ended; its last words: no such file"
+        );
     }
 }

@@ -128,6 +128,7 @@ mod tests {
 
     use carrel_protocol::Endpoint;
     use carrel_testkit::until;
+    use carrel_wire::Trust;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
     use tokio::sync::Semaphore;
@@ -175,7 +176,7 @@ mod tests {
         let router = router().await;
         let egress = Arc::new(Egress {
             policy: Policy::new(&["example.org".to_owned()]),
-            route: Route::new(Some(&router), "token", &pod.tasks).unwrap(),
+            route: Route::new(Some(&router), "token", &Trust::default(), &pod.tasks).unwrap(),
             tasks: pod.tasks.clone(),
         });
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

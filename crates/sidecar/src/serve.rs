@@ -26,6 +26,8 @@ use crate::pod::Pod;
 
 /// How long a call that waits for something waits.
 const ANSWER_WITHIN: Duration = Duration::from_secs(25);
+/// By then a reason why a pod is not ready yet is worth telling.
+const REASON_AFTER: Duration = Duration::from_secs(3);
 /// The most bytes of a body: a message with its attachments.
 const BODY_BYTES: usize = 64 << 20;
 /// The most bytes of an assignment: it comes without a token.
@@ -142,17 +144,29 @@ async fn hello(
     Ok(Json(pod.hello()))
 }
 
-/// Waits until the pod takes turns or never will. A gateway may be here before the assignment: it waits for it first.
+/// Waits until the pod takes turns or never will; less long when there is a reason to tell why it takes so long. A gateway may be
+/// here before the assignment: it waits for it first.
 async fn ready(State(pod): State<Arc<Pod>>, headers: HeaderMap) -> Result<Json<Hello>, Refusal> {
     let bearer = caller::bearer(&headers)?;
     let mut hello = pod.watch();
-    let settled = hello.wait_for(|hello| match hello.phase {
-        Phase::Blank | Phase::Restoring => false,
-        Phase::Ready | Phase::Busy | Phase::Draining | Phase::Snapshotting | Phase::Ending => true,
-    });
-    // Out of time is an answer too: it says how far the pod is.
-    let waits = tokio::time::timeout(ANSWER_WITHIN, settled);
-    let _ = pod.end.run_until_cancelled(waits).await;
+    let waits = async {
+        let rest = ANSWER_WITHIN.saturating_sub(REASON_AFTER);
+        for (within, why_is_news) in [(REASON_AFTER, false), (rest, true)] {
+            let settled = hello.wait_for(|hello| match hello.phase {
+                Phase::Blank | Phase::Restoring => why_is_news && !hello.detail.is_empty(),
+                Phase::Ready
+                | Phase::Busy
+                | Phase::Draining
+                | Phase::Snapshotting
+                | Phase::Ending => true,
+            });
+            // Out of time is an answer too: it says how far the pod is.
+            if tokio::time::timeout(within, settled).await.is_ok() {
+                return;
+            }
+        }
+    };
+    pod.end.run_until_cancelled(waits).await;
     caller::check_bearer(&pod, bearer)?;
     Ok(Json(pod.hello()))
 }

@@ -3,6 +3,7 @@
 use std::io;
 
 use carrel_protocol::Endpoint;
+use carrel_wire::{Stream, Trust};
 use http::header::{AUTHORIZATION, HOST};
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderValue, Request, Response, header};
@@ -10,7 +11,6 @@ use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
 use tokio_util::task::TaskTracker;
 
 /// Why there is no answer.
@@ -31,6 +31,10 @@ pub(crate) enum Error {
 #[derive(Clone)]
 pub(crate) struct Upstream {
     endpoint: Endpoint,
+    /// The path of its URL, below which all paths are; its host.
+    base: String,
+    host: HeaderValue,
+    trust: Trust,
     bearer: HeaderValue,
     tasks: TaskTracker,
 }
@@ -45,65 +49,60 @@ impl std::fmt::Debug for Upstream {
 
 impl Upstream {
     /// An upstream; connections are work of `tasks`.
-    pub(crate) fn new(endpoint: Endpoint, token: &str, tasks: TaskTracker) -> Result<Self, Error> {
+    pub(crate) fn new(
+        endpoint: Endpoint,
+        token: &str,
+        trust: Trust,
+        tasks: TaskTracker,
+    ) -> Result<Self, Error> {
         let mut bearer =
             HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| Error::Unusable)?;
         bearer.set_sensitive(true);
+        let url: Uri = endpoint.base_url().parse().map_err(|_| Error::Unusable)?;
+        let authority = url.authority().ok_or(Error::Unusable)?.as_str();
         Ok(Self {
+            host: HeaderValue::try_from(authority).map_err(|_| Error::Unusable)?,
+            base: url.path().trim_end_matches('/').to_owned(),
             endpoint,
+            trust,
             bearer,
             tasks,
         })
     }
 
     /// Sends a request whose URI is a path; host and token are put in here.
-    pub(crate) async fn send<B>(&self, mut request: Request<B>) -> Result<Response<Incoming>, Error>
+    pub(crate) async fn send<B>(&self, request: Request<B>) -> Result<Response<Incoming>, Error>
     where
         B: Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>, Data: Send> + Send + 'static,
     {
-        request
-            .headers_mut()
-            .insert(AUTHORIZATION, self.bearer.clone());
-        match &self.endpoint {
-            Endpoint::Unix(path) => {
-                let stream = UnixStream::connect(path).await.map_err(Error::Connect)?;
-                request
-                    .headers_mut()
-                    .insert(HOST, HeaderValue::from_static("carrel"));
-                exchange(stream, request, &self.tasks).await
-            }
-            Endpoint::Url(url) => {
-                let base: Uri = url.parse().map_err(|_| Error::Unusable)?;
-                let stream = connect(&base).await?;
-                let authority = base.authority().map_or("", |authority| authority.as_str());
-                let host = HeaderValue::try_from(authority).map_err(|_| Error::Unusable)?;
-                request.headers_mut().insert(HOST, host);
-                *request.uri_mut() = below(&base, request.uri())?;
-                exchange(stream, request, &self.tasks).await
-            }
-        }
+        let stream = self.connect().await?;
+        self.send_over(stream, request).await
     }
-}
 
-async fn connect(base: &Uri) -> Result<TcpStream, Error> {
-    // Inside a cluster router and vault are reached through its own network; TLS between them is its mesh's.
-    if base.scheme_str() != Some("http") {
-        return Err(Error::Unusable);
+    /// A connection, for one request.
+    pub(crate) async fn connect(&self) -> Result<Stream, Error> {
+        let connected = carrel_wire::connect(&self.endpoint, &self.trust).await;
+        connected.map_err(Error::Connect)
     }
-    let host = base.host().ok_or(Error::Unusable)?.trim_matches(['[', ']']);
-    let stream = TcpStream::connect((host, base.port_u16().unwrap_or(80)))
-        .await
-        .map_err(Error::Connect)?;
-    stream.set_nodelay(true).map_err(Error::Connect)?;
-    Ok(stream)
-}
 
-/// The path below a base URL's own.
-fn below(base: &Uri, uri: &Uri) -> Result<Uri, Error> {
-    let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    format!("{}{path}", base.path().trim_end_matches('/'))
-        .parse()
-        .map_err(|_| Error::Unusable)
+    /// As [`Self::send`], over a connection.
+    pub(crate) async fn send_over<B>(
+        &self,
+        stream: Stream,
+        mut request: Request<B>,
+    ) -> Result<Response<Incoming>, Error>
+    where
+        B: Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>, Data: Send> + Send + 'static,
+    {
+        let path = request.uri().path_and_query();
+        let path = path.map_or("/", PathAndQuery::as_str);
+        let path = format!("{}{path}", self.base);
+        *request.uri_mut() = path.parse().map_err(|_| Error::Unusable)?;
+        let headers = request.headers_mut();
+        headers.insert(AUTHORIZATION, self.bearer.clone());
+        headers.insert(HOST, self.host.clone());
+        exchange(stream, request, &self.tasks).await
+    }
 }
 
 /// One request over one connection, which lives until the answer's body has been read or dropped.

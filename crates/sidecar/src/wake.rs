@@ -8,6 +8,7 @@ use std::time::Duration;
 use carrel_core::class::Adapter;
 use carrel_protocol::sidecar::{Assignment, Phase};
 use carrel_protocol::vault::{DamageReport, Head};
+use carrel_wire::Trust;
 use http::Request;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -56,8 +57,11 @@ pub(crate) async fn wake(
 ) -> Result<Awake, Failure> {
     let began = Instant::now();
     let unusable = |error: upstream::Error| Failure(Exit::Internal, error.to_string());
+    let trust = Trust::new(&assignment.authorities);
+    let trust = trust.map_err(|error| Failure(Exit::Internal, error.to_string()))?;
     let upstream = |endpoint: &carrel_protocol::Endpoint| {
-        Upstream::new(endpoint.clone(), &assignment.token, pod.tasks.clone()).map_err(unusable)
+        let (token, tasks) = (&assignment.token, pod.tasks.clone());
+        Upstream::new(endpoint.clone(), token, trust.clone(), tasks).map_err(unusable)
     };
     let vault = Vault::new(upstream(&assignment.vault)?, assignment.learner.clone());
     let restore = async {
@@ -79,8 +83,13 @@ pub(crate) async fn wake(
     loopback::serve(prepared.models, pod, respond).map_err(lost)?;
     let egress = Arc::new(Egress {
         policy: Policy::new(&assignment.class.egress.allow),
-        route: Route::new(assignment.egress.as_ref(), &assignment.token, &pod.tasks)
-            .map_err(unusable)?,
+        route: Route::new(
+            assignment.egress.as_ref(),
+            &assignment.token,
+            &trust,
+            &pod.tasks,
+        )
+        .map_err(unusable)?,
         tasks: pod.tasks.clone(),
     });
     let respond = move |request| egress::forward(Arc::clone(&egress), request);
@@ -138,6 +147,7 @@ async fn first_contact(
         arguments: vec!["snapshot-worker".to_owned()],
         repository: Repository {
             endpoint: assignment.vault.clone(),
+            authorities: assignment.authorities.clone(),
             learner: assignment.learner.clone(),
             token: assignment.token.clone(),
             key,
@@ -227,12 +237,7 @@ fn clear(folder: &Path) -> std::io::Result<()> {
 /// Waits until the agent's `GET /healthz` answers 200.
 async fn healthy(awake: &Awake) -> Result<(), Failure> {
     let seconds = awake.assignment.class.agent.start_seconds;
-    let not_ready = |why: String| {
-        Failure(
-            Exit::AgentNotReady,
-            format!("{why}; its last words: {}", awake.log.last_line()),
-        )
-    };
+    let not_ready = |why: String| Failure(Exit::AgentNotReady, awake.log.last_words(&why));
     let answers = async {
         let mut pause = Duration::from_millis(2);
         while !is_healthy(awake).await {

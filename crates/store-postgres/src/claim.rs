@@ -1,13 +1,22 @@
 //! Who owns a turn: what waits for an owner, and leases.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use carrel_core::{LearnerId, OwnerId, TurnId};
 use carrel_store::adapter::column::{count, from_json, int, nanos, parsed, time};
 use carrel_store::turns::{Attachment, Claimed, Lease, Ownership};
 use jiff::Timestamp;
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow as _, PgExecutor, Row as _};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::PostgresStore;
-use crate::fault::Inner;
+use crate::fault::{Fault, Inner};
+use crate::gather::Gather;
+use crate::pool::Pool;
 use crate::turn_row::{TurnRow, turn_columns};
 
 pub(crate) const WAITING: &str = "SELECT t.learner FROM turn t \
@@ -17,18 +26,23 @@ pub(crate) const WAITING: &str = "SELECT t.learner FROM turn t \
 pub(crate) const BACKLOG: &str = "SELECT count(*), (SELECT m.sent_time FROM message m WHERE m.place = \
     (SELECT min(place) FROM turn WHERE state IN ('queued', 'running'))) \
     FROM turn WHERE state IN ('queued', 'running')";
-/// When the oldest turn ends while this waits for the lock, nothing is claimed: the hint of its end finds the next one.
+/// The oldest open turns of different learners, in the order of places as in [`RENEW`]. Whose lock (`lock_learner`'s) is not free is left out and said. When the oldest
+/// turn ends at this moment, nothing is claimed: the hint of its end finds the next one. (That a turn is open is said so that no
+/// index of all open turns is walked for it.)
 pub(crate) const CLAIM: &str = concat!(
-    "WITH locked AS (SELECT lock_learner($1)) \
-     UPDATE turn t SET lease_owner = $2, lease_generation = t.lease_generation + 1, \
-        lease_until = $4, claimed_time = coalesce(t.claimed_time, $3), \
+    "WITH k AS MATERIALIZED (SELECT n.*, (SELECT o.place FROM turn o WHERE o.learner = n.asked \
+            AND o.state IN ('queued', 'running') ORDER BY o.place LIMIT 1) AS oldest, \
+        pg_try_advisory_xact_lock(hashtextextended(n.asked, 0)) AS is_locked \
+        FROM unnest($1::text[], $2::uuid[], $3::bigint[], $4::bigint[]) AS n (asked, owner, now, until) ORDER BY oldest), \
+     c AS (UPDATE turn t SET lease_owner = k.owner, lease_generation = t.lease_generation + 1, \
+        lease_until = k.until, claimed_time = coalesce(t.claimed_time, k.now), \
         queue_ms = CASE WHEN t.claimed_time IS NULL \
-            THEN greatest($3 / 1000000 - m.sent_time / 1000000, 0) ELSE t.queue_ms END \
-     FROM locked, message m WHERE t.place = (SELECT o.place FROM turn o WHERE o.learner = $1 \
-        AND o.state IN ('queued', 'running') ORDER BY o.place LIMIT 1) \
-     AND m.place = t.place AND t.state IN ('queued', 'running') \
-     AND (t.lease_until <= $3 OR t.lease_owner IS NULL OR t.lease_owner = $2) RETURNING ",
-    turn_columns!()
+            THEN greatest(k.now / 1000000 - m.sent_time / 1000000, 0) ELSE t.queue_ms END \
+     FROM k, message m WHERE k.is_locked AND t.place = k.oldest AND m.place = k.oldest \
+     AND t.state NOT IN ('done', 'failed', 'stopped') \
+     AND (t.lease_until <= k.now OR t.lease_owner IS NULL OR t.lease_owner = k.owner) RETURNING ",
+    turn_columns!(),
+    ") SELECT k.asked, k.is_locked, c.* FROM k LEFT JOIN c ON c.place = k.oldest"
 );
 pub(crate) const OWNER: &str = "SELECT CASE WHEN t.lease_until > $2 THEN t.lease_owner END FROM turn t \
     WHERE t.place = (SELECT o.place FROM turn o WHERE o.learner = $1 \
@@ -45,6 +59,77 @@ pub(crate) const RELEASE: &str = "WITH l AS (SELECT place FROM turn \
         WHERE lease_owner IS NOT NULL AND lease_owner <> $1 ORDER BY place FOR NO KEY UPDATE) \
     UPDATE turn t SET lease_owner = NULL, lease_until = 0 FROM l WHERE t.place = l.place";
 
+/// A learner's oldest turn is wanted.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    learner: LearnerId,
+    owner: OwnerId,
+    now: Timestamp,
+    until: Timestamp,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) enum Got {
+    Turn(Box<TurnRow>),
+    Nothing,
+    /// Somebody writes for the learner.
+    Busy,
+}
+
+/// Claims that are made together, or what went wrong with all.
+pub(crate) type Claims = Gather<Wanted, Result<Got, Arc<sqlx::Error>>>;
+
+/// Starts what claims for those who want at the same time.
+pub(crate) fn start(pool: &Pool, tracker: &TaskTracker, cancel: &CancellationToken) -> Claims {
+    let pool = pool.clone();
+    let work = move |wanted: Vec<Wanted>| {
+        let pool = pool.clone();
+        async move {
+            match claim(&pool, &wanted).await {
+                Ok(mut got) => {
+                    let of =
+                        |one: &Wanted| Ok(got.remove(one.learner.as_str()).unwrap_or(Got::Busy));
+                    wanted.iter().map(of).collect()
+                }
+                Err(error) => {
+                    let error = Arc::new(error);
+                    wanted.iter().map(|_| Err(Arc::clone(&error))).collect()
+                }
+            }
+        }
+    };
+    Gather::start(work, tracker, cancel)
+}
+
+/// By learner.
+async fn claim(
+    executor: impl PgExecutor<'_>,
+    wanted: &[Wanted],
+) -> Result<HashMap<String, Got>, sqlx::Error> {
+    fn column<'a, T>(wanted: &'a [Wanted], of: impl Fn(&'a Wanted) -> T) -> Vec<T> {
+        wanted.iter().map(of).collect()
+    }
+    let rows: Vec<PgRow> = sqlx::query(CLAIM)
+        .bind(column(wanted, |one| one.learner.as_str()))
+        .bind(column(wanted, |one| one.owner.0))
+        .bind(column(wanted, |one| nanos(one.now)))
+        .bind(column(wanted, |one| nanos(one.until)))
+        .fetch_all(executor)
+        .await?;
+    let got = |row: &PgRow| -> Result<(String, Got), sqlx::Error> {
+        let is_locked: bool = row.try_get("is_locked")?;
+        let place: Option<i64> = row.try_get("place")?;
+        let got = match place {
+            Some(_) => Got::Turn(Box::new(TurnRow::from_row(row)?)),
+            None if is_locked => Got::Nothing,
+            None => Got::Busy,
+        };
+        Ok((row.try_get("asked")?, got))
+    };
+    rows.iter().map(got).collect()
+}
+
 impl PostgresStore {
     pub(crate) async fn claim_oldest(
         &self,
@@ -53,14 +138,21 @@ impl PostgresStore {
         now: Timestamp,
         until: Timestamp,
     ) -> Inner<Option<Claimed>> {
-        let row: Option<TurnRow> = sqlx::query_as(CLAIM)
-            .bind(learner.as_str())
-            .bind(owner.0)
-            .bind(nanos(now))
-            .bind(nanos(until))
-            .fetch_optional(&self.turns)
-            .await?;
-        let Some(row) = row else {
+        let wanted = || Wanted {
+            learner: learner.clone(),
+            owner,
+            now,
+            until,
+        };
+        let got = self.claims.ask(learner, wanted()).await;
+        let mut got = got.ok_or(sqlx::Error::PoolClosed)?.map_err(Fault::OfMany)?;
+        if matches!(got, Got::Busy) {
+            let mut write = self.write(learner).await?;
+            let claimed = claim(write.connection(), &[wanted()]).await?;
+            write.commit().await?;
+            got = claimed.into_values().next().unwrap_or(Got::Nothing);
+        }
+        let Got::Turn(row) = got else {
             return Ok(None);
         };
         let (place, generation) = (row.place, row.lease_generation());

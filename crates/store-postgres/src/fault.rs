@@ -1,13 +1,19 @@
 //! What goes wrong inside, before the trait's method says what was being done.
 
+use std::sync::Arc;
+
 use carrel_store::Error;
 use carrel_store::adapter::column::Impossible;
+
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
 /// What goes wrong inside.
 #[derive(Debug)]
 pub(crate) enum Fault {
     /// The database's own error.
     Database(sqlx::Error),
+    /// The same, of a statement that was many callers'.
+    OfMany(Arc<sqlx::Error>),
     /// A value that this crate could not have written, or an argument that makes no sense.
     Impossible(String),
 }
@@ -39,9 +45,23 @@ pub(crate) fn during(doing: &'static str) -> impl FnOnce(Fault) -> Error {
     move |fault| match fault {
         Fault::Database(error) if is_passing(&error) => Error::Unavailable {
             doing,
+            source: cause(error),
+        },
+        Fault::OfMany(error) if is_passing(&error) => Error::Unavailable {
+            doing,
             source: Box::new(error),
         },
+        Fault::Database(sqlx::Error::Database(error))
+            if error.code().as_deref() == Some(INSUFFICIENT_PRIVILEGE) =>
+        {
+            let what = error.message().to_owned();
+            Error::NotAllowed { doing, what }
+        }
         Fault::Database(error) => Error::Corrupt {
+            doing,
+            what: error.to_string(),
+        },
+        Fault::OfMany(error) => Error::Corrupt {
             doing,
             what: error.to_string(),
         },
@@ -49,8 +69,18 @@ pub(crate) fn during(doing: &'static str) -> impl FnOnce(Fault) -> Error {
     }
 }
 
+/// What went wrong itself: sqlx says it once more in words of its own.
+fn cause(error: sqlx::Error) -> Box<dyn std::error::Error + Send + Sync> {
+    match error {
+        sqlx::Error::Io(error) => Box::new(error),
+        sqlx::Error::Tls(error) => error,
+        sqlx::Error::Database(error) => error.into_error(),
+        error => Box::new(error),
+    }
+}
+
 /// Whether trying again later may help.
-fn is_passing(error: &sqlx::Error) -> bool {
+pub(crate) fn is_passing(error: &sqlx::Error) -> bool {
     match error {
         // A stream that ends in the middle of an answer is a protocol error to sqlx.
         sqlx::Error::Io(_)

@@ -287,9 +287,16 @@ async fn a_lock_that_is_taken_too_late_is_seen() {
         let pool = store.turns.clone();
         writers.spawn(async move {
             while Instant::now() < until {
-                let mut late = pool.begin().await.expect("begun");
-                for early in ["SELECT pg_current_xact_id()", "SELECT lock_learner('ada')"] {
-                    sqlx::query(early).execute(&mut *late).await.expect(early);
+                let mut late = pool.acquire().await.expect("a connection");
+                for early in [
+                    "BEGIN",
+                    "SELECT pg_current_xact_id()",
+                    "SELECT lock_learner('ada')",
+                ] {
+                    sqlx::query(early)
+                        .execute(late.bounded())
+                        .await
+                        .expect(early);
                 }
                 sqlx::query(APPEND)
                     .bind("ada")
@@ -297,10 +304,12 @@ async fn a_lock_that_is_taken_too_late_is_seen() {
                     .bind(0_i64)
                     .bind("state_changed")
                     .bind("{}")
-                    .execute(&mut *late)
+                    .execute(late.bounded())
                     .await
                     .expect("appended");
-                late.commit().await.expect("committed");
+                let committed = sqlx::query("COMMIT").execute(late.bounded()).await;
+                committed.expect("committed");
+                late.give_back();
             }
         });
     }

@@ -1,16 +1,18 @@
 //! The epoch fence and the heads: the port's methods, and the plain reads.
 
+use std::time::Duration;
+
 use carrel_core::{Epoch, Generation, LearnerId, RepositoryId, TurnId};
 use carrel_store::adapter::column::{count, int, parsed_option, time};
 use carrel_store::heads::{Commit, Committed, Contact, GenerationRow, Head, KeptAway, WrappedKey};
 use carrel_store::{Heads, Result};
 use jiff::Timestamp;
-use sqlx::postgres::PgConnection;
-use sqlx::{Connection as _, FromRow};
+use sqlx::FromRow;
 use uuid::Uuid;
 
 use crate::PostgresStore;
 use crate::fault::{Inner, during};
+use crate::pool::{self, Bounded};
 use crate::write::{AtFence, FenceRow};
 
 /// The fence is raised only under the learner's lock: a commit that has passed it is in the head that is read then.
@@ -28,6 +30,12 @@ pub(crate) const HEAD: &str =
 pub(crate) const GENERATIONS: &str = "SELECT g.generation, g.snapshot, g.parent, g.time, \
     t.turn_id, g.damaged, g.expired FROM generation g LEFT JOIN turn t ON t.place = g.turn \
     WHERE g.learner = $1 ORDER BY g.generation DESC";
+pub(crate) const NEWEST: &str = "SELECT g.generation, g.snapshot, g.parent, g.time, \
+    t.turn_id, g.damaged, g.expired FROM generation g LEFT JOIN turn t ON t.place = g.turn \
+    WHERE g.learner = $1 ORDER BY g.generation DESC LIMIT 1";
+
+/// How long the server may take for it.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
 #[derive(FromRow)]
 struct Row {
@@ -130,10 +138,10 @@ impl Heads for PostgresStore {
     async fn keep_away(&self, learner: &LearnerId) -> Result<Option<KeptAway>> {
         let kept = async {
             // A connection of its own: when it ends, however it does, nobody is kept away any more.
-            let mut connection = PgConnection::connect_with(&self.connect).await?;
+            let mut connection = pool::apart(&self.connect).await?;
             let is_alone: bool = sqlx::query_scalar(KEEP_AWAY)
                 .bind(learner.as_str())
-                .fetch_one(&mut connection)
+                .fetch_one(Bounded::new(&mut connection, ANSWERS_WITHIN))
                 .await?;
             Inner::Ok(is_alone.then(|| KeptAway::by(connection)))
         };
@@ -144,6 +152,18 @@ impl Heads for PostgresStore {
         self.read_head(learner)
             .await
             .map_err(during("reading a head"))
+    }
+
+    async fn newest_generation(&self, learner: &LearnerId) -> Result<Option<GenerationRow>> {
+        let read = async {
+            let row: Option<Row> = sqlx::query_as(NEWEST)
+                .bind(learner.as_str())
+                .fetch_optional(&self.turns)
+                .await?;
+            row.map(Row::generation).transpose()
+        };
+        read.await
+            .map_err(during("reading a learner's newest generation"))
     }
 
     async fn generations(&self, learner: &LearnerId) -> Result<Vec<GenerationRow>> {

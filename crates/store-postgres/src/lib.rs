@@ -12,6 +12,7 @@ mod fall_back;
 mod fault;
 #[cfg(test)]
 mod feed_tests;
+mod gather;
 mod heads;
 mod hints;
 mod keys;
@@ -23,6 +24,7 @@ mod outbox;
 mod outcome;
 #[cfg(test)]
 mod plan_tests;
+mod pool;
 mod processes;
 mod schema;
 mod tls;
@@ -34,8 +36,10 @@ mod write;
 pub use open::{Error, Options};
 pub use schema::migrate;
 
+use std::time::Duration;
+
 use hints::Hints;
-use sqlx::PgPool;
+use pool::Pool;
 use sqlx::postgres::PgConnectOptions;
 use tokio_util::sync::DropGuard;
 use tokio_util::task::TaskTracker;
@@ -44,11 +48,17 @@ use tokio_util::task::TaskTracker;
 #[derive(Debug)]
 pub struct PostgresStore {
     /// What takes messages, and who may send them: nothing else uses its connections up.
-    admission: PgPool,
+    admission: Pool,
+    /// Messages that are taken together.
+    taken: accept::Gathered,
+    /// Turns that are claimed together.
+    claims: claim::Claims,
+    /// How long a caller waits for a message to be taken.
+    patience: Duration,
     /// What runs turns, money and the fleet.
-    turns: PgPool,
+    turns: Pool,
     /// What reads much: lists, the log, usage.
-    reports: PgPool,
+    reports: Pool,
     /// How to connect, for what needs a connection of its own.
     connect: PgConnectOptions,
     hints: Hints,

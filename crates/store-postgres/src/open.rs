@@ -5,22 +5,18 @@ use std::time::Duration;
 
 use carrel_store::Error as StoreError;
 use secrecy::{ExposeSecret as _, SecretString};
-use sqlx::Connection as _;
 use sqlx::migrate::MigrateError;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::PostgresStore;
 use crate::hints::Hints;
-use crate::{schema, tls};
+use crate::pool::Pool;
+use crate::{accept, claim, schema, tls};
 
-/// How long a free connection is waited for.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection is replaced after this, so that a fail-over or new credentials reach all.
-const LIFETIME: Duration = Duration::from_mins(30);
-/// How long a connection may lie idle before it is checked.
-const UNCHECKED: Duration = Duration::from_secs(1);
+/// What the server says when it gives a statement up is here by then.
+const ANSWER_COMES_WITHIN: Duration = Duration::from_secs(2);
 const STATEMENTS_KEPT: usize = 256;
 
 /// What every session is told.
@@ -31,7 +27,8 @@ const SETTINGS: [(&str, &str); 10] = [
     ("default_transaction_isolation", "read committed"),
     // A transaction that is left open holds up the feed and its learner.
     ("idle_in_transaction_session_timeout", "10s"),
-    ("statement_timeout", "60s"),
+    // A caller that went away while it waited ends what it began.
+    ("client_connection_check_interval", "2s"),
     // A machine that vanished gives up its locks within half a minute.
     ("tcp_keepalives_idle", "10"),
     ("tcp_keepalives_interval", "5"),
@@ -54,6 +51,9 @@ pub struct Options {
     pub turns: u32,
     /// Connections for lists, the log and usage.
     pub reports: u32,
+    /// How long taking a message may take; everything else may take three times as long. An answer that has not come a little
+    /// later is not waited for: the network may have fallen silent.
+    pub patience: Duration,
 }
 
 /// Why the database could not be opened.
@@ -71,21 +71,44 @@ pub enum Error {
     /// A migration failed.
     #[error("the store's schema cannot be brought up to date")]
     Migration(#[source] MigrateError),
-    /// It cannot be reached, or its schema is too old.
+    /// It cannot be reached.
+    #[error("the database at {at} cannot be reached")]
+    Away {
+        /// Host and port, or the socket's folder.
+        at: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Its schema is too old, or what it answers makes no sense.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(StoreError),
+}
+
+impl Error {
+    /// With the place where it happened.
+    pub(crate) fn at(connect: &PgConnectOptions, error: StoreError) -> Self {
+        let StoreError::Unavailable { source, .. } = error else {
+            return Self::Store(error);
+        };
+        let at = match connect.get_socket() {
+            Some(folder) => folder.display().to_string(),
+            None => format!("{}:{}", connect.get_host(), connect.get_port()),
+        };
+        Self::Away { at, source }
+    }
 }
 
 impl Options {
-    /// A database with a usual number of connections. What limits messages is how many commits one write to the disk makes
-    /// durable: as many as there are connections that take them.
+    /// A database with a usual number of connections.
     pub fn new(url: &str) -> Self {
         Self {
             url: url.to_owned(),
             password: None,
-            admission: 32,
+            admission: 12,
             turns: 12,
             reports: 4,
+            patience: Duration::from_secs(20),
         }
     }
 
@@ -124,17 +147,28 @@ impl PostgresStore {
     /// When the URL, the server or the schema does not serve.
     pub async fn open(options: &Options) -> Result<Self, Error> {
         let connect = options.connect_options()?;
-        let pool = |connections| pool(connections).connect_lazy_with(connect.clone());
-        let (turns, reports) = (pool(options.turns), pool(options.reports));
-        schema::check(&turns).await?;
+        let pool = |connections, patience: Duration| {
+            let bounded = format!("{}ms", patience.as_millis());
+            let connect = connect.clone();
+            let connect = connect.options([("statement_timeout", bounded.as_str())]);
+            Pool::new(&connect, connections, patience + ANSWER_COMES_WITHIN)
+        };
+        let turns = pool(options.turns, options.patience * 3);
+        let checked = schema::check(&turns).await;
+        checked.map_err(|error| Error::at(&connect, error))?;
         let tracker = TaskTracker::new();
         let cancel = CancellationToken::new();
-        // One connection to tell, one to listen.
-        let hints = Hints::start(&pool(2), &tracker, &cancel);
+        let hints = Hints::start(&connect, &tracker, &cancel);
+        let admission = pool(options.admission, options.patience);
+        let taken = accept::start(&admission, &hints, &tracker, &cancel);
+        let claims = claim::start(&turns, &tracker, &cancel);
         Ok(Self {
-            admission: pool(options.admission),
+            admission,
+            taken,
+            claims,
+            patience: options.patience + ANSWER_COMES_WITHIN,
             turns,
-            reports,
+            reports: pool(options.reports, options.patience * 3),
             connect,
             hints,
             tracker,
@@ -148,24 +182,6 @@ impl PostgresStore {
             pool.close().await;
         }
     }
-}
-
-/// A connection that is in use is not checked before each statement: the check would cost as much. One that has lain idle may
-/// be dead.
-fn pool(connections: u32) -> PgPoolOptions {
-    PgPoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .max_lifetime(LIFETIME)
-        .test_before_acquire(false)
-        .before_acquire(|connection, lay| {
-            Box::pin(async move {
-                if lay.idle_for > UNCHECKED {
-                    connection.ping().await?;
-                }
-                Ok(true)
-            })
-        })
 }
 
 #[cfg(test)]

@@ -153,6 +153,7 @@ fn no_hot_statement_reads_a_whole_table() {
         fall_back::HISTORY,
         heads::CONTACT,
         heads::GENERATIONS,
+        heads::NEWEST,
         heads::HEAD,
         keys::KEY,
         keys::REWRAP,

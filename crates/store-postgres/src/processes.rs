@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::PostgresStore;
 use crate::fault::{Inner, during};
+use crate::pool::{self, Bounded};
 
 /// Apart from the learners' locks, whose numbers have 64 bits.
 const TASKS: i32 = 0x0043_6172;
@@ -39,14 +40,13 @@ struct Row {
 
 impl PostgresStore {
     async fn take(&self, task: Task) -> Inner<Option<Lead>> {
-        let mut connection = PgConnection::connect_with(&self.connect).await?;
+        let mut connection = pool::apart(&self.connect).await?;
         let is_taken: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1, hashtext($2))")
             .bind(TASKS)
             .bind(<&str>::from(task))
-            .fetch_one(&mut connection)
+            .fetch_one(Bounded::new(&mut connection, ANSWERS_WITHIN))
             .await?;
         if !is_taken {
-            connection.close().await?;
             return Ok(None);
         }
         let (lost, release) = (CancellationToken::new(), CancellationToken::new());

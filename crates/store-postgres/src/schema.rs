@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use carrel_store::Error as StoreError;
+use sqlx::PgConnection;
 use sqlx::migrate::Migrator;
-use sqlx::postgres::{PgPool, PgPoolOptions};
+use sqlx::postgres::PgPoolOptions;
 
 use crate::fault::{Fault, during};
 use crate::open::{Error, Options};
+use crate::pool::{self, Pool};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
@@ -29,21 +31,23 @@ pub async fn migrate(options: &Options) -> Result<(), Error> {
             ("lock_timeout", lock_timeout.as_str()),
             ("statement_timeout", "0"),
         ]);
+    let away = |error| Error::at(&connect, during("connecting")(Fault::Database(error)));
+    let mut connection = pool::apart(&connect).await.map_err(away)?;
+    check_server(&mut connection).await?;
     let pool = PgPoolOptions::new().max_connections(1);
     let pool = pool.connect_lazy_with(connect);
-    check_server(&pool).await?;
     let migrated = MIGRATIONS.run(&pool).await;
     pool.close().await;
     migrated.map_err(Error::Migration)
 }
 
 /// Refuses a server that lacks what the statements use.
-async fn check_server(pool: &PgPool) -> Result<(), Error> {
+async fn check_server(connection: &mut PgConnection) -> Result<(), Error> {
     const OLDEST: i32 = 150_000;
     let found: i32 = sqlx::query_scalar("SELECT current_setting('server_version_num')::int")
-        .fetch_one(pool)
+        .fetch_one(connection)
         .await
-        .map_err(|error| during("asking for the server's version")(Fault::Database(error)))?;
+        .map_err(|error| Error::Store(during("asking for the server's version")(error.into())))?;
     if found < OLDEST {
         return Err(Error::Server {
             found: found / 10_000,
@@ -53,7 +57,7 @@ async fn check_server(pool: &PgPool) -> Result<(), Error> {
 }
 
 /// Refuses a schema that is older than this program's. A newer one only has more.
-pub(crate) async fn check(pool: &PgPool) -> Result<(), StoreError> {
+pub(crate) async fn check(pool: &Pool) -> Result<(), StoreError> {
     let wanted = MIGRATIONS.iter().map(|one| one.version).max().unwrap_or(0);
     let read = async {
         let is_there: bool =

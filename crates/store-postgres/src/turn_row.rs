@@ -42,7 +42,7 @@ macro_rules! select_turn {
 }
 pub(crate) use select_turn;
 
-#[derive(FromRow)]
+#[derive(Debug, FromRow)]
 pub(crate) struct TurnRow {
     pub(crate) place: i64,
     turn_id: Uuid,

@@ -14,14 +14,14 @@ use carrel_core::{Epoch, EventVersion, Generation, LearnerId, RepositoryId};
 use carrel_store::adapter::column::{count, int, nanos, parsed_option, to_json};
 use carrel_store::heads::Head;
 use jiff::Timestamp;
-use sqlx::pool::PoolConnection;
-use sqlx::{AssertSqlSafe, FromRow, PgConnection, Postgres};
+use sqlx::{AssertSqlSafe, FromRow};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::PostgresStore;
 use crate::fault::Inner;
 use crate::hints::Hints;
+use crate::pool::{Bounded, Lease};
 
 /// The condition that the learner `$1` is as the statement's snapshot shows it: whatever appends an event or reserves money
 /// changes it.
@@ -35,7 +35,7 @@ pub(crate) use unchanged;
 
 /// A writing transaction under a learner's lock. Dropped without [`Write::commit`], nothing of it happened.
 pub(crate) struct Write {
-    connection: Option<PoolConnection<Postgres>>,
+    lease: Option<Lease>,
     tracker: TaskTracker,
     changed: Option<LearnerId>,
     hints: Hints,
@@ -101,7 +101,7 @@ impl PostgresStore {
     pub(crate) async fn write(&self, learner: &LearnerId) -> Inner<Write> {
         let quoted = learner.as_str().replace('\'', "''");
         let mut write = Write {
-            connection: Some(self.turns.acquire().await?),
+            lease: Some(self.turns.acquire().await?),
             tracker: self.tracker.clone(),
             changed: None,
             hints: self.hints.clone(),
@@ -116,10 +116,11 @@ impl PostgresStore {
 
 impl Write {
     /// The connection, for a statement.
-    pub(crate) fn connection(&mut self) -> &mut PgConnection {
-        self.connection
-            .as_mut()
+    pub(crate) fn connection(&mut self) -> Bounded<'_> {
+        let lease = self.lease.as_mut();
+        lease
             .expect("it is there until the transaction ends")
+            .bounded()
     }
 
     /// Appends an event; a message that comes or a turn that ends is the learner's activity.
@@ -188,7 +189,9 @@ impl Write {
     /// asked asks again with the same ids, and finds either.
     pub(crate) async fn commit(mut self) -> Inner<()> {
         sqlx::raw_sql("COMMIT").execute(self.connection()).await?;
-        self.connection = None;
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
         if let Some(learner) = self.changed.take() {
             self.hints.give(&learner);
         }
@@ -199,11 +202,11 @@ impl Write {
 impl Drop for Write {
     /// Rolls back what did not commit; a connection on which that fails is not used again.
     fn drop(&mut self) {
-        if let Some(mut connection) = self.connection.take() {
+        if let Some(mut lease) = self.lease.take() {
             self.tracker.spawn(async move {
-                let ended = sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await;
-                if ended.is_err() {
-                    connection.close_on_drop();
+                let ended = sqlx::raw_sql("ROLLBACK").execute(lease.bounded()).await;
+                if ended.is_ok() {
+                    lease.give_back();
                 }
             });
         }

@@ -3,7 +3,9 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use carrel_core::event::Cursor;
 use carrel_core::{Epoch, NanoUsd, ReservationId};
 use carrel_store::SharedStore;
 use carrel_store::heads::{Committed, Contact};
@@ -12,9 +14,10 @@ use carrel_store::suite::fixture::{
     accept, at, begin, claim, commit, learner, message, owner, running, story, turn_of,
 };
 use carrel_store::turns::Accepted;
-use carrel_store_postgres::{Error, PostgresStore, migrate};
+use carrel_store_postgres::{Error, Options, PostgresStore, migrate};
 use support::Database;
 use support::relay::{Loses, Relay};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 async fn opened() -> Option<(SharedStore, Database)> {
@@ -319,4 +322,73 @@ async fn a_write_whose_answer_was_lost_is_made_once() {
         ["learner_created", "queued", "started", "done", "queued"]
     );
     assert_eq!(store.generations(&ada).await.expect("read").len(), 1);
+}
+
+/// Answers are swallowed and no connection ends: nothing waits for ever, and no connection stays used up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_falls_silent_ends_what_waits_and_uses_no_connection_up() {
+    const MORE_THAN_CONNECTIONS: usize = 50;
+    let Some((store, database)) = opened().await else {
+        return;
+    };
+    let relay = Relay::start(database.server.folder());
+    let mut options = database.by(&relay);
+    options.patience = Duration::from_millis(100);
+    let relayed: SharedStore = Arc::new(PostgresStore::open(&options).await.expect("a store"));
+    let mut learners = Vec::new();
+    for number in 0..MORE_THAN_CONNECTIONS {
+        learners.push(learner(&store, &format!("l{number}")).await);
+    }
+    let all = |key: &'static str| {
+        let calls = learners.iter().map(|learner| {
+            let relayed = relayed.clone();
+            async move {
+                let accepted = relayed.accept(&message(learner, key), at(1)).await;
+                let written = relayed.change_learner(learner, None, None).await;
+                let read = relayed.feed(Cursor::default(), 1).await;
+                [accepted.map(drop), written.map(drop), read.map(drop)]
+            }
+        });
+        futures::future::join_all(calls)
+    };
+    assert!(all("k1").await.iter().flatten().all(Result::is_ok));
+    relay.lose(Loses::Everything);
+    let silent = timeout(Duration::from_mins(1), all("k2")).await;
+    for answer in silent.expect("it ends").into_iter().flatten() {
+        let error = answer.expect_err("it is silent");
+        assert!(
+            matches!(error, carrel_store::Error::Unavailable { .. }),
+            "{error:?}"
+        );
+    }
+    relay.lose(Loses::Nothing);
+    let again = timeout(Duration::from_secs(10), all("k3")).await;
+    for answer in again
+        .expect("all connections are there")
+        .into_iter()
+        .flatten()
+    {
+        answer.expect("it speaks again");
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_there_is_named_and_what_went_wrong_is_said_once() {
+    let nowhere = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = nowhere.local_addr().expect("an address");
+    drop(nowhere);
+    let options = Options::new(&format!("postgres://carrel:secret@{address}/school"));
+    let opened = PostgresStore::open(&options).await.map(drop);
+    let migrated = migrate(&options).await;
+    for error in [opened, migrated].map(|done| done.expect_err("nobody listens")) {
+        let mut said = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(error) = source {
+            said = format!("{said}: {error}");
+            source = error.source();
+        }
+        assert!(said.contains(&address.to_string()), "{said}");
+        assert_eq!(said.matches("refused").count(), 1, "{said}");
+        assert!(!said.contains("secret"), "{said}");
+    }
 }

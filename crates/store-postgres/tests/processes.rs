@@ -140,3 +140,44 @@ async fn a_first_contact_waits_while_another_process_keeps_it_away() {
     let contact = contact.expect("answered");
     assert!(matches!(contact, Contact::Current { .. }), "{contact:?}");
 }
+
+/// As when several find the turns of one that died.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_that_claim_at_once_get_each_turn_once() {
+    const LEARNERS: usize = 2_000;
+    const OWNERS: u8 = 4;
+    let Some((store, database)) = opened().await else {
+        return;
+    };
+    let make = format!(
+        "INSERT INTO learner (id, class, created_time, status_epoch, status, fence, repository) \
+         SELECT 'l' || n, 'free', n, 0, '{{}}', 0, gen_random_uuid() FROM generate_series(1, {LEARNERS}) n; \
+         INSERT INTO message (message_id, learner, idempotency_key, body_hash, channel, text, sent_time) \
+         SELECT gen_random_uuid(), id, 'k' || n, 'hash', 'web', 'text', n FROM generate_series(1, 2) n, learner; \
+         INSERT INTO turn (place, turn_id, learner, version) \
+         SELECT place, gen_random_uuid(), learner, 1 FROM message"
+    );
+    database.server.psql(&database.name, &make);
+    let waiting = store.waiting(at(1), 4096).await.expect("listed");
+    assert_eq!(waiting.len(), LEARNERS);
+    let mut claiming = JoinSet::new();
+    for _ in 0..OWNERS {
+        let store: SharedStore = Arc::new(database.store().await);
+        let (owner, waiting) = (owner(), waiting.clone());
+        claiming.spawn(async move {
+            let claims = waiting.iter().map(|learner| {
+                let store = store.clone();
+                async move { store.claim(learner, owner, at(1), at(9)).await }
+            });
+            let claimed = futures::future::join_all(claims).await;
+            let claimed = claimed.into_iter().filter_map(|one| one.expect("answered"));
+            claimed
+                .map(|claimed| claimed.turn.turn_id)
+                .collect::<Vec<_>>()
+        });
+    }
+    let claimed = claiming.join_all().await.concat();
+    assert_eq!(claimed.len(), LEARNERS, "one turn of each learner");
+    let different: std::collections::BTreeSet<_> = claimed.into_iter().collect();
+    assert_eq!(different.len(), LEARNERS, "and each once");
+}

@@ -48,7 +48,7 @@ async fn a_server_that_cannot_prove_who_it_is_is_not_talked_to() {
 
     let plain = open("sslmode=verify-full".to_owned()).await;
     assert!(
-        matches!(plain, Err(Error::Store(_))),
+        matches!(plain, Err(Error::Away { .. })),
         "no TLS at all: {plain:?}"
     );
     for (name, certificate) in [("right", &right), ("elsewhere", &elsewhere)] {
@@ -60,7 +60,7 @@ async fn a_server_that_cannot_prove_who_it_is_is_not_talked_to() {
         assert_eq!(trusted.is_ok(), name == "right", "{name}: {trusted:?}");
         let unknown = open("sslmode=verify-full".to_owned()).await;
         assert!(
-            matches!(unknown, Err(Error::Store(_))),
+            matches!(unknown, Err(Error::Away { .. })),
             "{name}: {unknown:?}"
         );
     }

@@ -16,6 +16,9 @@ pub(crate) const HEAD: &str =
 pub(crate) const GENERATIONS: &str = "SELECT g.generation, g.snapshot, g.parent, g.time, \
     t.turn_id, g.damaged, g.expired FROM generation g LEFT JOIN turn t ON t.place = g.turn \
     WHERE g.learner = ? ORDER BY g.generation DESC";
+pub(crate) const NEWEST: &str = "SELECT g.generation, g.snapshot, g.parent, g.time, \
+    t.turn_id, g.damaged, g.expired FROM generation g LEFT JOIN turn t ON t.place = g.turn \
+    WHERE g.learner = ? ORDER BY g.generation DESC LIMIT 1";
 
 #[derive(FromRow)]
 struct Row {
@@ -114,6 +117,18 @@ impl Heads for SqliteStore {
         self.read_head(learner)
             .await
             .map_err(during("reading a head"))
+    }
+
+    async fn newest_generation(&self, learner: &LearnerId) -> Result<Option<GenerationRow>> {
+        let read = async {
+            let row: Option<Row> = sqlx::query_as(NEWEST)
+                .bind(learner.as_str())
+                .fetch_optional(&self.readers)
+                .await?;
+            row.map(Row::generation).transpose()
+        };
+        read.await
+            .map_err(during("reading a learner's newest generation"))
     }
 
     async fn generations(&self, learner: &LearnerId) -> Result<Vec<GenerationRow>> {

@@ -73,6 +73,7 @@ async fn no_hot_statement_reads_a_whole_table() {
         fall_back::HISTORY,
         heads::HEAD,
         heads::GENERATIONS,
+        heads::NEWEST,
         keys::KEY,
         learners::LEARNER,
         learners::LEARNERS_AFTER,

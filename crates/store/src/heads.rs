@@ -172,6 +172,9 @@ pub trait Heads: Send + Sync {
     /// The head; `None`: no such learner.
     async fn head(&self, learner: &LearnerId) -> Result<Option<(Head, RepositoryId)>>;
 
+    /// The newest generation of a learner; `None`: it has none. The head must be it.
+    async fn newest_generation(&self, learner: &LearnerId) -> Result<Option<GenerationRow>>;
+
     /// A learner's history, newest first.
     async fn generations(&self, learner: &LearnerId) -> Result<Vec<GenerationRow>>;
 

@@ -44,6 +44,14 @@ pub enum Error {
         /// What is wrong.
         what: String,
     },
+    /// The database's role has no right to it.
+    #[error("the role of the database may not do what is needed for {doing} ({what})")]
+    NotAllowed {
+        /// What was being done.
+        doing: &'static str,
+        /// What the database says.
+        what: String,
+    },
     /// The schema is of another version.
     #[error(
         "the store's schema is version {found} and this program needs {wanted}: run 'carrel migrate'"

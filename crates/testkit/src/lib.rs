@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+pub mod certificates;
+pub mod link;
 pub mod postgres;
 pub mod provider;
 pub mod registry;

@@ -6,15 +6,18 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 /// The database's own superuser.
 pub const SUPERUSER: &str = "postgres";
 
 /// Ends the server and removes its folder when the test program has ended, however it ended: then its standard input does.
-const WATCH: &str = r#"cat; kill -QUIT "$1"; while kill -0 "$1"; do sleep 0.05; done; rm -rf "$2""#;
+const WATCH: &str = r#"cat; p=$(head -n 1 "$1/data/postmaster.pid"); kill -QUIT "$p"; while kill -0 "$p"; do sleep 0.05; done; rm -rf "$1""#;
 const RELOADED: &str = "received SIGHUP, reloading configuration files";
 const READY: &str = "database system is ready to accept connections";
 
@@ -24,7 +27,8 @@ pub struct Server {
     programs: PathBuf,
     folder: PathBuf,
     databases: AtomicU32,
-    process: Child,
+    settings: Vec<String>,
+    process: Mutex<Child>,
     /// Its standard input is closed by the kernel when this program ends.
     _watcher: Child,
 }
@@ -63,22 +67,10 @@ impl Server {
             ])
             .args(["--username", SUPERUSER, "--pgdata"])
             .arg(&data));
-        let mut server = unprivileged(&programs.join("postgres"));
-        server
-            .arg("-D")
-            .arg(&data)
-            .arg("-k")
-            .arg(&folder)
-            .args(["-c", "listen_addresses=", "-c", "max_connections=300"])
-            .args(settings.iter().flat_map(|setting| ["-c", *setting]))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            // Not ended with a terminal's or runner's group before its watcher does.
-            .process_group(0);
-        let mut process = server.spawn().expect("postgres starts");
+        let settings: Vec<String> = settings.iter().map(|text| (*text).to_owned()).collect();
+        let process = serve(programs, &folder, &settings);
         let watcher = Command::new("sh")
-            .args(["-c", WATCH, "watch", &process.id().to_string()])
+            .args(["-c", WATCH, "watch"])
             .arg(&folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -86,24 +78,47 @@ impl Server {
             .process_group(0)
             .spawn()
             .expect("sh starts");
-        wait_until_ready(&mut process, &folder.join("log"));
         Self {
             programs: programs.to_owned(),
             folder,
             databases: AtomicU32::new(0),
-            process,
+            settings,
+            process: Mutex::new(process),
             _watcher: watcher,
         }
     }
 
+    /// Ends the server, by its own word for it, and starts it again after a while. Whoever else uses it sees that too.
+    ///
+    /// # Panics
+    /// When it does not start again.
+    pub fn restart(&self, end: End, down: Duration) {
+        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        let signal = match end {
+            End::Fast => Signal::INT,
+            End::Crash => Signal::QUIT,
+        };
+        let pid = i32::try_from(process.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.expect("a process has a number"), signal).expect("it runs");
+        process.wait().expect("it ends");
+        thread::sleep(down);
+        *process = serve(&self.programs, &self.folder, &self.settings);
+    }
+
     /// The server's process.
     pub fn pid(&self) -> u32 {
-        self.process.id()
+        let process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        process.id()
     }
 
     /// The folder of its socket.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// The socket on which it listens.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join(".s.PGSQL.5432")
     }
 
     /// The URL of a database for a role.
@@ -128,6 +143,15 @@ impl Server {
     /// # Panics
     /// When one fails.
     pub fn psql(&self, database: &str, statements: &str) -> String {
+        self.ask(database, statements)
+            .expect("statements that the server takes")
+    }
+
+    /// The same, of a server that may be away.
+    ///
+    /// # Errors
+    /// The statements, and what psql says when one fails.
+    pub fn ask(&self, database: &str, statements: &str) -> Result<String, String> {
         let mut psql = Command::new(self.programs.join("psql"));
         psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-f", "-"])
             .args(["-U", SUPERUSER, "-d", database, "-h"])
@@ -137,13 +161,21 @@ impl Server {
             .stderr(Stdio::piped());
         let mut child = psql.spawn().expect("psql starts");
         let mut input = child.stdin.take().expect("it is piped");
-        input
-            .write_all(statements.as_bytes())
-            .expect("psql reads statements");
+        // One that has ended by now says why.
+        let _ = input.write_all(statements.as_bytes());
         drop(input);
         let output = child.wait_with_output().expect("psql ends");
-        assert!(output.status.success(), "{statements}\n{}", told(&output));
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        Err(format!("{statements}\n{}", told(&output)))
+    }
+
+    /// A program of PostgreSQL's, as the superuser of this server; a database's name is its last word.
+    pub fn program(&self, name: &str) -> Command {
+        let mut command = Command::new(self.programs.join(name));
+        command.args(["-U", SUPERUSER, "-h"]).arg(&self.folder);
+        command
     }
 
     /// Serves TLS from now on, with a certificate and its key.
@@ -170,6 +202,35 @@ impl Server {
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
+}
+
+/// How a server ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It closes its connections and ends well.
+    Fast,
+    /// It drops everything, and recovers from its log.
+    Crash,
+}
+
+/// Starts the server of a folder and waits until it is ready.
+fn serve(programs: &Path, folder: &Path, settings: &[String]) -> Child {
+    let mut server = unprivileged(&programs.join("postgres"));
+    server
+        .arg("-D")
+        .arg(folder.join("data"))
+        .arg("-k")
+        .arg(folder)
+        .args(["-c", "listen_addresses=", "-c", "max_connections=300"])
+        .args(settings.iter().flat_map(|setting| ["-c", setting.as_str()]))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        // Not ended with a terminal's or runner's group before its watcher does.
+        .process_group(0);
+    let mut process = server.spawn().expect("postgres starts");
+    wait_until_ready(&mut process, &folder.join("log"));
+    process
 }
 
 /// Where the newest server's programs are, if there is one.
@@ -235,7 +296,11 @@ fn told(output: &Output) -> String {
 /// Reads the server's log until it says that it is ready, and keeps it in a file from then on, so that it never waits for a
 /// reader.
 fn wait_until_ready(process: &mut Child, log: &Path) {
-    let mut kept = File::create(log).expect("a file for the log");
+    let mut kept = File::options()
+        .create(true)
+        .append(true)
+        .open(log)
+        .expect("a file for the log");
     let _ = kept.set_permissions(fs::Permissions::from_mode(0o600));
     let mut lines = BufReader::new(process.stderr.take().expect("it is piped"));
     let mut line = String::new();

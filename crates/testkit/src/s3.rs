@@ -1,13 +1,16 @@
 //! A real server that speaks S3's protocol: versitygw, built from its Go module into the user's cache by
 //! `cargo xtask test`, on a folder. It is reached through a proxy in this process that can disturb what passes.
 
+pub mod certificate;
 mod proxy;
+pub mod sts;
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+pub use certificate::Certificate;
 pub use proxy::Fault;
 use proxy::Proxy;
 
@@ -29,6 +32,18 @@ pub struct S3Server {
     child: Child,
     folder: PathBuf,
     proxy: Proxy,
+    scheme: &'static str,
+}
+
+/// How a server is unlike others.
+#[derive(Debug, Default)]
+pub struct Setup {
+    /// It speaks TLS, with this certificate.
+    pub certificate: Option<Certificate>,
+    /// Its region, if not the usual one.
+    pub region: Option<&'static str>,
+    /// It finds the bucket in the host's name, before this domain.
+    pub domain: Option<&'static str>,
 }
 
 impl S3Server {
@@ -37,16 +52,36 @@ impl S3Server {
     /// # Errors
     /// Why there is none on this machine, in words for a skip.
     pub fn start(folder: &Path) -> Result<Self, String> {
+        Self::start_as(folder, &Setup::default())
+    }
+
+    /// The same, unlike others.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_as(folder: &Path, setup: &Setup) -> Result<Self, String> {
         let program = program()?;
         let data = folder.join("s3");
         std::fs::create_dir_all(data.join(BUCKET)).map_err(|error| error.to_string())?;
         let socket = folder.join("s3.sock");
-        let child = Command::new("setpriv")
+        let mut command = Command::new("setpriv");
+        command
             .args(["--pdeathsig", "KILL"])
             .arg(program)
             .args(["--access", ACCESS_KEY_ID, "--secret", SECRET_ACCESS_KEY])
             .args(["--quiet", "--port"])
-            .arg(&socket)
+            .arg(&socket);
+        if let Some(Certificate { certificate, key }) = &setup.certificate {
+            command.arg("--cert").arg(certificate).arg("--key").arg(key);
+        }
+        let named = [
+            ("--region", setup.region),
+            ("--virtual-domain", setup.domain),
+        ];
+        for (flag, value) in named {
+            command.args(value.into_iter().flat_map(|value| [flag, value]));
+        }
+        let child = command
             .arg("posix")
             .arg(&data)
             .stdin(Stdio::null())
@@ -57,6 +92,7 @@ impl S3Server {
             child,
             proxy: Proxy::start(socket.clone()).map_err(|error| error.to_string())?,
             folder: data,
+            scheme: setup.certificate.as_ref().map_or("http", |_| "https"),
         };
         let deadline = Instant::now() + STARTS_WITHIN;
         while UnixStream::connect(&socket).is_err() {
@@ -72,9 +108,19 @@ impl S3Server {
         Ok(server)
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its URL.
     pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.proxy.port)
+        format!("{}://127.0.0.1:{}", self.scheme, self.proxy.port)
+    }
+
+    /// Its port on loopback.
+    pub fn port(&self) -> u16 {
+        self.proxy.port
     }
 
     /// The folder in which the bucket's objects are files of their names.

@@ -51,7 +51,7 @@ impl Vault {
         reported: Generation,
     ) -> Result<Damage, Error> {
         let _alone = self.exclusive(learner).await;
-        let (head, repository) = self.head(learner).await?;
+        let (head, repository) = self.sound_head(learner).await?;
         let Some(snapshot) = head.snapshot.clone() else {
             return Ok(Damage::Moved(head));
         };

@@ -5,6 +5,9 @@ use carrel_protocol::{Code, Problem};
 
 use crate::objects::Trouble;
 
+const CONTRADICTION: &str =
+    "the learner's head and its newest generation contradict each other: run 'carrel store check'";
+
 /// Why the vault could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -35,6 +38,9 @@ pub enum Error {
     /// No such snapshot of this learner.
     #[error("there is no such snapshot")]
     NoSnapshot,
+    /// The learner's head is not its newest generation.
+    #[error("{CONTRADICTION}")]
+    Contradiction,
     /// The snapshot is the learner's newest one, its state.
     #[error("it is the newest snapshot, which is the learner's state and stays")]
     Newest,
@@ -87,6 +93,7 @@ impl Error {
             // Not "not found": that would look like a missing object.
             Self::NoLearner => Problem::new(Code::Forbidden, "there is no such learner"),
             Self::NoSnapshot => Problem::new(Code::NotFound, "there is no such snapshot"),
+            Self::Contradiction => Problem::new(Code::Unavailable, CONTRADICTION),
             Self::Awake => Problem::new(Code::Conflict, "put the learner to sleep first"),
             Self::Newest | Self::NotForRestic => Problem::new(Code::Conflict, self.to_string()),
             Self::Key(_) | Self::KeyFile { .. } | Self::File { .. } | Self::Internal(_) => {

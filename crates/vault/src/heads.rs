@@ -17,7 +17,9 @@ impl Vault {
     /// The head, after raising the fence.
     pub(crate) async fn first_contact(&self, claims: &LearnerClaims) -> Result<Head, Error> {
         let _alone = self.exclusive(&claims.sub).await;
-        let (head, repository) = self.contact(&claims.sub, claims.ep).await?;
+        self.contact(&claims.sub, claims.ep).await?;
+        // At the fence: nobody else moves it now.
+        let (head, repository) = self.sound_head(&claims.sub).await?;
         Ok(Head {
             generation: head.generation,
             snapshot_id: head.snapshot,

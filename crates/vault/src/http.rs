@@ -3,6 +3,7 @@
 mod admin;
 mod contact;
 mod files;
+mod intake;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Path};
@@ -16,8 +17,10 @@ use carrel_protocol::token::{Audience, LearnerClaims};
 
 use crate::Vault;
 
-/// The largest pack is 16 MiB and what does not fit any more; a commit may carry the files of a reply.
-const BODY_BYTES: usize = 64 << 20;
+pub(crate) use intake::Intake;
+
+/// The most of a call that carries neither a pack nor a reply.
+const BODY_BYTES: usize = 64 << 10;
 
 /// The vault's service.
 pub fn router(vault: Vault) -> Router {

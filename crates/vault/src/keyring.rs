@@ -251,11 +251,38 @@ mod tests {
             ring.unwrap(&wrapped, &"eve".parse().unwrap(), repository)
                 .is_err()
         );
-        for place in 0..wrapped.wrapped.len() {
+        for (place, bit) in bits(&wrapped.wrapped) {
             let mut bent = wrapped.clone();
-            bent.wrapped[place] ^= 1;
+            bent.wrapped[place] ^= bit;
             assert!(ring.unwrap(&bent, &learner, repository).is_err());
         }
+    }
+
+    fn bits(bytes: &[u8]) -> impl Iterator<Item = (usize, u8)> + use<> {
+        (0..bytes.len()).flat_map(|place| (0..8).map(move |bit| (place, 1 << bit)))
+    }
+
+    #[test]
+    fn a_flipped_bit_of_the_key_file_opens_nothing_and_is_no_other_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kek");
+        let (learner, repository) = bob();
+        let ring = Keyring::read_or_create(&path).unwrap();
+        let wrapped = ring.generate(&learner, repository).unwrap();
+        let key = ring.unwrap(&wrapped, &learner, repository).unwrap();
+        let right = fs::read(&path).unwrap();
+        let mut refused = 0;
+        for (place, bit) in bits(&right) {
+            let mut wrong = right.clone();
+            wrong[place] ^= bit;
+            fs::write(&path, &wrong).unwrap();
+            let read = Keyring::read(&path);
+            match read.and_then(|ring| ring.unwrap(&wrapped, &learner, repository)) {
+                Ok(same) => assert!(same == key, "bit {bit} of byte {place}"),
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(refused > 300, "{refused}");
     }
 
     #[test]

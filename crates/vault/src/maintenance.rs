@@ -48,6 +48,7 @@ impl Vault {
         };
         // One that has woken meanwhile may have had its first contact.
         let row = self.asleep(learner).await?;
+        self.sound_head(learner).await?;
         let class = self.store().class(&row.class).await?;
         let policy = class.map_or_else(|| ClassSpec::default().snapshot, |class| class.snapshot);
         let history = self.store().generations(learner).await?;

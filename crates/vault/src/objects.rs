@@ -1,6 +1,7 @@
 //! Objects of snapshot repositories in plain restic layout, a folder each: `ID/config`, `ID/data/ab/abcd…`, `ID/index/…`.
 
 mod bucket;
+mod keys;
 mod refused;
 #[cfg(test)]
 mod tests;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use carrel_core::{RepositoryId, SnapshotId};
+use carrel_core::RepositoryId;
 use futures::{Stream, TryStreamExt, stream};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -25,7 +26,8 @@ use object_store::{
 use crate::{Error, durable};
 
 use bucket::Bucket;
-pub use bucket::{S3, S3Credentials};
+pub use bucket::S3;
+pub use keys::{S3Credentials, S3Keys};
 pub(crate) use refused::Trouble;
 
 /// Waits before an object is made again that is said to be there and is not: its other writer is still at it, or failed.
@@ -113,6 +115,14 @@ impl Objects {
             store,
             place: Place::Bucket(Arc::new(bucket)),
         })
+    }
+
+    /// Whether the server itself refuses to write over what is there; a folder always does.
+    pub fn is_conditional(&self) -> bool {
+        match &self.place {
+            Place::Bucket(bucket) => bucket.conditional,
+            Place::Folder(_) | Place::Other => true,
+        }
     }
 
     /// The folder of a repository, when objects are in a local folder.
@@ -264,19 +274,6 @@ impl Objects {
         self.present(found.map(|meta| meta.size)).await
     }
 
-    /// Whether a snapshot's own object is there; its content is not read.
-    ///
-    /// # Errors
-    /// When the storage does not answer.
-    pub async fn has_snapshot(
-        &self,
-        repository: RepositoryId,
-        snapshot: &SnapshotId,
-    ) -> Result<bool, object_store::Error> {
-        let size = self.size(repository, FileKind::Snapshots, snapshot.as_str());
-        Ok(size.await?.is_some())
-    }
-
     /// An object or a range of it, as a stream; `None` when it is absent.
     pub(crate) async fn get(
         &self,
@@ -341,6 +338,14 @@ impl Objects {
             is_name(&name).then_some((name, meta))
         };
         Ok(found.into_iter().filter_map(named).collect())
+    }
+
+    /// The repositories of which anything is there.
+    pub(crate) async fn repositories(&self) -> Result<Vec<RepositoryId>, object_store::Error> {
+        let listed = self.within(self.store.list_with_delimiter(None)).await?;
+        let folders = listed.common_prefixes.into_iter();
+        let named = folders.filter_map(|folder| folder.filename()?.parse().ok());
+        Ok(named.collect())
     }
 
     /// Removes an object; absent is fine.

@@ -2,11 +2,12 @@
 
 use carrel_core::{Generation, LearnerId, RepositoryId, SnapshotId, TurnId};
 use carrel_protocol::vault::Rewrapped;
+use carrel_store::SharedStore;
 use carrel_store::heads::{GenerationRow, Head};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::{Error, Vault};
+use crate::{Error, Keyring, Vault};
 
 /// A committed snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -97,6 +98,7 @@ impl Vault {
     /// [`Error::Unreadable`] when it is not intact: the head stays then.
     pub async fn restore(&self, learner: &LearnerId, snapshot: &SnapshotId) -> Result<Head, Error> {
         let _alone = self.exclusive(learner).await;
+        self.sound_head(learner).await?;
         let verified = self.verify(learner, Some(snapshot)).await?;
         if !verified.intact {
             return Err(Error::Unreadable(verified.wrong.join(", ")));
@@ -113,6 +115,7 @@ impl Vault {
     /// [`Error::NoSnapshot`] when there is none, [`Error::Newest`] when it is the head's.
     pub async fn remove(&self, learner: &LearnerId, snapshot: &SnapshotId) -> Result<(), Error> {
         let _alone = self.exclusive(learner).await;
+        self.sound_head(learner).await?;
         let rows = self.list(learner).await?;
         if rows
             .iter()
@@ -190,22 +193,7 @@ impl Vault {
     /// # Errors
     /// When it does not open, or the store is away.
     pub async fn try_keys(&self) -> Result<(), Error> {
-        const PAGE: u32 = 500;
-        let mut after = None;
-        loop {
-            let page = self.store().learners(after.as_ref(), PAGE, self.now());
-            let page = page.await?;
-            let Some(last) = page.last() else {
-                return Ok(());
-            };
-            after = Some(last.id.clone());
-            for row in page.iter().filter(|row| row.newest_snapshot.is_some()) {
-                if let Some(wrapped) = self.store().wrapped_key(&row.id).await? {
-                    let keyring = &self.options().keyring;
-                    return keyring.unwrap(&wrapped, &row.id, row.repository).map(drop);
-                }
-            }
-        }
+        try_keys(self.store(), &self.options().keyring, self.now()).await
     }
 
     /// Wraps every learner's data key by the first key-encryption key. Repeatable: what is wrapped by it already is left, and a
@@ -251,6 +239,27 @@ impl Vault {
         match self.options().keyring.rewrap(&old, learner, repository)? {
             Some(new) => Ok(self.store().rewrap_key(learner, &old, &new).await?),
             None => Ok(false),
+        }
+    }
+}
+
+/// Tries key-encryption keys on a data key of the store; without one there is nothing to try.
+///
+/// # Errors
+/// When it does not open, or the store is away.
+pub async fn try_keys(store: &SharedStore, keyring: &Keyring, now: Timestamp) -> Result<(), Error> {
+    const PAGE: u32 = 500;
+    let mut after = None;
+    loop {
+        let page = store.learners(after.as_ref(), PAGE, now).await?;
+        let Some(last) = page.last() else {
+            return Ok(());
+        };
+        after = Some(last.id.clone());
+        for row in page.iter().filter(|row| row.newest_snapshot.is_some()) {
+            if let Some(wrapped) = store.wrapped_key(&row.id).await? {
+                return keyring.unwrap(&wrapped, &row.id, row.repository).map(drop);
+            }
         }
     }
 }

@@ -4,11 +4,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use carrel_core::{Epoch, LearnerId, RepositoryId};
+use carrel_core::{Epoch, Generation, LearnerId, RepositoryId};
 use carrel_protocol::token::Verifier;
 use carrel_protocol::vault::DataKey;
 use carrel_store::SharedStore;
-use carrel_store::heads::{Contact, Head};
+use carrel_store::heads::{Contact, GenerationRow, Head};
 use carrel_telemetry::Snapshots;
 use jiff::Timestamp;
 use tokio::runtime::Handle;
@@ -16,6 +16,7 @@ use tokio::sync::{OwnedMutexGuard, Semaphore};
 use tokio::task::spawn_blocking;
 
 use crate::backend::Backend;
+use crate::http::Intake;
 use crate::inspect::{Inspection, Wrong, inspect, wrong_packs};
 use crate::objects::FileKind;
 use crate::{Error, Keyring, Objects, repository};
@@ -46,6 +47,8 @@ pub struct Options {
     pub snapshots: Snapshots,
 }
 
+const NO_DATA_KEY: &str = "a learner with snapshots has no data key: put its row of the table data_key back, from a backup of the store";
+
 /// The vault. Cheap to clone.
 #[derive(Clone)]
 pub struct Vault(Arc<Inner>);
@@ -54,6 +57,7 @@ struct Inner {
     options: Options,
     jobs: Arc<Semaphore>,
     exclusive: Mutex<HashMap<LearnerId, Arc<tokio::sync::Mutex<()>>>>,
+    intake: Intake,
 }
 
 impl std::fmt::Debug for Vault {
@@ -79,6 +83,7 @@ impl Vault {
             options,
             jobs: Arc::new(Semaphore::new(JOBS)),
             exclusive: Mutex::default(),
+            intake: Intake::default(),
         }))
     }
 
@@ -92,6 +97,10 @@ impl Vault {
 
     pub(crate) fn objects(&self) -> &Objects {
         &self.0.options.objects
+    }
+
+    pub(crate) fn intake(&self) -> &Intake {
+        &self.0.intake
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -115,6 +124,27 @@ impl Vault {
         self.store().head(learner).await?.ok_or(Error::NoLearner)
     }
 
+    /// The head, after comparing it with the newest generation, which says the same a second time: nothing is restored, taken
+    /// for lost or removed by a head of which a bit is wrong.
+    pub(crate) async fn sound_head(
+        &self,
+        learner: &LearnerId,
+    ) -> Result<(Head, RepositoryId), Error> {
+        let (mut head, mut repository) = self.head(learner).await?;
+        loop {
+            let newest = self.store().newest_generation(learner).await?;
+            if agree(&head, newest.as_ref()) {
+                return Ok((head, repository));
+            }
+            let before = head;
+            (head, repository) = self.head(learner).await?;
+            // One that moved meanwhile contradicts nothing.
+            if head == before {
+                return Err(Error::Contradiction);
+            }
+        }
+    }
+
     /// The learner's repository with its key; both are made when they are not there.
     pub(crate) async fn keyed(
         &self,
@@ -125,6 +155,10 @@ impl Vault {
         let wrapped = if let Some(wrapped) = self.store().wrapped_key(learner).await? {
             wrapped
         } else {
+            // With another key all that it has would look damaged.
+            if self.head(learner).await?.0.generation > Generation(0) {
+                return Err(Error::Key(NO_DATA_KEY));
+            }
             let new = keyring.generate(learner, repository)?;
             self.store()
                 .put_key_if_absent(learner, &new)
@@ -217,5 +251,15 @@ impl Vault {
             Arc::clone(locks.entry(learner.clone()).or_default())
         };
         lock.lock_owned().await
+    }
+}
+
+/// Whether the two say the same.
+fn agree(head: &Head, newest: Option<&GenerationRow>) -> bool {
+    match newest {
+        None => *head == Head::default(),
+        Some(row) => {
+            (row.generation, &row.snapshot) == (head.generation, &head.snapshot) && !row.expired
+        }
     }
 }

@@ -23,7 +23,7 @@ use object_store::local::LocalFileSystem;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use support::faults::{Fault, Faulty, Switch};
-use support::{Desk, Pod, tree};
+use support::{Desk, Pod, restic, tree};
 use tokio::time::timeout;
 
 /// Bits flipped in each kind of storage.
@@ -134,6 +134,9 @@ async fn check_a_lost_pack_falls_back_to_the_newest_intact_generation(desk: Desk
         .map(|row| row.generation.0)
         .collect();
     assert_eq!(damaged, [4]);
+    if restic::is_there("a_lost_pack") {
+        restic::agrees(&pod).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -333,6 +336,8 @@ async fn on_s3_a_flipped_bit_anywhere_is_never_restored_as_if_it_were_right() {
 async fn check_a_flipped_bit_anywhere_is_never_restored_as_if_it_were_right(desk: Desk) {
     let workspace = tempfile::tempdir().unwrap();
     let pod = three_turns(&desk, workspace.path()).await;
+    // With the key for stock restic.
+    desk.vault.restic_access(&pod.learner).await.unwrap();
     let repository = desk.repository(&pod.head);
     let expected = tree::tree(workspace.path());
     let snapshot = pod.head.snapshot_id.clone().unwrap();

@@ -3,13 +3,13 @@
 mod support;
 
 use std::fs;
-use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use carrel_sidecar::snapshot::ErrorKind;
-use carrel_testkit::s3::{ACCESS_KEY_ID, Fault, S3Server, SECRET_ACCESS_KEY};
-use carrel_vault::Objects;
-use support::{Desk, bucket, tree};
+use carrel_testkit::s3::{Certificate, Fault, S3Server, SECRET_ACCESS_KEY, Setup};
+use carrel_vault::{Objects, S3Keys};
+use support::{Desk, bucket, restic, tree};
 
 fn server(desk: &Desk) -> &S3Server {
     desk.server.as_ref().expect("the desk is on a server")
@@ -33,31 +33,9 @@ async fn stock_restic_checks_and_restores_what_was_committed_to_s3() {
         tree::tree(workspace.path())
     );
     assert!(desk.vault.verify(&pod.learner, None).await.unwrap().intact);
-    if Command::new("restic").arg("version").output().is_err() {
-        println!("SKIP {test}: restic is not installed ('apt-get install restic')");
-        return;
+    if restic::is_there(test) {
+        restic::agrees(&pod).await;
     }
-    let access = desk.vault.restic_access(&pod.learner).await.unwrap();
-    let restic = |arguments: &[&str]| {
-        let options = access.options.iter().flat_map(|option| ["-o", option]);
-        let output = Command::new("restic")
-            .args(options)
-            .args(arguments)
-            .arg("--no-cache")
-            .env("RESTIC_REPOSITORY", &access.repository)
-            .env("RESTIC_PASSWORD_FILE", &access.password_file)
-            .env("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID)
-            .env("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY)
-            .output()
-            .expect("restic runs");
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "restic {arguments:?}: {told}");
-    };
-    restic(&["check", "--read-data"]);
-    let target = tempfile::tempdir().unwrap();
-    let head = pod.head.snapshot_id.as_ref().unwrap().as_str();
-    restic(&["restore", head, "--target", target.path().to_str().unwrap()]);
-    assert_eq!(tree::tree(target.path()), tree::tree(workspace.path()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -181,6 +159,92 @@ async fn a_server_without_conditional_writes_is_found_out_and_serves() {
         tree::tree(pod.restore().await.path()),
         tree::tree(workspace.path())
     );
+
+    // Two vaults make the same repository at once: whose config stays, both go on with.
+    let folder = tempfile::tempdir().unwrap();
+    tree::copy(&desk.folder.path().join("kek"), &folder.path().join("kek"));
+    let objects = Objects::s3(&bucket(server(&first))).await.unwrap();
+    let other = Desk::on_store(folder, objects, Arc::clone(&desk.store));
+    for name in ["bob", "eve", "kim", "lea"] {
+        let learner = desk.learner(name).await;
+        let (mut here, mut there) = tokio::join!(desk.pod(&learner, 1), other.pod(&learner, 1));
+        here.save(workspace.path()).await;
+        there.head = here.head.clone();
+        fs::write(workspace.path().join("note"), format!("of {name}")).unwrap();
+        there.save(workspace.path()).await;
+        here.head = there.head.clone();
+        let restored = here.restore().await;
+        assert_eq!(tree::tree(restored.path()), tree::tree(workspace.path()));
+        assert!(desk.vault.verify(&learner, None).await.unwrap().intact);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_proves_who_it_is_and_is_told_the_region() {
+    let test = "a_server_proves_who_it_is_and_is_told_the_region";
+    let folder = tempfile::tempdir().unwrap();
+    let made =
+        |name| Certificate::make(folder.path(), name, "IP:127.0.0.1").expect("a certificate");
+    let (right, another) = (made("right"), made("another"));
+    let setup = Setup {
+        certificate: Some(right.clone()),
+        region: Some("eu-north-1"),
+        domain: None,
+    };
+    let Some(desk) = Desk::on_s3_as(test, &setup).await else {
+        return;
+    };
+    let mut options = bucket(server(&desk));
+    assert!(
+        options.endpoint.starts_with("https://"),
+        "{}",
+        options.endpoint
+    );
+    let pem = |certificate: &Certificate| Some(fs::read(&certificate.certificate).unwrap());
+    for (authorities, region, opens) in [
+        (pem(&right), "eu-north-1", true),
+        (pem(&right), "us-east-1", false),
+        (pem(&another), "eu-north-1", false),
+        (None, "eu-north-1", false),
+    ] {
+        (options.authorities, options.region) = (authorities, region.to_owned());
+        let opened = Objects::s3(&options).await;
+        assert_eq!(opened.is_ok(), opens, "{region}: {opened:?}");
+    }
+    let mut pod = desk.pod(&desk.learner("ada").await, 1).await;
+    let workspace = tempfile::tempdir().unwrap();
+    tree::ten_megabytes(workspace.path(), 2);
+    pod.save(workspace.path()).await;
+    let restored = pod.restore().await;
+    assert_eq!(tree::tree(restored.path()), tree::tree(workspace.path()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_replaced_while_the_vault_runs() {
+    let test = "keys_are_replaced_while_the_vault_runs";
+    let Some(first) = Desk::on_s3(test).await else {
+        return;
+    };
+    let keys = first.folder.path().join("keys");
+    fs::write(&keys, S3Server::credentials()).unwrap();
+    let mut options = bucket(server(&first));
+    options.keys = S3Keys::File(keys.clone());
+    let objects = Objects::s3(&options).await.unwrap();
+    let desk = Desk::with(tempfile::tempdir().unwrap(), objects).await;
+    let mut pod = desk.pod(&desk.learner("ada").await, 1).await;
+    let workspace = tempfile::tempdir().unwrap();
+    fs::write(workspace.path().join("note"), "kept").unwrap();
+    pod.save(workspace.path()).await;
+
+    let withdrawn = S3Server::credentials().replace(SECRET_ACCESS_KEY, "withdrawn");
+    fs::write(&keys, withdrawn).unwrap();
+    let refused = pod.snapshots().backup(workspace.path(), None).await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Storage);
+    fs::write(&keys, S3Server::credentials()).unwrap();
+    fs::write(workspace.path().join("note"), "kept again").unwrap();
+    pod.save(workspace.path()).await;
+    let restored = pod.restore().await;
+    assert_eq!(tree::tree(restored.path()), tree::tree(workspace.path()));
 }
 
 /// Prints the figures of one learner with ten megabytes on a server; `--release --nocapture` for real ones.

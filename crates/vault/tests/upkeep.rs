@@ -1,49 +1,30 @@
 //! Stock restic, retention, prune and merge, the order of writes, rotation, and the figures.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
+
 mod support;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use carrel_core::learner::{DesiredState, LearnerState, Status};
 use carrel_core::{Epoch, Generation};
-use carrel_protocol::vault::ResticAccess;
 use carrel_vault::{Error, Keyring, Objects};
 use object_store::local::LocalFileSystem;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 use support::faults::{Faulty, Switch};
-use support::{Desk, tree};
-
-fn restic(access: &ResticAccess, arguments: &[&str]) -> Output {
-    let output = Command::new("restic")
-        .args(arguments)
-        .arg("--no-cache")
-        .env("RESTIC_REPOSITORY", &access.repository)
-        .env("RESTIC_PASSWORD_FILE", &access.password_file)
-        .output()
-        .expect("restic runs");
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "restic {arguments:?}: {told}");
-    output
-}
+use support::{Desk, restic, tree};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stock_restic_opens_checks_and_restores_a_repository() {
-    if Command::new("restic").arg("version").output().is_err() {
-        let required = std::env::var_os("CARREL_REQUIRE").unwrap_or_default();
-        assert!(
-            !required
-                .to_string_lossy()
-                .split(',')
-                .any(|item| item == "restic"),
-            "restic is required and absent"
-        );
-        println!(
-            "SKIP stock_restic_opens_checks_and_restores_a_repository: restic is not installed \
-             ('apt-get install restic')"
-        );
+    if !restic::is_there("stock_restic_opens_checks_and_restores_a_repository") {
         return;
     }
     let desk = Desk::new().await;
@@ -61,19 +42,14 @@ async fn stock_restic_opens_checks_and_restores_a_repository() {
         desk.vault.restic_access(&pod.learner).await.unwrap(),
         access
     );
-    restic(&access, &["check", "--read-data"]);
-    let snapshots = restic(&access, &["snapshots", "--json"]);
-    let snapshots: serde_json::Value = serde_json::from_slice(&snapshots.stdout).unwrap();
-    assert_eq!(snapshots.as_array().unwrap().len(), 3);
-    let target = tempfile::tempdir().unwrap();
-    let head = pod.head.snapshot_id.as_ref().unwrap().as_str();
-    restic(
-        &access,
-        &["restore", head, "--target", target.path().to_str().unwrap()],
+    restic::agrees(&pod).await;
+    assert_eq!(
+        tree::tree(pod.restore().await.path()),
+        tree::tree(workspace.path())
     );
-    assert_eq!(tree::tree(target.path()), tree::tree(workspace.path()));
     // Restic's own backup into it does not disturb us.
-    restic(&access, &["backup", workspace.path().to_str().unwrap()]);
+    let backup = restic::run(&access, &["backup", workspace.path().to_str().unwrap()]);
+    assert!(backup.status.success(), "{backup:?}");
     assert_eq!(
         tree::tree(pod.restore().await.path()),
         tree::tree(workspace.path())
@@ -82,7 +58,18 @@ async fn stock_restic_opens_checks_and_restores_a_repository() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn retention_lets_old_generations_go_and_merges_indexes_while_the_learner_sleeps() {
-    let desk = Desk::new().await;
+    check_retention(Desk::new().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_s3_retention_lets_old_generations_go_and_merges_indexes() {
+    let test = "on_s3_retention_lets_old_generations_go_and_merges_indexes";
+    if let Some(desk) = Desk::on_s3(test).await {
+        check_retention(desk).await;
+    }
+}
+
+async fn check_retention(desk: Desk) {
     let ada = desk.learner("ada").await;
     let mut pod = desk.pod(&ada, 1).await;
     let workspace = tempfile::tempdir().unwrap();
@@ -127,17 +114,18 @@ async fn retention_lets_old_generations_go_and_merges_indexes_while_the_learner_
         .await
         .unwrap();
 
+    // A server has its own way with these.
     let unfinished = index.join(format!("{}#1", "ab".repeat(32)));
-    fs::write(&unfinished, "half of an upload").unwrap();
+    if desk.server.is_none() {
+        fs::write(&unfinished, "half of an upload").unwrap();
+    }
     let done = desk.vault.maintain(&ada).await.unwrap();
-    assert!(unfinished.exists(), "it may be under way");
-    let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_hours(1);
-    fs::File::options()
-        .write(true)
-        .open(&unfinished)
-        .unwrap()
-        .set_modified(long_ago)
-        .unwrap();
+    if desk.server.is_none() {
+        // It may be under way, until it is old.
+        let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_hours(1);
+        let file = fs::File::options().write(true).open(&unfinished);
+        file.unwrap().set_modified(long_ago).unwrap();
+    }
     // All of one day: the last three.
     assert_eq!((done.expired, done.removed, done.pruned), (31, 31, true));
     assert!(tree::files(&index).len() <= 3, "{:?}", tree::files(&index));
@@ -160,6 +148,9 @@ async fn retention_lets_old_generations_go_and_merges_indexes_while_the_learner_
     assert_eq!(tree::tree(pod.restore().await.path()), states[31]);
     pod.save(workspace.path()).await;
     assert_eq!(tree::tree(pod.restore().await.path()), states[33]);
+    if restic::is_there("retention") {
+        restic::agrees(&pod).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -205,6 +196,40 @@ async fn every_object_is_written_once_and_before_the_head_moves() {
     }
     let list = switch.written.lock().unwrap();
     assert!(list.iter().all(|(_, create_only)| *create_only));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packs_are_on_their_way_together_and_what_names_them_comes_after_all_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let switch = Arc::new(Switch::default());
+    fs::create_dir(folder.path().join("objects")).unwrap();
+    let objects = Objects::new(Arc::new(Faulty {
+        inner: LocalFileSystem::new_with_prefix(folder.path().join("objects")).unwrap(),
+        switch: Arc::clone(&switch),
+    }));
+    let desk = Desk::with(folder, objects).await;
+    let mut pod = desk.pod(&desk.learner("ada").await, 1).await;
+    let workspace = tempfile::tempdir().unwrap();
+    let mut random = StdRng::seed_from_u64(4);
+    // Three packs of eight mebibytes, and none of them arrives before all are begun.
+    let noise = tree::noise(&mut random, 25 << 20);
+    fs::write(workspace.path().join("film"), noise).unwrap();
+    switch.together.store(3, Ordering::SeqCst);
+    pod.save(workspace.path()).await;
+    {
+        let written = switch.written.lock().unwrap();
+        let kind = |(place, _): &(String, bool)| place.split('/').nth(1).unwrap().to_owned();
+        let kinds: Vec<_> = written
+            .iter()
+            .map(kind)
+            .filter(|kind| kind != "config")
+            .collect();
+        let packs = kinds.iter().take_while(|kind| *kind == "data").count();
+        assert!(packs >= 4, "{kinds:?}");
+        assert_eq!(kinds[packs..], ["index", "snapshots"]);
+    }
+    let restored = pod.restore().await;
+    assert_eq!(tree::tree(restored.path()), tree::tree(workspace.path()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -66,6 +66,22 @@ sub name_file {
     my ($client, $path) = @_;
     syswrite($client, qq({"type":"file","name":"$path","media_type":"text/plain","path":"$path"}\n));
 }
+# Asks the model once: the status of its answer, 0 when none came.
+sub pay {
+    my ($text) = @_;
+    my ($port) = $ENV{ANTHROPIC_BASE_URL} =~ /:(\d+)/;
+    my $stream = $text =~ /[13579]$/ ? 'true' : 'false';
+    my $ask = qq({"model":"default","max_tokens":2000,"stream":$stream,"messages":[{"role":"user","content":"$text"}]});
+    my $length = length $ask;
+    socket(my $model, PF_INET, SOCK_STREAM, 0) or return 0;
+    setsockopt($model, SOL_SOCKET, SO_RCVTIMEO, pack('l!l!', 20, 0));
+    connect($model, sockaddr_in($port, INADDR_LOOPBACK)) or return 0;
+    syswrite($model, "POST /v1/messages HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        . "Content-Length: $length\r\n\r\n$ask");
+    my $answer = '';
+    1 while sysread($model, $answer, 65536, length $answer);
+    return $answer =~ m{^HTTP/1.1 (\d+)} ? $1 : 0;
+}
 sub turn {
     my ($client, $body) = @_;
     my ($text) = $body =~ /"message":\{.*?"text":"((?:[^"\\]|\\.)*)"/;
@@ -80,6 +96,7 @@ sub turn {
             if (stopped($client)) { say_text($client, ' stopped'); last }
             say_text($client, " $piece");
         }
+    } elsif ($text =~ /^pay /) { say_text($client, ' ' . pay($text))
     } elsif ($text eq 'die') { kill 'KILL', $$
     } elsif ($text eq 'exit') { exit 1
     } elsif ($text eq 'hang') { 1 until stopped($client)

@@ -38,6 +38,7 @@ const ALL: &[&str] = &[
     "carrel-store-sqlite",
     "carrel-telemetry",
     "carrel-vault",
+    "carrel-wire",
 ];
 
 /// The table.
@@ -61,12 +62,14 @@ pub(super) const TABLE: &[Row] = &[
     },
     row("carrel-protocol", &["carrel-core"]),
     row("carrel-telemetry", &[]),
+    row("carrel-wire", &["carrel-protocol"]),
     row("carrel-store", &["carrel-core"]),
     row("carrel-store-sqlite", &["carrel-core", "carrel-store"]),
     row("carrel-store-postgres", &["carrel-core", "carrel-store"]),
     Row {
-        // The other end of its protocol: that the two agree is what its tests are about.
-        tests_use: &["carrel-sidecar"],
+        // The other end of its protocol: that the two agree is what its tests are about. Both databases: what a wrong bit in
+        // either leads to.
+        tests_use: &["carrel-sidecar", "carrel-store-postgres"],
         ..row(
             "carrel-vault",
             &[
@@ -85,6 +88,7 @@ pub(super) const TABLE: &[Row] = &[
             "carrel-protocol",
             "carrel-telemetry",
             "carrel-store",
+            "carrel-wire",
         ],
     ),
     row(
@@ -95,11 +99,17 @@ pub(super) const TABLE: &[Row] = &[
             "carrel-telemetry",
             "carrel-store",
             "carrel-llm",
+            "carrel-wire",
         ],
     ),
     row(
         "carrel-sidecar",
-        &["carrel-core", "carrel-protocol", "carrel-telemetry"],
+        &[
+            "carrel-core",
+            "carrel-protocol",
+            "carrel-telemetry",
+            "carrel-wire",
+        ],
     ),
     row(
         "carrel-fleet-local",
@@ -108,6 +118,7 @@ pub(super) const TABLE: &[Row] = &[
             "carrel-protocol",
             "carrel-telemetry",
             "carrel-store",
+            "carrel-wire",
         ],
     ),
     row("carrel-testkit", &["carrel-core", "carrel-protocol"]),

@@ -8,6 +8,9 @@ use serde_json::Value;
 
 use crate::cargo;
 
+/// The executable, the crates, all tests: built together, so that dependencies are built once, with the same features.
+pub(crate) const EVERYTHING: [&str; 4] = ["--workspace", "--bins", "--examples", "--tests"];
+
 /// An executable that a build made.
 pub(crate) struct Artifact {
     pub(crate) package: String,

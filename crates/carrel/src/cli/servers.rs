@@ -38,7 +38,7 @@ pub(crate) struct At {
 pub(crate) struct Role {
     #[command(flatten)]
     pub(crate) at: At,
-    /// Its address; port 0 picks a free one. A fleet listens nowhere
+    /// Its address; port 0 picks a free one. A fleet's is for gateways on other machines
     #[arg(long)]
     pub(crate) listen: Option<String>,
     /// Address of its health paths; port 0 picks a free one
@@ -96,7 +96,7 @@ pub(crate) enum UpOutput {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum StoreCommand {
-    /// Look whether what is stored adds up: heads, money, usage, events; and whether each newest snapshot is there
+    /// Look whether what is stored adds up: turns, heads, money, usage, events; and what lies where snapshots are
     Check(At),
     /// Make a read model anew from the events
     Rebuild {

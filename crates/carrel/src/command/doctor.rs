@@ -9,17 +9,12 @@ use reqwest::Method;
 
 use crate::cli;
 use crate::client::Client;
+use crate::config;
 use crate::exit::{Failure, Kind};
 use crate::output;
 use crate::paths;
 use crate::run_file::RunFile;
-
-/// What a check found.
-enum Found {
-    Good(String),
-    Notice(String),
-    Bad { what: String, next: String },
-}
+use crate::up::{Found, survey};
 
 pub(super) async fn run(flags: &cli::Client) -> anyhow::Result<()> {
     let mut bad = 0;
@@ -35,17 +30,34 @@ pub(super) async fn run(flags: &cli::Client) -> anyhow::Result<()> {
         }
     };
     // A server elsewhere has its folder elsewhere.
+    let mut at = Some(flags.clone());
     if flags.place.server.is_none() {
         let data_dir = paths::data_dir(flags.place.data_dir.as_deref())?;
         say("data folder", data_folder(&data_dir))?;
-        say("configuration", configuration(&data_dir))?;
+        let loaded = load(&data_dir);
+        say("configuration", configuration(&data_dir, &loaded))?;
         if let Some(run) = &RunFile::read(&data_dir)? {
             say("isolation", isolation(run))?;
             say("providers", providers(run))?;
+        } else if let Ok(loaded) = &loaded
+            && let Some(surveyed) = survey(&data_dir, &loaded.config).await
+        {
+            for (name, found) in surveyed.found {
+                say(name, found)?;
+            }
+            let token = data_dir.join(&loaded.config.keys.admin_token_file);
+            at = surveyed.gateway.filter(|_| token.exists()).map(|gateway| {
+                let mut flags = flags.clone();
+                flags.place.server = Some(gateway);
+                flags.place.token_file = Some(token);
+                flags
+            });
         }
     }
-    match Client::find(flags) {
-        Err(error) => {
+    match at.as_ref().map(Client::find) {
+        // No gateway of theirs answers, which is said.
+        None => {}
+        Some(Err(error)) => {
             let next = "carrel up".to_owned();
             say(
                 "server",
@@ -55,7 +67,7 @@ pub(super) async fn run(flags: &cli::Client) -> anyhow::Result<()> {
                 },
             )?;
         }
-        Ok(server) => {
+        Some(Ok(server)) => {
             say("server", server_answers(&server).await)?;
             say("learners", learners(&server).await)?;
             if let Ok(router) = server.of_router() {
@@ -90,11 +102,17 @@ fn data_folder(dir: &std::path::Path) -> Found {
     }
 }
 
-/// Whether the next start could read the file in the data folder. Keys and their variables are the server's, and not looked at.
-fn configuration(dir: &std::path::Path) -> Found {
+/// What the next start would read in the data folder.
+fn load(dir: &std::path::Path) -> Result<config::Loaded, config::Error> {
     let file = dir.join("carrel.yaml");
     let there = Some(file.as_path()).filter(|file| file.exists());
-    match crate::config::load(there, std::env::vars()) {
+    config::load(there, std::env::vars())
+}
+
+/// Whether the next start could read the file in the data folder. Keys and their variables are the server's, and not looked at.
+fn configuration(dir: &std::path::Path, loaded: &Result<config::Loaded, config::Error>) -> Found {
+    let file = dir.join("carrel.yaml");
+    match loaded {
         Ok(_) => Found::Good(format!("{} can be read", file.display())),
         Err(error) => Found::Bad {
             what: format!("the next start would refuse it: {error}"),

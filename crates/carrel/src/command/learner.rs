@@ -117,9 +117,12 @@ async fn create(
         .parse()
         .map_err(|error: carrel_core::id::Error| Failure::new(Kind::Usage, error.to_string()))?;
     let body = CreateLearner { id, class, aliases };
-    let learner: Learner = Client::find(flags)?
-        .post("/admin/v1/learners", &body)
-        .await?;
+    let server = Client::find(flags)?;
+    let was_there = server.get::<Learner>(&path(body.id.as_str(), "")).await;
+    let learner: Learner = server.post("/admin/v1/learners", &body).await?;
+    if was_there.is_ok() {
+        output::talk(&format!("learner '{}' was there already", body.id));
+    }
     output::one(&learner, learner.id.as_str(), flags)
 }
 

@@ -1,5 +1,6 @@
 //! `carrel snapshot`: what is kept of a learner's workspace.
 
+use carrel_core::{Generation, SnapshotId};
 use carrel_gateway::{ResticEnvironment, SnapshotCheck};
 use carrel_protocol::gateway::{Restore, SnapshotList, SnapshotSummary};
 use reqwest::Method;
@@ -30,12 +31,10 @@ pub(super) async fn run(command: SnapshotCommand) -> anyhow::Result<()> {
             yes,
             client,
         } => {
-            let what = format!("learner '{learner}' will go on from snapshot {snapshot}");
-            confirm(yes, &what)?;
             let server = Client::find(&client)?;
-            let snapshot_id = snapshot
-                .parse()
-                .map_err(|e: carrel_core::id::Error| Failure::new(Kind::Usage, e.to_string()))?;
+            let Meant { snapshot_id, .. } = meant(&server, &learner, &snapshot).await?;
+            let what = format!("learner '{learner}' will go on from snapshot {snapshot_id}");
+            confirm(yes, &what)?;
             let request = server
                 .request(Method::POST, &path(&learner, "/restore"))
                 .json(&Restore { snapshot_id });
@@ -54,18 +53,76 @@ pub(super) async fn run(command: SnapshotCommand) -> anyhow::Result<()> {
             yes,
             client,
         } => {
+            let server = Client::find(&client)?;
+            let meant = meant(&server, &learner, &snapshot).await?;
+            let snapshot = format!("snapshot {}{}", meant.snapshot_id, meant.shared());
             confirm(
                 yes,
-                &format!("snapshot {snapshot} of learner '{learner}' will be removed"),
+                &format!("{snapshot} of learner '{learner}' will be removed"),
             )?;
-            let server = Client::find(&client)?;
-            let place = path(&learner, &format!("/snapshots/{}", segment(&snapshot)));
+            let place = path(&learner, &format!("/snapshots/{}", meant.snapshot_id));
             server.order(Method::DELETE, &place).await?;
-            output::talk(&format!("snapshot {snapshot} is removed"));
+            output::talk(&format!("{snapshot} is removed"));
             Ok(())
         }
         SnapshotCommand::Restic { learner, client } => restic(&learner, &client).await,
     }
+}
+
+/// A snapshot that was named by its beginning.
+struct Meant {
+    snapshot_id: SnapshotId,
+    /// Those whose state it is, newest first: more than one after a restore.
+    generations: Vec<Generation>,
+}
+
+impl Meant {
+    /// Says it where removing the snapshot removes more than one generation.
+    fn shared(&self) -> String {
+        let numbers: Vec<_> = self.generations.iter().map(ToString::to_string).collect();
+        match numbers.len() {
+            0 | 1 => String::new(),
+            _ => format!(", which generations {} share,", numbers.join(" and ")),
+        }
+    }
+}
+
+/// The one snapshot whose name begins so.
+async fn meant(server: &Client, learner: &str, beginning: &str) -> anyhow::Result<Meant> {
+    let usage = |message: String| Failure::new(Kind::Usage, message);
+    if beginning.is_empty() || !beginning.bytes().all(|b| b.is_ascii_hexdigit()) {
+        let message = format!("'{beginning}' is no snapshot: 'carrel snapshot ls' lists them");
+        return Err(usage(message).into());
+    }
+    let list: SnapshotList = server.get(&path(learner, "/snapshots")).await?;
+    let mut found: Option<Meant> = None;
+    for row in list.snapshots {
+        let (Some(id), Some(generation)) = (row.snapshot_id, row.generation) else {
+            continue;
+        };
+        if !id.as_str().starts_with(&beginning.to_ascii_lowercase()) {
+            continue;
+        }
+        match &mut found {
+            Some(known) if known.snapshot_id == id => known.generations.push(generation),
+            Some(known) => {
+                let (one, other) = (&known.snapshot_id, id);
+                let message = format!("'{beginning}' may be {one} or {other}: give more of it");
+                return Err(usage(message).into());
+            }
+            None => {
+                found = Some(Meant {
+                    snapshot_id: id,
+                    generations: vec![generation],
+                });
+            }
+        }
+    }
+    let none = || {
+        let message = format!("learner '{learner}' has no snapshot {beginning}");
+        Failure::new(Kind::NotFound, message)
+    };
+    Ok(found.ok_or_else(none)?)
 }
 
 async fn ls(learner: &str, flags: &cli::Client) -> anyhow::Result<()> {
@@ -106,7 +163,8 @@ async fn ls(learner: &str, flags: &cli::Client) -> anyhow::Result<()> {
 async fn verify(learner: &str, snapshot: Option<&str>, flags: &cli::Client) -> anyhow::Result<()> {
     let server = Client::find(flags)?;
     let snapshot = if let Some(snapshot) = snapshot {
-        snapshot.to_owned()
+        let meant = meant(&server, learner, snapshot).await?;
+        meant.snapshot_id.to_string()
     } else {
         let list: SnapshotList = server.get(&path(learner, "/snapshots")).await?;
         let newest = list.snapshots.into_iter().find_map(|s| s.snapshot_id);

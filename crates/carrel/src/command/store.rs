@@ -15,7 +15,7 @@ pub(super) async fn run(command: StoreCommand) -> anyhow::Result<()> {
             at,
         } => {
             let store = open(at).await?;
-            store.rebuild_usage().await?;
+            store.rebuild_usage().await.map_err(of_another_role)?;
             output::talk("usage is folded anew from the events");
             Ok(())
         }
@@ -24,7 +24,7 @@ pub(super) async fn run(command: StoreCommand) -> anyhow::Result<()> {
 
 async fn check(at: At) -> anyhow::Result<()> {
     let store = open(at).await?;
-    let found = store.contradictions().await?;
+    let found = store.contradictions().await.map_err(of_another_role)?;
     for line in &found {
         output::line(line)?;
     }
@@ -34,6 +34,21 @@ async fn check(at: At) -> anyhow::Result<()> {
     }
     let message = format!("{} things do not add up", found.len());
     Err(Failure::new(Kind::Failed, message).into())
+}
+
+/// The roles of the database that run Carrel's own roles may not read everything.
+fn of_another_role(error: anyhow::Error) -> anyhow::Error {
+    let not_allowed = error.chain().any(|cause| {
+        let cause = cause.downcast_ref();
+        matches!(cause, Some(carrel_store::Error::NotAllowed { .. }))
+    });
+    if !not_allowed {
+        return error;
+    }
+    let message = format!(
+        "{error:#}: run it as the role that owns the tables, as in CARREL_STORE_URL=postgres://carrel_migrate@HOST/DATABASE"
+    );
+    Failure::new(Kind::NotAllowed, message).into()
 }
 
 async fn open(at: At) -> anyhow::Result<Beside> {

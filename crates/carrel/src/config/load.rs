@@ -12,6 +12,9 @@ use super::objects::ObjectsAt;
 use super::origin::{Origin, overlay_environment};
 use super::store::StoreAt;
 
+/// Nobody waits longer for a role to end.
+const MOST_DRAIN_SECONDS: u32 = 300;
+
 /// Why the configuration cannot be used. Each says where and what to do.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -203,6 +206,21 @@ fn check(config: &Config) -> Result<(), (String, &'static str)> {
         "fleet.startsPerSecond",
         "must be at least 1",
     )?;
+    let tls = &config.tls;
+    bound(
+        tls.cert_file.is_empty() == tls.key_file.is_empty(),
+        if tls.key_file.is_empty() {
+            "tls.certFile"
+        } else {
+            "tls.keyFile"
+        },
+        "must be named with the other: a certificate is shown by 'certFile' and 'keyFile' together",
+    )?;
+    bound(
+        config.health.drain_seconds <= MOST_DRAIN_SECONDS,
+        "health.drainSeconds",
+        "must be at most 300",
+    )?;
     bound(
         config.limits.messages_per_minute > 0,
         "limits.messagesPerMinute",
@@ -330,6 +348,14 @@ mod tests {
             (
                 "store:\n  passwordFile: pw\n".to_owned(),
                 "school.yaml:2: store.passwordFile: is for 'postgres://' alone",
+            ),
+            (
+                "tls:\n  caFile: ca.crt\n  certFile: tls.crt\n".to_owned(),
+                "school.yaml:3: tls.certFile: must be named with the other: a certificate is shown by 'certFile' and 'keyFile' together",
+            ),
+            (
+                "health:\n  drainSeconds: 301\n".to_owned(),
+                "school.yaml:2: health.drainSeconds: must be at most 300",
             ),
             (
                 "objects:\n  url: s3://b\n  pathstyle: true\n".to_owned(),

@@ -12,11 +12,13 @@ use carrel_protocol::token::{PublicKey, Signer, Verifier};
 use carrel_store::SharedStore;
 use carrel_telemetry::{Health, Readiness, Registry, Snapshots};
 use carrel_vault::{Keyring, Vault};
+use carrel_wire::Incoming;
 use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::certificates::Certificates;
 use super::objects;
 use super::serve;
 use super::store::Opened;
@@ -34,6 +36,7 @@ pub(super) struct Base {
     /// Where relative files lie.
     pub(super) dir: PathBuf,
     pub(super) store: Opened,
+    pub(super) certificates: Certificates,
     pub(super) tracker: TaskTracker,
     /// Ends everything.
     pub(super) cancel: CancellationToken,
@@ -72,6 +75,8 @@ pub(super) struct FleetParts {
     pub(super) run_dir: PathBuf,
     pub(super) vault: Endpoint,
     pub(super) router: Endpoint,
+    /// How gateways on other machines reach the pods.
+    pub(super) door: Option<String>,
     pub(super) isolation: Isolation,
     pub(super) metrics: carrel_fleet_local::Metrics,
 }
@@ -99,17 +104,32 @@ pub(super) fn now() -> Timestamp {
 }
 
 impl Base {
-    pub(super) async fn open(dir: &Path, loaded: &Loaded) -> anyhow::Result<Self> {
+    pub(super) async fn open(
+        dir: &Path,
+        loaded: &Loaded,
+        certificates: Certificates,
+    ) -> anyhow::Result<Self> {
         let config = loaded.config.clone();
-        Ok(Self {
+        let base = Self {
             store: Opened::open(dir, &config.store).await?,
+            certificates,
             dir: dir.to_path_buf(),
             config,
             tracker: TaskTracker::new(),
             cancel: CancellationToken::new(),
             stopping: CancellationToken::new(),
             ended: Ended::default(),
-        })
+        };
+        let (dir, tls) = (base.dir.clone(), base.config.tls.clone());
+        let follow = base.certificates.clone();
+        base.tracker
+            .spawn(follow.follow(dir, tls, base.cancel.clone()));
+        Ok(base)
+    }
+
+    /// Connections at a role's own address.
+    fn incoming(&self, listener: TcpListener) -> Incoming {
+        Incoming::new(listener, self.certificates.identity.clone())
     }
 
     pub(super) fn shared(&self) -> SharedStore {
@@ -177,8 +197,9 @@ impl Base {
         };
         let router = carrel_router::Service::new(options, ports)?;
         let (served, cancel, ended) = (router.clone(), self.cancel.clone(), self.ended.clone());
+        let incoming = self.incoming(listener);
         self.tracker.spawn(async move {
-            if let Err(error) = served.run(listener, cancel).await {
+            if let Err(error) = served.run(incoming, cancel).await {
                 tracing::error!(%error, "the router failed");
             }
             ended.says("the model router");
@@ -197,6 +218,8 @@ impl Base {
             run_dir: parts.run_dir,
             vault: parts.vault,
             router: parts.router,
+            door: parts.door,
+            trust: self.certificates.trust.clone(),
             isolation: wanted(parts.isolation),
             budget: Budget {
                 live: self.config.fleet.max_live,
@@ -217,6 +240,7 @@ impl Base {
             fleet: parts.fleet,
             vault: parts.vault,
             signer: parts.signer,
+            trust: self.certificates.trust.clone(),
             limits: limits(&self.config),
             public_url: parts.public_url,
             relay_url: parts.relay_url,
@@ -229,13 +253,7 @@ impl Base {
             alone: self.store.is_ours_alone(),
         };
         let gateway = carrel_gateway::start(options, self.tracker.clone(), self.cancel.clone());
-        let (tracker, cancel) = (self.tracker.clone(), self.cancel.clone());
-        self.tracker.spawn(carrel_gateway::serve(
-            listener,
-            gateway.router(),
-            tracker,
-            cancel,
-        ));
+        self.serve_tcp(self.incoming(listener), gateway.router());
         gateway
     }
 
@@ -254,10 +272,24 @@ impl Base {
         Ok(())
     }
 
-    pub(super) fn serve_tcp(&self, listener: TcpListener, app: axum::Router) {
+    pub(super) fn serve_vault(&self, listener: TcpListener, vault: Vault) {
+        self.serve_tcp(self.incoming(listener), carrel_vault::router(vault));
+    }
+
+    /// For gateways on other machines.
+    pub(super) fn serve_pods(&self, listener: TcpListener, fleet: &LocalFleet) {
+        self.serve_tcp(self.incoming(listener), fleet.door());
+    }
+
+    /// Who probes asks without TLS.
+    pub(super) fn serve_health(&self, listener: TcpListener, app: axum::Router) {
+        self.serve_tcp(Incoming::new(listener, None), app);
+    }
+
+    fn serve_tcp(&self, incoming: Incoming, app: axum::Router) {
         let (tracker, cancel) = (self.tracker.clone(), self.cancel.clone());
         self.tracker
-            .spawn(carrel_gateway::serve(listener, app, tracker, cancel));
+            .spawn(carrel_gateway::serve(incoming, app, tracker, cancel));
     }
 
     /// Whether the store answers, and whether this process stops.

@@ -11,9 +11,6 @@ use super::objects;
 use super::store::{Opened, at};
 use crate::config::{Config, StoreAt};
 
-/// So many learners are read at once.
-const PAGE: u32 = 500;
-
 /// Store and snapshots, while a command looks at them.
 pub(crate) struct Beside {
     store: SharedStore,
@@ -49,29 +46,8 @@ impl Beside {
         let mut lines: Vec<_> = found
             .map(|found| format!("{}: {}", found.learner, found.what))
             .collect();
-        let mut after = None;
-        loop {
-            let page = self.store.learners(after.as_ref(), PAGE, now()).await?;
-            let Some(last) = page.last() else {
-                return Ok(lines);
-            };
-            after = Some(last.id.clone());
-            for learner in &page {
-                let Some((snapshot, _)) = &learner.newest_snapshot else {
-                    continue;
-                };
-                if !self
-                    .objects
-                    .has_snapshot(learner.repository, snapshot)
-                    .await?
-                {
-                    lines.push(format!(
-                        "{}: its newest snapshot is not where snapshots are ('carrel snapshot verify' reads all of one)",
-                        learner.id
-                    ));
-                }
-            }
-        }
+        lines.extend(carrel_vault::compare(&self.store, &self.objects, now()).await?);
+        Ok(lines)
     }
 
     /// Folds usage anew.

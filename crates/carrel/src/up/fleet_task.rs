@@ -46,26 +46,7 @@ impl FleetTask {
     /// Returns when another fleet has it. That the database was away is no reason to end every learner's pod.
     pub(super) async fn taken(&self) {
         self.lead.lost().await;
-        let mut refused_since = None;
-        loop {
-            match self.store.lead(Task::Fleet).await {
-                Ok(Some(again)) => {
-                    refused_since = None;
-                    again.lost().await;
-                }
-                Ok(None) => {
-                    let since = *refused_since.get_or_insert_with(Instant::now);
-                    if since.elapsed() > OURS_FOR {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    refused_since = None;
-                    tracing::warn!(%error, "whether this is still the only fleet is asked again");
-                }
-            }
-            tokio::time::sleep(ASK_EVERY).await;
-        }
+        refused_for_long(|| self.store.lead(Task::Fleet)).await;
     }
 
     /// Says to gateways that the fleet is there, and how it keeps learners apart.
@@ -89,5 +70,77 @@ impl FleetTask {
             // A gateway that asks meanwhile is told of none.
             drop(store.withdraw(process.id).await);
         });
+    }
+}
+
+/// Asks for the task until it has been another's for longer than our own former connection may hold it.
+async fn refused_for_long<F>(mut ask: impl FnMut() -> F)
+where
+    F: Future<Output = carrel_store::Result<Option<Lead>>>,
+{
+    let mut refused_since = None;
+    loop {
+        match ask().await {
+            Ok(Some(again)) => {
+                refused_since = None;
+                again.lost().await;
+            }
+            Ok(None) => {
+                let since = *refused_since.get_or_insert_with(Instant::now);
+                if since.elapsed() > OURS_FOR {
+                    return;
+                }
+            }
+            Err(error) => {
+                refused_since = None;
+                tracing::warn!(%error, "whether this is still the only fleet is asked again");
+            }
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+
+    use tokio::time::timeout;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    fn away() -> carrel_store::Error {
+        carrel_store::Error::Unavailable {
+            doing: "asking",
+            source: "it is away".into(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_is_anothers_only_when_our_own_connection_cannot_hold_it_any_more() {
+        let began = Instant::now();
+        refused_for_long(|| ready(Ok(None))).await;
+        assert!(began.elapsed() > OURS_FOR);
+        // Whoever was refused for almost as long and then was not begins anew; so does one who heard nothing.
+        let began = Instant::now();
+        let almost = OURS_FOR.saturating_sub(Duration::from_secs(5));
+        let mut answers = [Ok(Some(())), Err(away())].into_iter();
+        let mut due = began + almost;
+        let ask = || {
+            let answer = if Instant::now() < due {
+                Ok(None)
+            } else {
+                due = Instant::now() + almost;
+                answers.next().unwrap_or(Ok(None)).map(|there| {
+                    there.map(|()| {
+                        let lost = CancellationToken::new();
+                        lost.cancel();
+                        Lead::new(lost, CancellationToken::new())
+                    })
+                })
+            };
+            ready(answer)
+        };
+        assert!(timeout(2 * OURS_FOR, refused_for_long(ask)).await.is_err());
     }
 }

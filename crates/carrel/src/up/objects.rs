@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use carrel_store::Store;
-use carrel_vault::{Objects, S3, S3Credentials};
+use carrel_vault::{Objects, S3, S3Credentials, S3Keys};
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 
@@ -70,7 +70,7 @@ fn settings(dir: &Path, objects: &config::Objects) -> anyhow::Result<Settings> {
         endpoint: objects.endpoint.clone(),
         region: objects.region.clone(),
         path_style: objects.path_style,
-        credentials: credentials(dir, &objects.credentials_file)?,
+        keys: keys(dir, &objects.credentials_file)?,
         authorities: match objects.ca_file.as_str() {
             "" => None,
             file => {
@@ -82,9 +82,9 @@ fn settings(dir: &Path, objects: &config::Objects) -> anyhow::Result<Settings> {
     })))
 }
 
-fn credentials(dir: &Path, place: &str) -> anyhow::Result<Option<S3Credentials>> {
+fn keys(dir: &Path, place: &str) -> anyhow::Result<S3Keys> {
     if place.is_empty() {
-        return Ok(None);
+        return Ok(S3Keys::Workload);
     }
     let text = secret_in(dir, "objects.credentialsFile", place)?;
     let keys = S3Credentials::parse(text.expose_secret()).ok_or_else(|| {
@@ -92,7 +92,11 @@ fn credentials(dir: &Path, place: &str) -> anyhow::Result<Option<S3Credentials>>
             aws_secret_access_key";
         Failure::new(Kind::Usage, message)
     })?;
-    Ok(Some(keys))
+    Ok(if place.starts_with("env:") {
+        S3Keys::Fixed(keys)
+    } else {
+        S3Keys::File(dir.join(place))
+    })
 }
 
 /// Whether any learner has a snapshot.

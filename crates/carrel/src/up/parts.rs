@@ -14,6 +14,7 @@ use carrel_protocol::token::{Signer, Verifier};
 use carrel_telemetry::{Snapshots, Wakes};
 
 use super::base::{Base, FleetParts, GatewayParts, now};
+use super::certificates::Certificates;
 use super::check::check;
 use super::data::Data;
 use super::fleet_task::FleetTask;
@@ -58,7 +59,7 @@ pub(super) async fn start(
     data.make()?;
     making.hold(&data.dir);
     let run_dir = paths::make_run_dir(&data.dir).context("preparing the run folder")?;
-    let base = Base::open(&data.dir, &loaded).await?;
+    let base = Base::open(&data.dir, &loaded, Certificates::default()).await?;
     let config = &base.config;
     let task = FleetTask::take(base.shared()).await?;
     let admin_token_file = data.dir.join(&config.keys.admin_token_file);
@@ -96,6 +97,7 @@ pub(super) async fn start(
         run_dir: run_dir.clone(),
         vault: Endpoint::Unix(vault_socket),
         router: Endpoint::Url(model_url.clone()),
+        door: None,
         isolation: flags.isolation.unwrap_or(config.fleet.isolation),
         metrics: carrel_fleet_local::Metrics::register(&mut registry, wakes.clone()),
     });

@@ -18,7 +18,7 @@ use crate::config::{self, Loaded};
 const EVERY: Duration = Duration::from_secs(1);
 
 /// What tells one state of a file from another; `None`: it is not there.
-type Stamp = Option<(u64, u64, u64, (i64, i64), (i64, i64))>;
+pub(super) type Stamp = Option<(u64, u64, u64, (i64, i64), (i64, i64))>;
 type Stamps = BTreeMap<PathBuf, Stamp>;
 
 /// The files of a configuration, as they were last seen.
@@ -92,7 +92,7 @@ impl Watch {
     }
 }
 
-fn stamp(file: &Path) -> Stamp {
+pub(super) fn stamp(file: &Path) -> Stamp {
     let meta = std::fs::metadata(file).ok()?;
     Some((
         meta.dev(),

@@ -3,6 +3,7 @@
 use std::future::pending;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use carrel_fleet_local::LocalFleet;
@@ -13,6 +14,7 @@ use carrel_telemetry::{Health, Registry, Snapshots, Wakes};
 use serde_json::json;
 
 use super::base::{Base, FleetParts, GatewayParts, now};
+use super::certificates::Certificates;
 use super::fleet_task::FleetTask;
 use super::reload::{self, Watch};
 use super::vault_client::RemoteVault;
@@ -53,7 +55,8 @@ pub(super) async fn start(
     file: Option<&Path>,
     loaded: Loaded,
 ) -> anyhow::Result<Single> {
-    let base = Base::open(dir, &loaded).await?;
+    let certificates = Certificates::read(dir, &loaded.config.tls)?;
+    let base = Base::open(dir, &loaded, certificates).await?;
     if base.store.is_ours_alone() {
         let message = "store.url: roles that are processes of their own share a database: it must begin with 'postgres://'; \
             'carrel up' runs all of them in one process on a file";
@@ -66,17 +69,17 @@ pub(super) async fn start(
     let (running, url) = match role {
         Role::Gateway => {
             let (gateway, url) = gateway(&base, flags, &loaded, registry).await?;
-            base.serve_tcp(health_listener, gateway.health());
+            base.serve_health(health_listener, gateway.health());
             (Running::Gateway(gateway), url)
         }
         Role::Router | Role::Vault | Role::Fleet => {
             let started = match role {
                 Role::Router => router(&base, flags, file, loaded, &mut registry).await?,
                 Role::Vault => vault(&base, flags, &mut registry).await?,
-                _ => fleet(&base, &mut registry).await?,
+                _ => fleet(&base, flags, &mut registry).await?,
             };
             let health = Health::new(base.readiness(), Arc::new(registry));
-            base.serve_tcp(health_listener, health.router());
+            base.serve_health(health_listener, health.router());
             started
         }
     };
@@ -103,12 +106,17 @@ fn say(role: Role, format: UpOutput, url: &str, health_url: &str) -> anyhow::Res
 }
 
 async fn listener(
+    base: &Base,
     flags: &cli::Role,
     configured: &str,
 ) -> anyhow::Result<(tokio::net::TcpListener, String)> {
     let address = flags.listen.as_deref().unwrap_or(configured);
     let (listener, bound) = serve::bind(address, "--listen").await?;
-    Ok((listener, format!("http://{bound}")))
+    let scheme = match base.certificates.identity {
+        Some(_) => "https",
+        None => "http",
+    };
+    Ok((listener, format!("{scheme}://{bound}")))
 }
 
 async fn gateway(
@@ -125,10 +133,11 @@ async fn gateway(
     refuse_another_key(base, &signer).await?;
     let admin_token = keys::admin_token(&base.dir.join(&files.admin_token_file))?;
     documents::apply(&base.shared(), loaded, now()).await?;
-    let (listener, url) = listener(flags, &config.gateway.listen).await?;
+    let (listener, url) = listener(base, flags, &config.gateway.listen).await?;
     let fleet = StoreFleet {
         store: base.shared(),
         signer: signer.clone(),
+        trust: base.certificates.trust.clone(),
         clock: carrel_gateway::Clock::new(now),
         tracker: base.tracker.clone(),
     };
@@ -141,12 +150,13 @@ async fn gateway(
         vault: Arc::new(RemoteVault::new(
             &config.gateway.vault_url,
             signer.clone(),
+            &base.certificates.trust,
             now,
         )?),
         signer,
         fleet: Arc::new(fleet),
         public_url: base.public_url(&url),
-        relay_url: relay_url(&config.gateway.relay_url, &url)?,
+        relay_url: reached_at("gateway.relayUrl", &config.gateway.relay_url, &url)?,
         admin_token,
         metrics,
         registry,
@@ -174,14 +184,16 @@ async fn refuse_another_key(base: &Base, signer: &Signer) -> anyhow::Result<()> 
     }
 }
 
-/// Where other gateways reach this one: they connect to the address as it stands.
-fn relay_url(configured: &str, listens_at: &str) -> anyhow::Result<String> {
+/// Where gateways reach this process: they connect to the address as it stands.
+fn reached_at(key: &str, configured: &str, listens_at: &str) -> anyhow::Result<String> {
     let url = if configured.is_empty() {
         listens_at
     } else {
         configured
     };
-    let place = url.trim_end_matches('/').strip_prefix("http://");
+    let url_without_slash = url.trim_end_matches('/');
+    let place = url_without_slash.strip_prefix("http://");
+    let place = place.or_else(|| url_without_slash.strip_prefix("https://"));
     let is_usable = place.is_some_and(|place| {
         let nowhere = ["0.0.0.0:", "[::]:"];
         place.contains(':')
@@ -189,10 +201,10 @@ fn relay_url(configured: &str, listens_at: &str) -> anyhow::Result<String> {
             && !nowhere.iter().any(|at| place.starts_with(at))
     });
     if is_usable {
-        return Ok(url.trim_end_matches('/').to_owned());
+        return Ok(url_without_slash.to_owned());
     }
     let message = format!(
-        "gateway.relayUrl: '{url}' must be how other gateways reach this one, as in http://10.0.0.4:7070"
+        "{key}: '{url}' must be how gateways reach this process, as in http://10.0.0.4:7070 or, with tls.certFile, https://"
     );
     Err(Failure::new(Kind::Usage, message).into())
 }
@@ -206,7 +218,7 @@ async fn router(
 ) -> anyhow::Result<(Running, String)> {
     let admin_token = keys::admin_token(&base.dir.join(&base.config.keys.admin_token_file))?;
     let models = models::options(&base.config)?.with_admin(&admin_token);
-    let (listener, url) = listener(flags, &base.config.router.listen).await?;
+    let (listener, url) = listener(base, flags, &base.config.router.listen).await?;
     let router = base
         .start_router(listener, models.options, pods(base)?, registry)
         .await?;
@@ -227,8 +239,8 @@ async fn vault(
     let gateways = Verifier::new(&gateways(base)?)?;
     let snapshots = Snapshots::register(registry);
     let vault = base.start_vault(pods(base)?, gateways, &snapshots).await?;
-    let (listener, url) = listener(flags, &base.config.vault.listen).await?;
-    base.serve_tcp(listener, carrel_vault::router(vault));
+    let (listener, url) = listener(base, flags, &base.config.vault.listen).await?;
+    base.serve_vault(listener, vault);
     Ok((Running::Other, url))
 }
 
@@ -245,9 +257,21 @@ fn shared_by_vaults(base: &Base) -> anyhow::Result<()> {
     objects::refuse_own_folder(&base.config.objects)
 }
 
-async fn fleet(base: &Base, registry: &mut Registry) -> anyhow::Result<(Running, String)> {
+async fn fleet(
+    base: &Base,
+    flags: &cli::Role,
+    registry: &mut Registry,
+) -> anyhow::Result<(Running, String)> {
     let (config, files) = (&base.config, &base.config.keys);
     let task = FleetTask::take(base.shared()).await?;
+    let is_open = flags.listen.is_some() || !config.fleet.listen.is_empty();
+    let door = if is_open {
+        let (listener, url) = listener(base, flags, &config.fleet.listen).await?;
+        let url = reached_at("fleet.url", &config.fleet.url, &url)?;
+        Some((listener, url))
+    } else {
+        None
+    };
     let run_dir = paths::make_run_dir(&base.dir).context("preparing the run folder")?;
     let wakes = Wakes::register(registry);
     let endpoint = |key: &str, url: &str| {
@@ -264,12 +288,17 @@ async fn fleet(base: &Base, registry: &mut Registry) -> anyhow::Result<(Running,
         run_dir,
         vault: endpoint("vaultUrl", &config.gateway.vault_url)?,
         router: endpoint("routerUrl", &config.gateway.router_url)?,
+        door: door.as_ref().map(|(_, url)| url.clone()),
         isolation: config.fleet.isolation,
         metrics: carrel_fleet_local::Metrics::register(registry, wakes),
     });
     let fleet = fleet.await?;
     FleetTask::announce(base, &fleet);
-    Ok((Running::Fleet(fleet, task), String::new()))
+    let url = door.map(|(listener, url)| {
+        base.serve_pods(listener, &fleet);
+        url
+    });
+    Ok((Running::Fleet(fleet, task), url.unwrap_or_default()))
 }
 
 fn pods(base: &Base) -> anyhow::Result<Verifier> {
@@ -298,23 +327,36 @@ impl Single {
         }
     }
 
-    /// What runs ends well, as far as there is time.
-    pub(super) async fn stop(&self) {
+    /// What runs ends well, as far as there is time. `balancers_hear`: whoever sends clients here is given time to send them
+    /// elsewhere.
+    pub(super) async fn stop(&self, balancers_hear: bool) {
         self.base.stopping.cancel();
+        let drain_seconds = u64::from(self.base.config.health.drain_seconds);
+        let grace = Duration::from_secs(if balancers_hear { drain_seconds } else { 0 });
         let learners = STOP.saturating_sub(AFTER_DRAIN);
-        match &self.running {
+        let closes_within = match &self.running {
             Running::Gateway(gateway) => {
+                gateway.leave();
+                tokio::time::sleep(grace).await;
                 if tokio::time::timeout(learners, gateway.drain())
                     .await
                     .is_err()
                 {
                     tracing::warn!("turns that did not end in time go on at another gateway");
                 }
+                AFTER_DRAIN
             }
-            Running::Fleet(fleet, _) => fleet.drain(learners).await,
-            Running::Other => {}
-        }
-        if tokio::time::timeout(AFTER_DRAIN, self.base.close())
+            // Nobody is sent to a fleet.
+            Running::Fleet(fleet, _) => {
+                fleet.drain(learners).await;
+                AFTER_DRAIN
+            }
+            Running::Other => {
+                tokio::time::sleep(grace).await;
+                STOP
+            }
+        };
+        if tokio::time::timeout(closes_within, self.base.close())
             .await
             .is_err()
         {

@@ -7,6 +7,7 @@ use carrel_gateway::vault_admin::{Error, VaultAdmin};
 use carrel_protocol::token::Signer;
 use carrel_protocol::vault::{OfLearner, OfSnapshot, ResticAccess, Restored, Rewrapped, Verified};
 use carrel_protocol::{Code, Problem};
+use carrel_wire::Trust;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -25,9 +26,17 @@ pub(super) struct RemoteVault {
 }
 
 impl RemoteVault {
-    pub(super) fn new(url: &str, signer: Signer, now: fn() -> Timestamp) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        url: &str,
+        signer: Signer,
+        trust: &Trust,
+        now: fn() -> Timestamp,
+    ) -> anyhow::Result<Self> {
         let client = reqwest::Client::builder()
             .timeout(ANSWERS_WITHIN)
+            // Another certificate may be asked for by then.
+            .pool_max_idle_per_host(0)
+            .tls_backend_preconfigured((*trust.config()).clone())
             .no_proxy();
         Ok(Self {
             client: client.build()?,

@@ -111,7 +111,7 @@ impl Maker {
         for folder in [dir, &shared, &workspace] {
             make_folder(folder, owned_by).map_err(PodError::Folder)?;
         }
-        let socket = dir.join("sidecar.sock");
+        let socket = self.ground.socket_of(&name);
         let mut memory_events = None;
         let agent = match &self.runtime {
             Some(runtime) => {
@@ -131,9 +131,9 @@ impl Maker {
         // It dies with the thread that starts it: one of the async runtime's own, which live as long as this process.
         let child = sidecar.spawn().map_err(PodError::Sidecar)?;
         let reference = PodRef {
+            address: self.ground.address_of(&name),
             name,
             uid,
-            address: format!("unix:{}", socket.display()),
         };
         let blank = PodSeen::Blank {
             pod: reference.clone(),
@@ -158,7 +158,6 @@ impl Maker {
         self.ground.tracker.spawn(watched.run());
         Ok(Pod {
             reference,
-
             sidecar,
             seen,
             assigned,

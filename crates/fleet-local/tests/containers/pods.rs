@@ -17,6 +17,7 @@ use carrel_store::Learners;
 use carrel_store::learners::NewLearner;
 use carrel_store_sqlite::SqliteStore;
 use carrel_telemetry::{Registry, Wakes};
+use carrel_wire::Trust;
 use jiff::Timestamp;
 use rustix::process::{Pid, Signal};
 
@@ -85,6 +86,8 @@ impl Woken {
             run_dir: folder.clone(),
             vault: nobody.clone(),
             router: nobody,
+            door: None,
+            trust: Trust::default(),
             isolation: WantedIsolation::Oci,
             budget: Budget {
                 live: 1,

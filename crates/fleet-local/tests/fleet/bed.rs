@@ -16,6 +16,7 @@ use carrel_store::SharedStore;
 use carrel_store::learners::NewLearner;
 use carrel_store_sqlite::SqliteStore;
 use carrel_telemetry::{Registry, Wakes};
+use carrel_wire::Trust;
 use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -86,6 +87,8 @@ impl Bed {
             images_dir: folder.path().join("images"),
             vault: nowhere.clone(),
             router: nowhere,
+            door: None,
+            trust: Trust::default(),
             isolation,
             budget,
             clock,

@@ -83,11 +83,6 @@ async fn steps(
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     gateway.options.fleet.discard(learner).await?;
     gateway.options.vault.erase(learner).await?;
-    gateway
-        .options
-        .store
-        .erase_learner(learner, gateway.now())
-        .await?;
     gateway.hubs.close(learner);
     Ok(())
 }

@@ -36,7 +36,7 @@ async fn measure(State(shared): State<Shared>, request: Request, next: Next) -> 
 }
 
 async fn look(shared: &Shared, path: &str, request: Request, next: Next) -> Response {
-    if path == "/readyz" && shared.draining.is_cancelled() {
+    if path == "/readyz" && shared.leaving.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "gateway: stopping\n").into_response();
     }
     let backlog = timeout(ANSWERS_WITHIN, shared.options.store.backlog());

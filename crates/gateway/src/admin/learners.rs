@@ -1,5 +1,6 @@
 //! Learners: made, listed, shown, changed.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use axum::Json;
@@ -92,11 +93,17 @@ async fn known_class(gateway: &Gateway, name: &str) -> Result<ClassName> {
     let class: ClassName = name.parse().map_err(|error: carrel_core::id::Error| {
         Refusal::new(Code::InvalidBody, error.to_string())
     })?;
-    let known = name == DEFAULT_CLASS || gateway.options.store.class(&class).await?.is_some();
-    if known {
+    let known = gateway.options.store.classes().await?;
+    let known: BTreeSet<&str> = known
+        .iter()
+        .map(|(class, _)| class.as_str())
+        .chain([DEFAULT_CLASS])
+        .collect();
+    if known.contains(name) {
         return Ok(class);
     }
-    let detail = format!("there is no class '{class}'; see /admin/v1/classes");
+    let known = known.into_iter().collect::<Vec<_>>().join(", ");
+    let detail = format!("there is no class '{class}': there are {known}");
     Err(Refusal::new(Code::InvalidBody, detail))
 }
 

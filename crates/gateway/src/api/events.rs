@@ -37,6 +37,7 @@ pub(super) async fn events(
         return Err(Refusal::no_learner());
     }
     let hub = shared.hubs.open(&learner, store).await?;
+    let place = hub.known(store, place).await?;
     let over = pass::over(Arc::clone(&shared), pass, Arc::clone(&hub));
     let subscriber = Subscriber::new(Arc::clone(&shared), hub, From::After(place));
     Ok(respond(subscriber, over))

@@ -5,9 +5,9 @@ use std::time::Duration;
 use carrel_core::TurnId;
 use carrel_core::event::ToolStatus;
 use carrel_core::turn::{Death, FailureCode};
-use carrel_protocol::Code;
 use carrel_protocol::gateway::{StreamEvent, TurnStep};
 use carrel_protocol::sidecar::{Frame, TurnOrder};
+use carrel_protocol::{Code, Problem};
 use carrel_store::turns::{Failure, OwnerWrite, Timing, ToolUse};
 use tokio::sync::watch;
 
@@ -90,12 +90,19 @@ impl Run<'_> {
                 {
                     return After::Refused;
                 }
+                // The turn before, of another gateway: its commit is in the store, and its sidecar is about to hear of it.
+                Err(
+                    error @ Error::Refused(Problem {
+                        code: Code::Conflict,
+                        ..
+                    }),
+                ) if told.is_nothing() => error,
                 Err(Error::Refused(problem)) => {
                     return After::Died(Death::Infrastructure, problem.to_string());
                 }
                 Err(error) => error,
             };
-            tracing::info!(turn.id = %order.turn_id, %why, "the connection to the sidecar is lost");
+            tracing::info!(turn.id = %order.turn_id, %why, "the sidecar is asked again");
             if let Some(reason) = self.has_died(incarnation).await {
                 return After::Died(Death::Infrastructure, reason);
             }

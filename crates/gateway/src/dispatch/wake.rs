@@ -27,6 +27,8 @@ const CONNECT_AGAIN: Duration = Duration::from_millis(20);
 const LONG: SignedDuration = SignedDuration::from_secs(2);
 /// What a learner is told while it wakes.
 const FETCHING: &str = "Fetching your notes…";
+/// What a learner is told whose workspace cannot be restored yet.
+const NOT_FETCHED: &str = "Your notes cannot be fetched just now; it is tried again…";
 /// What a learner is told whose tutor did not start more than once.
 const TRYING_AGAIN: &str = "Your tutor could not start yet; it is tried again…";
 /// What a learner is told whose document keeps it asleep.
@@ -98,6 +100,8 @@ pub(crate) struct Waker {
     tried: Option<Epoch>,
     /// How many sidecars said that they could not start.
     could_not_start: u32,
+    /// The sidecar has said why it takes so long.
+    is_explained: bool,
     /// What was said last.
     told: Option<(TurnStep, String)>,
 }
@@ -114,6 +118,7 @@ impl Waker {
             untried: false,
             tried: None,
             could_not_start: 0,
+            is_explained: false,
             told: None,
         }
     }
@@ -139,7 +144,6 @@ impl Waker {
         say: &(dyn Fn(TurnStep, &str) + Sync),
     ) -> Result<Incarnation, NotAwake> {
         let mut hints = self.hub.hints();
-        let mut changes = gateway.options.fleet.changes();
         loop {
             hints.mark_unchanged();
             let pause = match gateway.options.fleet.status(&self.learner).await {
@@ -154,7 +158,6 @@ impl Waker {
                 }
             };
             tokio::select! {
-                () = changed(&mut changes, &self.learner) => {}
                 _ = hints.changed() => {}
                 () = tokio::time::sleep(pause) => {}
             }
@@ -191,7 +194,12 @@ impl Waker {
             Look::Try(pod) => {
                 self.tried = Some(status.epoch);
                 if !is_up(status.state) {
-                    self.tell(TurnStep::Restoring, FETCHING, say);
+                    let detail = if self.is_explained {
+                        NOT_FETCHED
+                    } else {
+                        FETCHING
+                    };
+                    self.tell(TurnStep::Restoring, detail, say);
                 }
                 let found = self.wait_at(gateway, &pod, status).await?;
                 Ok(found.map_or(Step::LookAgain(CONNECT_AGAIN), Step::Ready))
@@ -294,7 +302,14 @@ impl Waker {
         };
         match hello.phase {
             Phase::Ready | Phase::Busy => Ok(Some(self.incarnation(sidecar, status, &hello))),
-            Phase::Blank | Phase::Restoring => Ok(None),
+            Phase::Blank | Phase::Restoring => {
+                let is_explained = !hello.detail.is_empty();
+                if is_explained && !self.is_explained {
+                    tracing::warn!(learner.id = %self.learner, why = hello.detail, "a learner waits for its workspace");
+                }
+                self.is_explained = is_explained;
+                Ok(None)
+            }
             Phase::Draining | Phase::Snapshotting => {
                 self.dismiss(epoch);
                 Ok(None)

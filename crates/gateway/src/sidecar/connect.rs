@@ -2,12 +2,13 @@
 
 use axum::body::Body;
 use carrel_protocol::Endpoint;
-use http::{Request, Response};
+use carrel_protocol::fleet::POD_PROTOCOL;
+use carrel_wire::{Trust, connect};
+use http::{Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
 use tokio_util::task::TaskTracker;
 
 use super::Error;
@@ -17,20 +18,17 @@ use super::Error;
 pub(crate) struct Connection(SendRequest<Body>);
 
 impl Connection {
-    pub(crate) async fn open(endpoint: &Endpoint, tracker: &TaskTracker) -> Result<Self, Error> {
-        let lost = |error: std::io::Error| Error::Lost(error.to_string());
-        match endpoint {
-            Endpoint::Unix(path) => {
-                Self::over(UnixStream::connect(path).await.map_err(lost)?, tracker).await
-            }
-            Endpoint::Url(url) => {
-                let address = url
-                    .strip_prefix("http://")
-                    .ok_or_else(|| Error::Nonsense("its address is not http".to_owned()))?;
-                let stream = TcpStream::connect(address).await.map_err(lost)?;
-                stream.set_nodelay(true).map_err(lost)?;
-                Self::over(stream, tracker).await
-            }
+    pub(crate) async fn open(
+        endpoint: &Endpoint,
+        trust: &Trust,
+        tracker: &TaskTracker,
+    ) -> Result<Self, Error> {
+        let stream = connect(endpoint, trust).await;
+        let stream = stream.map_err(|error| Error::Lost(error.to_string()))?;
+        let connection = Self::over(stream, tracker).await?;
+        match door(endpoint) {
+            Some(path) => connection.through(&path, tracker).await,
+            None => Ok(connection),
         }
     }
 
@@ -50,6 +48,24 @@ impl Connection {
         Ok(Self(sender))
     }
 
+    /// Through the door of the fleet of another machine.
+    async fn through(mut self, path: &str, tracker: &TaskTracker) -> Result<Self, Error> {
+        let request = Request::get(path)
+            .header(header::HOST, "fleet")
+            .header(header::CONNECTION, "upgrade")
+            .header(header::UPGRADE, POD_PROTOCOL)
+            .body(Body::empty())
+            .map_err(|error| Error::Nonsense(error.to_string()))?;
+        let answer = self.send(request).await?;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let status = answer.status();
+            return Err(Error::Lost(format!("the fleet's answer is {status}")));
+        }
+        let through = hyper::upgrade::on(answer).await;
+        let through = through.map_err(|error| Error::Lost(error.to_string()))?;
+        Self::over(TokioIo::new(through), tracker).await
+    }
+
     pub(crate) async fn send(
         &mut self,
         request: Request<Body>,
@@ -57,4 +73,13 @@ impl Connection {
         let sent = self.0.send_request(request).await;
         sent.map_err(|error| Error::Lost(error.to_string()))
     }
+}
+
+/// The path at which a fleet lets its callers through to this pod; none where the sidecar itself listens.
+fn door(endpoint: &Endpoint) -> Option<String> {
+    let Endpoint::Url(url) = endpoint else {
+        return None;
+    };
+    let url: Uri = url.parse().ok()?;
+    (url.path() != "/").then(|| url.path().to_owned())
 }

@@ -6,6 +6,7 @@ use bytes::BytesMut;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 use super::Error;
 
@@ -19,6 +20,8 @@ pub(crate) struct Frames<T> {
     buffer: BytesMut,
     /// What of the buffer was searched for a line's end.
     searched: usize,
+    /// When anything came last, an empty line too.
+    pub(crate) heard: Instant,
     kind: PhantomData<fn() -> T>,
 }
 
@@ -28,6 +31,7 @@ impl<T: DeserializeOwned> Frames<T> {
             body,
             buffer: BytesMut::new(),
             searched: 0,
+            heard: Instant::now(),
             kind: PhantomData,
         }
     }
@@ -52,6 +56,7 @@ impl<T: DeserializeOwned> Frames<T> {
             let frame = frame.ok_or_else(|| Error::Lost("the answer ended".to_owned()))?;
             let frame = frame.map_err(|error| Error::Lost(error.to_string()))?;
             if let Some(data) = frame.data_ref() {
+                self.heard = Instant::now();
                 self.buffer.extend_from_slice(data);
             }
         }

@@ -12,6 +12,7 @@ use carrel_core::{Epoch, LearnerId, TurnId};
 use carrel_protocol::sidecar::{Frame, Hello, TurnOrder};
 use carrel_protocol::token::{Caller, Signer};
 use carrel_protocol::{Code, Endpoint, Problem};
+use carrel_wire::Trust;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -42,6 +43,7 @@ pub(crate) struct Sidecar {
     pub(crate) learner: LearnerId,
     pub(crate) epoch: Epoch,
     pub(crate) endpoint: Endpoint,
+    pub(crate) trust: Trust,
     pub(crate) signer: Signer,
     pub(crate) clock: Clock,
     pub(crate) tracker: TaskTracker,
@@ -108,7 +110,7 @@ impl Sidecar {
     }
 
     pub(crate) async fn connect(&self) -> Result<Connection, Error> {
-        Connection::open(&self.endpoint, &self.tracker).await
+        Connection::open(&self.endpoint, &self.trust, &self.tracker).await
     }
 
     pub(crate) fn authorise(&self, headers: &mut http::HeaderMap) -> Result<(), Error> {

@@ -8,7 +8,7 @@ use super::Place;
 
 /// Before an outcome, clients that missed text get it whole at this step of the version before. The step is above every
 /// live one (and below 2^53, which JavaScript can hold), and means the same in every process.
-const WHOLE_TEXT: u64 = 1 << 52;
+pub(super) const WHOLE_TEXT: u64 = 1 << 52;
 
 /// What a learner is told whose newest state was destroyed.
 const FELL_BACK: &str = "Some of your latest work was damaged and could not be restored. What was said then is being told to your tutor.";

@@ -66,6 +66,7 @@ impl Hub {
 
     /// The turn that ran here is let go: who reads here looks for its next owner.
     pub(crate) fn let_go(&self) {
+        self.lock().let_go();
         self.grown.send_replace(());
     }
 
@@ -76,6 +77,26 @@ impl Hub {
 
     pub(super) fn version(&self) -> EventVersion {
         self.lock().version()
+    }
+
+    /// A client's place in this stream: the one that its id names, or the beginning when the id is of an earlier life of the
+    /// learner, who was erased and made anew.
+    pub(crate) async fn known(&self, store: &SharedStore, place: Place) -> Result<Place> {
+        if place.version <= self.version() {
+            return Ok(place);
+        }
+        // An outcome that waits for its live text here is in the store all the same.
+        let before = EventVersion(place.version.0 - 1);
+        let there = store.events(&self.learner, before, 1).await?;
+        Ok(if there.is_empty() {
+            Place::default()
+        } else {
+            place
+        })
+    }
+
+    pub(super) fn is_void(&self, place: Place) -> bool {
+        self.lock().is_void(place)
     }
 
     pub(super) fn after(&self, place: Place) -> Read {
@@ -165,5 +186,75 @@ impl Drop for Relaying<'_> {
     fn drop(&mut self) {
         self.0.lock().relay(None);
         self.0.hint();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use carrel_core::{MessageId, OwnerId};
+    use carrel_store::learners::NewLearner;
+    use carrel_store::turns::NewMessage;
+    use carrel_store_sqlite::SqliteStore;
+    use jiff::Timestamp;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn second(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("in range")
+    }
+
+    #[tokio::test]
+    async fn a_place_after_an_outcome_that_waits_here_is_known_and_one_of_an_earlier_life_is_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = SqliteStore::open(&folder.path().join("store.db")).await;
+        let store: SharedStore = Arc::new(store.expect("a store"));
+        let new = NewLearner {
+            id: "ada".parse().expect("a label"),
+            class: "plain".parse().expect("a label"),
+            aliases: Vec::new(),
+        };
+        store.create_learner(&new, second(1)).await.expect("made");
+        let turn_id = TurnId(Uuid::from_u128(2));
+        let message = NewMessage {
+            learner: new.id.clone(),
+            message_id: MessageId(Uuid::from_u128(3)),
+            turn_id,
+            idempotency_key: "k".to_owned(),
+            body_hash: [0; 32],
+            channel: "web".to_owned(),
+            text: "hello".to_owned(),
+            attachments: Vec::new(),
+            max_queued: 20,
+        };
+        store.accept(&message, second(2)).await.expect("accepted");
+        let hub = Hub::new(new.id.clone(), EventVersion(0), Weak::new());
+        hub.catch_up(&store).await.expect("read");
+        let begun = hub.version();
+        // Another gateway has brought it to its end, while this one, which was paused, believes that it runs here.
+        let relaying = hub.relay(turn_id);
+        let owner = OwnerId(Uuid::from_u128(4));
+        let claimed = store.claim(&new.id, owner, second(3), second(9)).await;
+        let claimed = claimed.expect("claimed").expect("it waits");
+        let failure = carrel_store::turns::Failure {
+            code: carrel_core::turn::FailureCode::AgentFailed,
+            detail: String::new(),
+            retryable: false,
+            partial_text: String::new(),
+            operator_reason: String::new(),
+        };
+        let timing = carrel_store::turns::Timing::default();
+        let failed = store.fail(turn_id, claimed.lease, &failure, timing, second(4));
+        failed.await.expect("written");
+        hub.catch_up(&store).await.expect("read");
+        assert_eq!(hub.version(), begun, "its outcome waits");
+        let ended = Place::durable(begun.next());
+        assert_eq!(hub.known(&store, ended).await.expect("read"), ended);
+        let beyond = Place::durable(begun.next().next());
+        let known = hub.known(&store, beyond).await.expect("read");
+        assert_eq!(known, Place::default());
+        drop(relaying);
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use carrel_core::{EventVersion, LearnerId};
 use carrel_store::{Result, SharedStore};
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -101,6 +102,28 @@ impl Hubs {
                         tracing::warn!(learner.id = %hub.learner(), %error, "a stream is behind");
                     }
                 });
+            }
+        }
+    }
+
+    /// Passes on what the fleet says of learners whose streams matter: one who hears for all who wait for theirs.
+    pub(crate) async fn follow_fleet(
+        self: Arc<Self>,
+        mut changes: Receiver<LearnerId>,
+        cancel: CancellationToken,
+    ) {
+        loop {
+            let changed = tokio::select! {
+                () = cancel.cancelled() => return,
+                changed = changes.recv() => changed,
+            };
+            let hubs: Vec<_> = match changed {
+                Ok(learner) => self.find(&learner).into_iter().collect(),
+                Err(RecvError::Lagged(_)) => self.all(),
+                Err(RecvError::Closed) => return,
+            };
+            for hub in hubs {
+                hub.hint();
             }
         }
     }

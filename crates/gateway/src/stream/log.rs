@@ -7,12 +7,14 @@ use carrel_core::{EventVersion, LeaseGeneration, TurnId};
 use carrel_protocol::gateway::StreamEvent;
 
 use super::Place;
-use super::expand::{Said, expand};
+use super::expand::{Said, WHOLE_TEXT, expand};
 
 /// The most events kept for readers that come back.
 const ENTRIES_KEPT: usize = 4096;
 /// The most bytes of text kept for readers that come back.
 const BYTES_KEPT: usize = 512 * 1024;
+/// Of so many readers who came back it is known whether they had got as far as the text.
+const VOIDS_KEPT: usize = 256;
 /// Each lease of a turn counts its live steps from its own base: a later owner never uses a former one's ids.
 const STEPS_OF_A_LEASE: u32 = 32;
 
@@ -36,9 +38,13 @@ pub(super) struct Log {
     floor: Place,
     /// What clients were told of the running attempt; `None` when that was not here.
     said: Option<String>,
+    /// Whether the running attempt is published here: a reader may come with the text that another gateway published.
+    is_ours: bool,
     /// The turn whose live text is published here: its outcome waits for the last of it.
     relaying: Option<TurnId>,
     ended: Option<TurnId>,
+    /// The newest places of a `restart` that is followed by the text so far.
+    voids: VecDeque<Place>,
 }
 
 impl Log {
@@ -51,9 +57,16 @@ impl Log {
             bytes: 0,
             floor: last,
             said: None,
+            is_ours: false,
             relaying: None,
             ended: None,
+            voids: VecDeque::new(),
         }
+    }
+
+    /// Whether a reader who stopped here was told that what it has is void, and not yet what takes its place.
+    pub(super) fn is_void(&self, place: Place) -> bool {
+        place.step == WHOLE_TEXT || self.voids.contains(&place)
     }
 
     pub(super) fn version(&self) -> EventVersion {
@@ -75,7 +88,13 @@ impl Log {
 
     /// The outcome of `turn` waits until its live text is published whole; `None` lets it pass.
     pub(super) fn relay(&mut self, turn: Option<TurnId>) {
+        self.is_ours |= turn.is_some();
         self.relaying = turn;
+    }
+
+    /// The turn that ran here is another's from now on, if it has not ended.
+    pub(super) fn let_go(&mut self) {
+        self.is_ours = false;
     }
 
     /// Appends what follows the newest version; `false` when an outcome has to wait or a version is missing.
@@ -87,7 +106,8 @@ impl Log {
             if event.version != self.last.version.next() || self.must_wait(&event.body) {
                 return false;
             }
-            let said = self.said.as_deref().map_or(Said::Unknown, Said::Text);
+            let said = self.said.as_deref().filter(|_| self.is_ours);
+            let said = said.map_or(Said::Unknown, Said::Text);
             let expanded = expand(event, said);
             self.follow(&event.body);
             self.last = Place::durable(event.version);
@@ -110,6 +130,7 @@ impl Log {
         match body {
             EventBody::Started { .. } | EventBody::Restarted { .. } => {
                 self.said = Some(String::new());
+                self.is_ours = false;
             }
             EventBody::Done { turn_id, .. } | EventBody::Failed { turn_id, .. } => {
                 self.ended = Some(*turn_id);
@@ -129,6 +150,7 @@ impl Log {
 
     /// Publishes a live event.
     pub(super) fn live(&mut self, event: StreamEvent) {
+        self.is_ours = true;
         match (&event, &mut self.said) {
             (StreamEvent::Delta { text, .. }, Some(said)) => said.push_str(text),
             (StreamEvent::Restart { .. }, said) => *said = Some(String::new()),
@@ -168,7 +190,12 @@ impl Log {
         let mut events = Vec::with_capacity(2);
         if !fresh {
             let reason = "the text so far follows whole".to_owned();
-            events.push((self.next(), StreamEvent::Restart { turn_id, reason }));
+            let place = self.next();
+            if self.voids.len() == VOIDS_KEPT {
+                self.voids.pop_front();
+            }
+            self.voids.push_back(place);
+            events.push((place, StreamEvent::Restart { turn_id, reason }));
         }
         if !text.is_empty() {
             events.push((self.next(), StreamEvent::Delta { turn_id, text }));
@@ -329,5 +356,41 @@ mod tests {
             unreachable!("its place is kept");
         };
         assert_eq!(rest.len(), 1);
+    }
+
+    #[test]
+    fn an_attempt_that_was_published_elsewhere_is_told_whole_to_whoever_has_some_of_it() {
+        let mut followed = Log::new(EventVersion(0));
+        assert!(followed.append(&[queued(1, TURN), started(2), done(3, "four")]));
+        let mut let_go = running();
+        let_go.relay(None);
+        let_go.let_go();
+        assert!(let_go.append(&[done(3, "four")]));
+        for log in [followed, let_go] {
+            let elsewhere: Place = "2.7".parse().expect("a place");
+            let Read::Events(events) = log.after(elsewhere) else {
+                unreachable!("its place is kept");
+            };
+            let names = events.iter().map(|(_, event)| <&str>::from(event));
+            assert_eq!(names.collect::<Vec<_>>(), ["restart", "delta", "done"]);
+        }
+    }
+
+    #[test]
+    fn a_reader_who_stopped_between_a_restart_and_its_text_is_known() {
+        let mut log = running();
+        log.live(delta("fo"));
+        let events = log.text_so_far(false);
+        let [(void, _), (text, _)] = &events[..] else {
+            unreachable!("a restart and the text");
+        };
+        assert!(log.is_void(*void) && !log.is_void(*text));
+        log.relay(None);
+        let mut elsewhere = Log::new(EventVersion(0));
+        assert!(elsewhere.append(&[queued(1, TURN), started(2), done(3, "four")]));
+        let Read::Events(events) = elsewhere.after(Place::durable(EventVersion(2))) else {
+            unreachable!("its place is kept");
+        };
+        assert!(log.is_void(events[0].0) && !log.is_void(events[1].0));
     }
 }

@@ -21,8 +21,10 @@ use super::{Place, Subscriber};
 use crate::gateway::{Gateway, Shared};
 use crate::sidecar::{Connection, Frames};
 
-/// An empty line goes at least so often: so the owner hears that its reader is gone.
-const LINE_EVERY: Duration = Duration::from_secs(15);
+/// An empty line goes at least so often: so each end hears that the other is gone.
+const LINE_EVERY: Duration = Duration::from_secs(2);
+/// An owner from whom nothing came for so long is not heard any more, whatever it says.
+const SILENT_FOR: Duration = Duration::from_secs(6);
 /// How long the owner may take to begin its answer.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
@@ -94,7 +96,8 @@ impl Upstream {
             .body(Body::empty())
             .ok()?;
         let answer = async {
-            let mut connection = Connection::open(endpoint, &gateway.tracker).await?;
+            let trust = &gateway.options.trust;
+            let mut connection = Connection::open(endpoint, trust, &gateway.tracker).await?;
             connection.send(request).await
         };
         let answer = tokio::time::timeout(ANSWERS_WITHIN, answer).await;
@@ -113,6 +116,11 @@ impl Upstream {
             }
             Err(_) => None,
         }
+    }
+
+    /// Whether the connection brings nothing any more.
+    pub(super) fn is_silent(&self) -> bool {
+        self.lines.heard.elapsed() > SILENT_FOR
     }
 
     /// The next event; `None` when it is over.

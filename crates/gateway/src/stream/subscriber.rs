@@ -20,7 +20,7 @@ use crate::gateway::Shared;
 /// Where a client's stream begins.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum From {
-    /// After the event with this id.
+    /// After the event with this id, which is [known](Hub::known).
     After(Place),
     /// At the beginning of one turn, and only it, until it ends.
     Turn(TurnId, EventVersion),
@@ -69,18 +69,12 @@ impl Subscriber {
             From::After(place) => (place, None),
             From::Turn(turn, queued) => (Place::before(queued), Some(turn)),
         };
-        // An id from before this learner was erased and made anew: its life begins at the beginning.
-        let place = if place.version > hub.version() && only.is_none() {
-            Place::default()
-        } else {
-            place
-        };
         let fresh = only.is_some() || place == Place::default();
         let store = Arc::clone(&gateway.options.store);
         let is_alone = gateway.options.alone;
         let mut subscriber = Self::at(hub, store, place, fresh);
         // Where others give streams too, a client may have come from one that had no text for it.
-        subscriber.is_behind = !is_alone && !fresh && place.step == 0;
+        subscriber.is_behind |= !is_alone && !fresh && place.step == 0;
         Self {
             gateway: Some(gateway),
             only,
@@ -92,12 +86,12 @@ impl Subscriber {
     pub(crate) fn at(hub: Arc<Hub>, store: SharedStore, place: Place, fresh: bool) -> Self {
         Self {
             grown: hub.grown(),
+            is_behind: hub.is_void(place),
             hub,
             store,
             gateway: None,
             upstream: None,
             place,
-            is_behind: false,
             heard: if fresh { Heard::Nothing } else { Heard::Here },
             only: None,
             over: false,
@@ -112,10 +106,9 @@ impl Subscriber {
         place: Place,
         fresh: bool,
     ) -> Self {
-        Self {
-            is_behind: place.step == 0,
-            ..Self::at(hub, store, place, fresh)
-        }
+        let mut subscriber = Self::at(hub, store, place, fresh);
+        subscriber.is_behind |= place.step == 0;
+        subscriber
     }
 
     /// The next event; `None` when the stream is over or the store is away (the client comes back with its last id).
@@ -221,7 +214,7 @@ impl Subscriber {
                     }
                 }
                 () = tokio::time::sleep(OWNER_EVERY) => {
-                    if !self.is_owner(upstream.owner).await {
+                    if upstream.is_silent() || !self.is_owner(upstream.owner).await {
                         break;
                     }
                 }

@@ -135,6 +135,18 @@ async fn a_turn_that_sidecars_refuse_because_they_fall_asleep_is_no_death() {
 }
 
 #[tokio::test]
+async fn a_turn_waits_for_the_one_before_it_to_end_in_its_sidecar() {
+    let world = World::new().await;
+    let ada = world.learner("ada").await;
+    world.fleet.script("ada", vec![Act::Busy; 3]);
+    world.fleet.script("ada", [Act::Say(vec!["here"])]);
+    let seen = streamed(&ada, "ada", "k", "x").await.outcome().await;
+    assert_eq!(text_of(&seen), "here");
+    assert!(seen.iter().all(|event| event.name != "restart"), "{seen:?}");
+    assert_eq!(world.fleet.pod("ada").epoch.0, 1);
+}
+
+#[tokio::test]
 async fn a_turn_that_incarnations_refuse_without_falling_asleep_is_parked_in_the_end() {
     let world = World::new().await;
     let ada = world.learner("ada").await;

@@ -48,6 +48,8 @@ pub(crate) enum Act {
     Drain,
     /// Takes no turn any more, and ends: with nothing said of why.
     Refuse,
+    /// Takes none yet: another turn runs.
+    Busy,
     /// Says this, then the connection breaks, once; goes on when it is let go on.
     Break(&'static str, &'static str),
 }
@@ -178,7 +180,7 @@ impl Pod {
     async fn run(self: Arc<Self>, attempt: Arc<Attempt>, order: TurnOrder, act: Option<Act>) {
         let echo = format!("You said: {}", order.message.text);
         match act {
-            None | Some(Act::Drain | Act::Refuse) => {
+            None | Some(Act::Drain | Act::Refuse | Act::Busy) => {
                 attempt.say(&echo);
                 self.commit(&attempt, &order, false).await;
             }
@@ -344,6 +346,10 @@ async fn turn(
             *pod.phase.lock().expect("whole") = Phase::Draining;
             (pod.ended)(&pod);
             let problem = Problem::new(Code::Draining, "wake the learner again");
+            return (StatusCode::CONFLICT, Json(problem)).into_response();
+        }
+        if let Some(Some(Act::Busy)) = begins {
+            let problem = Problem::new(Code::Conflict, "another turn runs");
             return (StatusCode::CONFLICT, Json(problem)).into_response();
         }
         if let Some(Some(Act::Refuse)) = begins {

@@ -1,11 +1,17 @@
 //! What one gateway gives another: a learner's stream, to the bearer of a gateway's token for that learner alone.
 
-use carrel_core::Epoch;
+use carrel_core::{Epoch, MessageId, OwnerId, TurnId};
 use carrel_protocol::token::{Caller, Signer};
+use carrel_store::processes::{Process, Role};
+use carrel_store::turns::NewMessage;
 use http::Method;
 use http_body_util::BodyExt as _;
 use hyper::body::Bytes;
-use serde_json::Value;
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use uuid::Uuid;
 
 use crate::pod::Act;
 use crate::world::{World, now, streamed};
@@ -79,4 +85,67 @@ async fn a_client_elsewhere_gets_the_text_from_before_the_durable_events_that_it
     }
     world.fleet.pod("ada").go_on.send_replace(true);
     early.outcome().await;
+}
+
+/// A gateway that runs a turn of which it has said this.
+async fn elsewhere(listener: TcpListener, line: &Value) -> std::io::Result<()> {
+    let (mut asking, _) = listener.accept().await?;
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        request.push(asking.read_u8().await?);
+    }
+    let answer = format!("HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\n\r\n{line}\n");
+    asking.write_all(answer.as_bytes()).await?;
+    asking.read_u8().await.map(drop)
+}
+
+#[tokio::test]
+async fn who_runs_a_turn_that_was_nobodys_is_asked_again() {
+    let mut world = World::new().await;
+    world.settings.among_others = true;
+    world.restart().await;
+    let ada = world.learner("ada").await;
+    // It gives streams still, and runs nothing any more.
+    world.handle.drain().await;
+    let learner: carrel_core::LearnerId = "ada".parse().expect("a label");
+    let turn_id = TurnId(Uuid::from_u128(7));
+    let message = NewMessage {
+        learner: learner.clone(),
+        message_id: MessageId(Uuid::from_u128(8)),
+        turn_id,
+        idempotency_key: "k".to_owned(),
+        body_hash: [0; 32],
+        channel: "web".to_owned(),
+        text: "hello".to_owned(),
+        attachments: Vec::new(),
+        max_queued: 20,
+    };
+    world.store.accept(&message, now()).await.expect("accepted");
+    let mut events = ada.events("/v1/learners/ada/events", None).await;
+    let queued = events.until(|event| event.data["state"] == "queued").await;
+    let after = queued[queued.len() - 1].place();
+    // Nobody writes to the log from here on, and nobody says that the turn has an owner now.
+    ada.get("/v1/learners/ada/messages").await.is(200);
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let owner = Process {
+        id: OwnerId(Uuid::from_u128(9)),
+        role: Role::Gateway,
+        address: format!("http://{}", listener.local_addr().expect("an address")),
+        report: String::new(),
+    };
+    let until = now() + SignedDuration::from_secs(60);
+    world
+        .store
+        .announce(&owner, now(), until)
+        .await
+        .expect("told");
+    let claimed = world.store.claim(&learner, owner.id, now(), until).await;
+    claimed.expect("claimed").expect("it waits");
+    let delta = json!({"type": "delta", "turn_id": turn_id, "text": "from far away"});
+    let line = json!({"id": format!("{}.1", after.0), "event": delta});
+    let heard = events.until(|event| event.data["text"] == "from far away");
+    tokio::select! {
+        heard = heard => assert_eq!(heard[heard.len() - 1].name, "delta"),
+        ended = elsewhere(listener, &line) => panic!("it left: {ended:?}"),
+    }
 }

@@ -75,6 +75,8 @@ impl VaultAdmin for Noting {
     async fn erase(&self, learner: &LearnerId) -> Result<(), Error> {
         let _free = self.busy.lock().await;
         self.erased.lock().expect("whole").push(learner.clone());
+        let gone = self.store.erase_learner(learner, now()).await;
+        gone.expect("a store");
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ use carrel_protocol::token::{Signer, Verifier};
 use carrel_store::SharedStore;
 use carrel_store_sqlite::SqliteStore;
 use carrel_telemetry::{Health, Readiness, Snapshots, Wakes};
+use carrel_wire::{Incoming, Trust};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -32,6 +33,8 @@ pub(crate) fn now() -> Timestamp {
 pub(crate) struct Settings {
     pub(crate) limits: Limits,
     pub(crate) trusted_proxies: TrustedProxies,
+    /// Whether other gateways use the store.
+    pub(crate) among_others: bool,
 }
 
 /// A gateway with all that it needs.
@@ -187,6 +190,7 @@ async fn begin(
         fleet: Arc::clone(fleet) as _,
         vault: Arc::clone(vault) as _,
         signer: signer.clone(),
+        trust: Trust::default(),
         limits: settings.limits,
         public_url: base.clone(),
         trusted_proxies: settings.trusted_proxies.clone(),
@@ -195,10 +199,11 @@ async fn begin(
         metrics,
         health: Health::new(Readiness::default(), Arc::new(registry)),
         relay_url: String::new(),
-        alone: true,
+        alone: !settings.among_others,
     };
     let handle = start(options, tracker.clone(), cancel.clone());
-    let served = serve(listener, handle.router(), tracker.clone(), cancel.clone());
+    let incoming = Incoming::new(listener, None);
+    let served = serve(incoming, handle.router(), tracker.clone(), cancel.clone());
     tracker.spawn(served);
     (handle, base)
 }

@@ -14,6 +14,7 @@ use carrel_store::learners::NewLearner;
 use carrel_store::ledger::{UsageBy, UsageRow};
 use carrel_store::{Learners as _, Ledger as _};
 use carrel_store_sqlite::SqliteStore;
+use carrel_wire::Incoming;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -109,7 +110,11 @@ impl Stage {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let end = CancellationToken::new();
-        TaskTracker::new().spawn(service.clone().run(listener, end.clone()));
+        TaskTracker::new().spawn(
+            service
+                .clone()
+                .run(Incoming::new(listener, None), end.clone()),
+        );
         Self {
             url,
             store,

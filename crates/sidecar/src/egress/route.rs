@@ -1,22 +1,15 @@
 //! How the egress proxy gets to a host: by itself, or through the router's egress port.
 
 use carrel_protocol::Endpoint;
+use carrel_wire::{Stream, Trust, connect};
 use http::{HeaderValue, Request, header};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio_util::task::TaskTracker;
 
 use super::{Policy, Refusal};
 use crate::upstream;
-
-/// A connection to a host.
-pub(crate) type Connection = Box<dyn Duplex>;
-
-/// What goes both ways.
-pub(crate) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
 
 /// How one gets to a host.
 pub(crate) enum Route {
@@ -28,6 +21,8 @@ pub(crate) enum Route {
         endpoint: Endpoint,
         /// The learner's token.
         token: HeaderValue,
+        /// Whose word is taken for who it is.
+        trust: Trust,
         /// Whose work the connections are.
         tasks: TaskTracker,
     },
@@ -47,6 +42,7 @@ impl Route {
     pub(crate) fn new(
         endpoint: Option<&Endpoint>,
         token: &str,
+        trust: &Trust,
         tasks: &TaskTracker,
     ) -> Result<Self, upstream::Error> {
         let Some(endpoint) = endpoint else {
@@ -58,6 +54,7 @@ impl Route {
         Ok(Self::Through {
             endpoint: endpoint.clone(),
             token,
+            trust: trust.clone(),
             tasks: tasks.clone(),
         })
     }
@@ -68,7 +65,7 @@ impl Route {
         policy: &Policy,
         host: &str,
         port: u16,
-    ) -> Result<Connection, Refusal> {
+    ) -> Result<Stream, Refusal> {
         if !policy.allows_host(host) {
             return Err(Refusal::NotAllowed(host.to_owned()));
         }
@@ -81,15 +78,10 @@ impl Route {
             Self::Through {
                 endpoint,
                 token,
+                trust,
                 tasks,
             } => {
-                let Endpoint::Url(url) = endpoint else {
-                    return Err(unreachable());
-                };
-                let address = url.strip_prefix("http://").ok_or_else(unreachable)?;
-                let stream = TcpStream::connect(address)
-                    .await
-                    .map_err(|_| unreachable())?;
+                let stream = connect(endpoint, trust).await.map_err(|_| unreachable())?;
                 through(stream, token, host, port, tasks)
                     .await
                     .ok_or_else(unreachable)
@@ -119,12 +111,12 @@ async fn direct(policy: &Policy, host: &str, port: u16) -> Result<TcpStream, Ref
 }
 
 async fn through(
-    stream: TcpStream,
+    stream: Stream,
     token: &HeaderValue,
     host: &str,
     port: u16,
     tasks: &TaskTracker,
-) -> Option<Connection> {
+) -> Option<Stream> {
     let (mut sender, connection) = http1::handshake::<_, upstream::Whole>(TokioIo::new(stream))
         .await
         .ok()?;

@@ -13,6 +13,7 @@ mod request;
 mod rest;
 mod restore;
 mod source;
+mod uploads;
 mod verify;
 mod walk;
 mod worker;

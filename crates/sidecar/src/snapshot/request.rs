@@ -14,6 +14,8 @@ use super::error::Failure;
 pub struct Repository {
     /// The vault.
     pub endpoint: Endpoint,
+    /// Whose word is taken for who it is, in PEM; empty: the machine's authorities.
+    pub authorities: String,
     /// Whose.
     pub learner: LearnerId,
     /// The incarnation's token.

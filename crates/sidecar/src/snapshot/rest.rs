@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use carrel_core::Epoch;
 use carrel_protocol::{Endpoint, Problem};
+use carrel_wire::Trust;
 use reqwest::StatusCode;
 use reqwest::blocking::{Client, RequestBuilder, Response};
 use reqwest::header::{ACCEPT, RANGE};
@@ -21,6 +22,7 @@ use serde::Deserialize;
 
 use super::error::Failure;
 use super::request::Repository;
+use super::uploads::Uploads;
 
 const LIST_V2: &str = "application/vnd.x.restic.rest.v2";
 /// How long nothing may come. Of a content this is the time of each piece: a large one over a slow line may take longer.
@@ -41,6 +43,7 @@ pub(super) struct RestBackend {
     base: String,
     token: Arc<str>,
     failure: Arc<Mutex<Option<Failure>>>,
+    uploads: Uploads,
 }
 
 #[derive(Deserialize)]
@@ -59,17 +62,20 @@ impl RestBackend {
         let builder = match &repository.endpoint {
             // Without certificates the client is built at once; the socket has no TLS.
             Endpoint::Unix(path) => builder.tls_certs_only([]).unix_socket(path.as_path()),
-            Endpoint::Url(_) => builder,
+            Endpoint::Url(_) => {
+                let trust = Trust::new(&repository.authorities);
+                let trust = trust.map_err(|error| unusable(&error))?;
+                builder.tls_backend_preconfigured((*trust.config()).clone())
+            }
         };
         let base = repository.endpoint.base_url();
-        let client = builder
-            .build()
-            .map_err(|error| Failure::Storage(format!("no HTTP client: {error}")))?;
+        let client = builder.build().map_err(|error| unusable(&error))?;
         Ok(Self {
             client,
             base: format!("{base}/restic/{}", repository.learner),
             token: repository.token.as_str().into(),
             failure: Arc::default(),
+            uploads: Uploads::default(),
         })
     }
 
@@ -135,6 +141,21 @@ impl RestBackend {
             _ => Ok(body),
         }
     }
+
+    fn post(&self, url: &str, body: &Bytes) -> RusticResult<()> {
+        let passage = Duration::from_secs((body.len() / SLOWEST) as u64);
+        let request = || {
+            let request = self.client.post(url).timeout(CALL_TIMEOUT + passage);
+            request.body(body.clone())
+        };
+        self.send(&request)
+            .map(drop)
+            .map_err(|failure| self.fail(failure))
+    }
+}
+
+fn unusable(error: &dyn std::error::Error) -> Failure {
+    Failure::Storage(format!("no HTTP client: {error}"))
 }
 
 fn lost(error: impl std::fmt::Display) -> Failure {
@@ -229,15 +250,24 @@ impl WriteBackend for RestBackend {
             .reader()
             .read_to_end(&mut body)
             .expect("bytes in memory can be read");
+        let is_pack = file_type == FileType::Pack;
+        if !is_pack {
+            // It may name any pack before it.
+            self.uploads.settle();
+        }
+        if let Some(failure) = self.failure() {
+            return Err(self.fail(failure));
+        }
         let body = Bytes::from(body);
-        let passage = Duration::from_secs((body.len() / SLOWEST) as u64);
-        let request = || {
-            let request = self.client.post(&url).timeout(CALL_TIMEOUT + passage);
-            request.body(body.clone())
-        };
-        self.send(&request)
-            .map(drop)
-            .map_err(|failure| self.fail(failure))
+        if !is_pack {
+            return self.post(&url, &body);
+        }
+        let backend = self.clone();
+        self.uploads.begin(move || {
+            // What failed is kept, and stops whatever is sent after it.
+            let _: RusticResult<()> = backend.post(&url, &body);
+        });
+        Ok(())
     }
 
     fn remove(&self, _: FileType, _: &Id, _cacheable: bool) -> RusticResult<()> {
@@ -274,6 +304,7 @@ mod tests {
         });
         let repository = Repository {
             endpoint: Endpoint::Url(url),
+            authorities: String::new(),
             learner: "ada".parse().unwrap(),
             token: String::new(),
             key: DataKey {

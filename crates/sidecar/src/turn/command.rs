@@ -74,7 +74,7 @@ pub(super) async fn run(awake: &Awake, attempt: &Attempt, order: &TurnRequest) -
             files: Vec::new(),
         }),
         (false, End::Code(0)) => Outcome::Ended(Ended::default()),
-        (false, end) => Outcome::broken_off(Some(end), &awake.log.last_line()),
+        (false, end) => Outcome::broken_off(Some(end), &awake.log),
     }
 }
 

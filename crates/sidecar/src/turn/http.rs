@@ -107,7 +107,7 @@ pub(super) async fn run(awake: &Awake, attempt: &Attempt, order: &TurnRequest) -
 async fn broken_off(awake: &Awake, why: &str) -> Outcome {
     tracing::debug!(why, "the agent's answer broke off");
     let end = timeout(DEATH_WITHIN, awake.agent_ended()).await.ok();
-    Outcome::broken_off(end, &awake.log.last_line())
+    Outcome::broken_off(end, &awake.log)
 }
 
 enum Heard {

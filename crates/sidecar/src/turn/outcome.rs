@@ -4,6 +4,7 @@ use std::fmt::Display;
 
 use carrel_core::turn::FailureCode;
 
+use crate::agent_log::AgentLog;
 use crate::attempt::TooMuch;
 use crate::awake::describe;
 use crate::shim::protocol::End;
@@ -59,12 +60,12 @@ impl Outcome {
     }
 
     /// The agent's process ended, or its answer broke off, before it said that it was done.
-    pub(super) fn broken_off(end: Option<End>, last_words: &str) -> Self {
+    pub(super) fn broken_off(end: Option<End>, log: &AgentLog) -> Self {
         let reason = match end {
             Some(end) => describe(end),
             None => "the agent's answer broke off".to_owned(),
         };
-        let reason = format!("{reason}; its last words: {last_words}");
+        let reason = log.last_words(&reason);
         match end {
             Some(End::Signal(_)) => Self::Died {
                 by_agent: true,

@@ -166,6 +166,7 @@ impl Pod {
             pod: self.uid,
             token,
             vault: Endpoint::Unix(self.path("vault.sock")),
+            authorities: String::new(),
             router: self.router.clone(),
             egress: None,
             callers: vec![self.signer.public_key().clone()],

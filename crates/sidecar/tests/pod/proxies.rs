@@ -24,19 +24,6 @@ async fn model_calls_carry_the_learners_token_and_never_the_agents_key() {
 }
 
 #[tokio::test]
-async fn a_router_that_is_away_is_an_error_that_models_clients_can_read() {
-    let mut class = talkative();
-    class.turn.timeout_seconds = 20;
-    let mut pod = Pod::blank(class).await;
-    pod.router = carrel_protocol::Endpoint::Unix(pod.path("nobody.sock"));
-    pod.assign(&pod.assignment(7)).await;
-    pod.hello_when_settled().await;
-    let answer: Value = serde_json::from_str(&pod.said("model /v1/messages").await).expect("JSON");
-    assert_eq!(answer["error"]["type"], "api_error");
-    assert!(!answer.to_string().contains("eyJ"), "a token leaked");
-}
-
-#[tokio::test]
 async fn the_agents_own_server_is_reached_without_our_token() {
     let pod = Pod::ready(talkative()).await;
     let request = pod.call(Method::PUT, "/agent/echo/a%20b?c=d").body("text");

@@ -81,14 +81,19 @@ impl Database {
 
     /// A store that reaches the database by a relay.
     pub(crate) async fn relayed(&self, relay: &Relay) -> PostgresStore {
+        let store = PostgresStore::open(&self.by(relay)).await;
+        store.expect("a store")
+    }
+
+    /// The way to the database by a relay.
+    pub(crate) fn by(&self, relay: &Relay) -> Options {
         let folder = relay.folder();
         let url = format!(
             "postgres://{SUPERUSER}@localhost/{}?host={}",
             self.name,
             folder.display()
         );
-        let store = PostgresStore::open(&Options::new(&url)).await;
-        store.expect("a store")
+        Options::new(&url)
     }
 
     pub(crate) async fn store(&self) -> PostgresStore {

@@ -22,6 +22,8 @@ pub(crate) enum Loses {
     Execution,
     /// To the end of a transaction.
     Commit,
+    /// To everything, and no connection ends: the network is silent.
+    Everything,
 }
 
 /// What a relay never gives.
@@ -69,7 +71,7 @@ async fn relay(client: UnixStream, server: PathBuf, loses: Arc<Mutex<Loses>>) ->
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let is_lost = Arc::new(Mutex::new(false));
-    let lost = is_lost.clone();
+    let (lost, is_silent) = (is_lost.clone(), loses.clone());
     let asks = async move {
         // `None` when somebody closed. The first message has no kind.
         let mut message = body(&mut from_client, Vec::new()).await?;
@@ -81,7 +83,7 @@ async fn relay(client: UnixStream, server: PathBuf, loses: Arc<Mutex<Loses>>) ->
             let what = *loses.lock().expect("nobody panics with it");
             let is_commit = message.windows(6).any(|text| text == b"COMMIT");
             let is_to_be_lost = match what {
-                Loses::Nothing => false,
+                Loses::Nothing | Loses::Everything => false,
                 Loses::Execution => message[0] == EXECUTE,
                 Loses::Commit => message[0] == QUERY && is_commit,
             };
@@ -99,6 +101,9 @@ async fn relay(client: UnixStream, server: PathBuf, loses: Arc<Mutex<Loses>>) ->
             let read = from_server.read(&mut bytes).await.ok()?;
             if read == 0 || *is_lost.lock().expect("nobody panics with it") {
                 return None;
+            }
+            if *is_silent.lock().expect("nobody panics with it") == Loses::Everything {
+                continue;
             }
             to_client.write_all(&bytes[..read]).await.ok()?;
         }

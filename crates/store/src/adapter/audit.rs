@@ -1,7 +1,7 @@
 //! What is compared, in SQL that SQLite and PostgreSQL read alike: each statement gives the learners for whom it does not add up.
 
 /// What is said of a learner, and the statement that finds them.
-pub const CHECKS: [(&str, &str); 6] = [
+pub const CHECKS: [(&str, &str); 12] = [
     (
         "its events are not numbered without a hole",
         "SELECT l.id FROM learner l LEFT JOIN (SELECT learner, count(*) AS events, max(version) AS newest \
@@ -15,9 +15,45 @@ pub const CHECKS: [(&str, &str); 6] = [
             OR l.head_generation <> (SELECT coalesce(max(n.generation), 0) FROM generation n WHERE n.learner = l.id)",
     ),
     (
+        "a generation does not follow the one before it",
+        "SELECT learner FROM generation GROUP BY learner HAVING count(*) <> max(generation) \
+            OR max(CASE WHEN parent <> generation - 1 OR copy_of >= generation THEN 1 ELSE 0 END) = 1",
+    ),
+    (
+        "a generation is not what its event says",
+        "SELECT DISTINCT g.learner FROM generation g \
+            LEFT JOIN event e ON e.learner = g.learner AND e.version = g.version \
+         WHERE e.type IS NULL OR e.type NOT IN ('done', 'snapshotted', 'fell_back', 'restored') \
+            OR CAST(e.body->>'generation' AS bigint) <> g.generation \
+            OR coalesce(e.body->>'snapshot_id', g.snapshot, '') <> coalesce(g.snapshot, '') \
+            OR coalesce(CAST(e.body->>'to' AS bigint), g.copy_of, -1) <> coalesce(g.copy_of, -1)",
+    ),
+    (
+        "a generation ended a turn that did not end with it",
+        "SELECT DISTINCT g.learner FROM generation g JOIN turn t ON t.place = g.turn \
+         WHERE t.state NOT IN ('done', 'stopped') OR t.learner <> g.learner \
+            OR coalesce(t.snapshot, '') <> coalesce(g.snapshot, '')",
+    ),
+    (
         "a turn that ended well is in no generation",
         "SELECT DISTINCT t.learner FROM turn t WHERE t.state IN ('done', 'stopped') AND t.snapshot IS NOT NULL \
             AND NOT EXISTS (SELECT 1 FROM generation g WHERE g.turn = t.place)",
+    ),
+    (
+        "a turn ended otherwise than its newest event says",
+        "SELECT DISTINCT t.learner FROM turn t LEFT JOIN event e ON e.learner = t.learner AND e.version = t.version \
+         WHERE t.state IN ('done', 'failed', 'stopped') \
+            AND coalesce(e.type, '') <> CASE t.state WHEN 'failed' THEN 'failed' ELSE 'done' END",
+    ),
+    (
+        "a turn runs in another epoch than its start says",
+        "SELECT t.learner FROM turn t LEFT JOIN event e ON e.learner = t.learner AND e.version = t.started_version \
+         WHERE t.state = 'running' AND (t.epoch IS NULL OR coalesce(e.type, '') <> 'started' \
+            OR CAST(e.body->>'epoch' AS bigint) <> t.epoch)",
+    ),
+    (
+        "a message has no turn",
+        "SELECT DISTINCT m.learner FROM message m LEFT JOIN turn t ON t.place = m.place WHERE t.place IS NULL",
     ),
     (
         "what its accounts hold is not what its reservations hold",

@@ -254,10 +254,17 @@ pub async fn a_fall_back_to_nothing_is_an_empty_workspace(store: SharedStore) {
 
 pub async fn an_operator_restores_an_older_state(store: SharedStore) {
     let ada = learner(&store, "ada").await;
+    let newest_of = || async {
+        let row = store.newest_generation(&ada).await.expect("read");
+        row.map(|row| (row.generation.0, row.snapshot, row.parent.0))
+    };
+    assert_eq!(newest_of().await, None);
     for generation in 1..=2 {
         turn_of(&store, &ada, 1, generation).await;
     }
+    assert_eq!(newest_of().await, Some((2, Some(snapshot(2)), 1)));
     let head = store.restore(&ada, Generation(1), at(30)).await;
+    assert_eq!(newest_of().await, Some((3, Some(snapshot(1)), 2)));
     let expected = Head {
         generation: Generation(3),
         snapshot: Some(snapshot(1)),

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod attempts;
+pub mod audit;
 pub mod claims;
 pub mod commits;
 pub mod erase;

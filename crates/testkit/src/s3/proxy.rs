@@ -24,6 +24,8 @@ pub enum Fault {
     Cut,
     /// Writes under a condition are unknown words; everything else passes.
     NoConditions,
+    /// There is no room for what is written; everything else passes.
+    Full,
 }
 
 #[derive(Debug)]
@@ -140,12 +142,16 @@ async fn one_request(
         }
     }
     let fault = lock(shared).next();
-    let conditional = header(&head, "if-none-match").is_some();
-    let fault = fault.filter(|fault| *fault != Fault::NoConditions || conditional);
+    let fault = fault.filter(|fault| match fault {
+        Fault::NoConditions => header(&head, "if-none-match").is_some(),
+        Fault::Full => head.starts_with("PUT ") || head.starts_with("POST "),
+        Fault::Answer(..) | Fault::Slow(_) | Fault::Truncated | Fault::Cut => true,
+    });
     lock(shared).disturbed += u64::from(fault.is_some());
     let refusal = match fault {
         Some(Fault::Answer(status, code)) => Some((status, code)),
         Some(Fault::NoConditions) => Some((501, "NotImplemented")),
+        Some(Fault::Full) => Some((507, "InsufficientStorage")),
         _ => None,
     };
     if let Some((status, code)) = refusal {

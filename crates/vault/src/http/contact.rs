@@ -1,12 +1,14 @@
 //! First contact, key, commit and reports of damage.
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use carrel_protocol::problem::{Code, Problem};
-use carrel_protocol::vault::{CommitAnswer, CommitRequest, DamageReport, DataKey, Head};
+use carrel_protocol::vault::{CommitAnswer, DamageReport, DataKey, Head};
 
+use super::intake::discard;
 use super::{LearnerPath, Refusal, claims};
 use crate::Vault;
 
@@ -35,11 +37,21 @@ pub(super) async fn commit(
     State(vault): State<Vault>,
     Path(learner): LearnerPath,
     headers: HeaderMap,
-    request: Result<Json<CommitRequest>, JsonRejection>,
+    body: Body,
 ) -> Result<Json<CommitAnswer>, Refusal> {
-    let claims = claims(&vault, &headers, &learner)?;
-    let Json(request) = request.map_err(|rejection| malformed(&rejection))?;
-    Ok(Json(vault.commit(&claims, request).await?))
+    let claims = match claims(&vault, &headers, &learner) {
+        Ok(claims) => claims,
+        Err(refusal) => {
+            discard(body).await;
+            return Err(refusal);
+        }
+    };
+    let content = vault.intake().take(&headers, body).await?;
+    let request = serde_json::from_slice(&content.bytes);
+    let malformed = |error: serde_json::Error| Problem::new(Code::InvalidBody, error.to_string());
+    Ok(Json(
+        vault.commit(&claims, request.map_err(malformed)?).await?,
+    ))
 }
 
 /// `POST /v1/learners/{id}/damage`

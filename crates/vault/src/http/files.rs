@@ -7,11 +7,12 @@ use axum::extract::{Path, State};
 use axum::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
+use carrel_core::RepositoryId;
 use carrel_protocol::problem::{Code, Problem};
 use object_store::GetRange;
 use serde::Serialize;
 
+use super::intake::discard;
 use super::{LearnerPath, Refusal, reach};
 use crate::objects::{FileKind, Trouble, is_name};
 use crate::{Error, Vault};
@@ -86,53 +87,63 @@ async fn send(
         CONTENT_TYPE,
         HeaderValue::from_static("application/octet-stream"),
     );
-    let wanted = headers.get(RANGE);
-    if method == Method::GET && wanted.is_none() {
-        let found = vault.objects().get(repository, kind, name, None).await;
-        let Some(found) = found.map_err(Error::storage("reading an object"))? else {
+    if method == Method::HEAD {
+        let size = vault.objects().size(repository, kind, name).await;
+        let Some(size) = size.map_err(Error::storage("reading an object"))? else {
             return Ok(absent());
         };
-        let size = length(found.meta.size);
-        return Ok(([size, octets], Body::from_stream(found.into_stream())).into_response());
-    }
-    let size = vault.objects().size(repository, kind, name).await;
-    let Some(size) = size.map_err(Error::storage("reading an object"))? else {
-        return Ok(absent());
-    };
-    let Some(wanted) = wanted.filter(|_| method == Method::GET) else {
         return Ok(([length(size), octets], Body::empty()).into_response());
+    }
+    let (first, wanted) = match headers.get(RANGE).map(range) {
+        None => (0, None),
+        Some(Some((first, range))) => (first, Some(range)),
+        Some(None) => return Ok(StatusCode::RANGE_NOT_SATISFIABLE.into_response()),
     };
-    let Some(range) = bounds(wanted, size) else {
-        return Ok(StatusCode::RANGE_NOT_SATISFIABLE.into_response());
+    let is_part = wanted.is_some();
+    let found = vault.objects().get(repository, kind, name, wanted).await;
+    let found = match found {
+        // A range past the end is an error of the storage by its type, and not by its meaning.
+        Err(error) if is_part => {
+            let size = vault.objects().size(repository, kind, name).await;
+            match size.map_err(Error::storage("reading an object"))? {
+                Some(size) if first < size => Err(error),
+                Some(_) => return Ok(StatusCode::RANGE_NOT_SATISFIABLE.into_response()),
+                None => Ok(None),
+            }
+        }
+        found => found,
     };
-    let bounded = Some(GetRange::Bounded(range.clone()));
-    let found = vault.objects().get(repository, kind, name, bounded).await;
-    let Some(found) = found.map_err(Error::storage("reading an object"))? else {
+    let found = found.map_err(Error::storage("reading an object"))?;
+    let Some(found) = found else {
         return Ok(absent());
     };
+    let (given, size) = (found.range.clone(), found.meta.size);
     let body = Body::from_stream(found.into_stream());
-    let place = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+    let length = length(given.end - given.start);
+    if !is_part {
+        return Ok(([length, octets], body).into_response());
+    }
+    let place = format!("bytes {}-{}/{size}", given.start, given.end - 1);
     let place: (HeaderName, HeaderValue) = (
         CONTENT_RANGE,
         HeaderValue::try_from(place).expect("digits are a header's value"),
     );
-    let headers = [length(range.end - range.start), octets, place];
-    Ok((StatusCode::PARTIAL_CONTENT, headers, body).into_response())
+    Ok((StatusCode::PARTIAL_CONTENT, [length, octets, place], body).into_response())
 }
 
-/// A single range of bytes (RFC 9110 §14.1.2), cut to the object; `None` when it cannot be given.
-fn bounds(value: &HeaderValue, size: u64) -> Option<std::ops::Range<u64>> {
+/// A single range of bytes with its first one (RFC 9110 §14.1.2); `None` when it is none.
+fn range(value: &HeaderValue) -> Option<(u64, GetRange)> {
     let (first, last) = value
         .to_str()
         .ok()?
         .strip_prefix("bytes=")?
         .split_once('-')?;
     let first: u64 = first.parse().ok()?;
-    let end = match last {
-        "" => size,
-        last => last.parse::<u64>().ok()?.checked_add(1)?.min(size),
-    };
-    (first < end).then_some(first..end)
+    if last.is_empty() {
+        return Some((first, GetRange::Offset(first)));
+    }
+    let end = last.parse::<u64>().ok()?.checked_add(1)?;
+    (first < end).then_some((first, GetRange::Bounded(first..end)))
 }
 
 /// `GET /restic/{learner}/{kind}/`
@@ -172,25 +183,46 @@ pub(super) async fn write(
     State(vault): State<Vault>,
     Path((learner, kind, name)): Path<(String, String, String)>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Body,
 ) -> Result<StatusCode, Refusal> {
-    let kind = file(&kind, &name)?;
-    let repository = reach(&vault, &headers, &learner).await?.repository;
-    match kind {
-        FileKind::Config | FileKind::Keys => return Err(append_only().into()),
-        FileKind::Data | FileKind::Index | FileKind::Snapshots | FileKind::Locks => {}
-    }
-    if hex::encode(digest(&SHA256, &body)) != name {
+    let (kind, repository) = match appends(&vault, &headers, &learner, &kind, &name).await {
+        Ok(admitted) => admitted,
+        Err(refusal) => {
+            discard(body).await;
+            return Err(refusal);
+        }
+    };
+    let content = vault.intake().take(&headers, body).await?;
+    if hex::encode(digest(&SHA256, &content.bytes)) != name {
         let told = "the content does not hash to the name";
         return Err(Problem::new(Code::InvalidRequest, told).into());
     }
-    match vault.objects().put(repository, kind, &name, body).await {
+    let bytes = content.bytes.clone();
+    match vault.objects().put(repository, kind, &name, bytes).await {
         Ok(_) => Ok(StatusCode::OK),
         Err(error) if Trouble::of(&error) == Trouble::Full => {
             tracing::error!("the storage of snapshots is full");
             Ok(StatusCode::INSUFFICIENT_STORAGE)
         }
         Err(error) => Err(Error::storage("writing an object")(error).into()),
+    }
+}
+
+/// Who sends may append such a file.
+async fn appends(
+    vault: &Vault,
+    headers: &HeaderMap,
+    learner: &str,
+    kind: &str,
+    name: &str,
+) -> Result<(FileKind, RepositoryId), Refusal> {
+    let kind = file(kind, name)?;
+    let repository = reach(vault, headers, learner).await?.repository;
+    match kind {
+        FileKind::Config | FileKind::Keys => Err(append_only().into()),
+        FileKind::Data | FileKind::Index | FileKind::Snapshots | FileKind::Locks => {
+            Ok((kind, repository))
+        }
     }
 }
 

@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use carrel_core::RepositoryId;
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3Builder, AwsCredential};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{
     BackoffConfig, Certificate, ClientOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
-    RetryConfig,
+    RetryConfig, StaticCredentialProvider,
 };
-use zeroize::Zeroizing;
 
+use super::keys::{KeyFile, S3Keys};
 use super::wire::{Wire, passage};
 use crate::Error;
 
@@ -44,52 +44,12 @@ pub struct S3 {
     pub region: String,
     /// Whether the bucket stands in the path (`https://host/bucket`) and not in the host (`https://bucket.host`).
     pub path_style: bool,
-    /// Fixed keys. `None`: what the environment of a workload gives (variables, web identity token, container, instance).
-    pub credentials: Option<S3Credentials>,
+    /// What opens it.
+    pub keys: S3Keys,
     /// Certificates in PEM that are trusted besides the system's.
     pub authorities: Option<Vec<u8>>,
     /// Whether nothing need have been kept there yet: not when learners have snapshots.
     pub may_be_new: bool,
-}
-
-/// Fixed keys of S3.
-#[derive(Clone)]
-pub struct S3Credentials {
-    /// The key's name.
-    pub access_key_id: String,
-    /// The key.
-    pub secret_access_key: Zeroizing<String>,
-    /// Of keys that are lent.
-    pub session_token: Option<Zeroizing<String>>,
-}
-
-impl S3Credentials {
-    /// Reads the section `default` of a file as Amazon's tools have it: `aws_access_key_id = …` and so on.
-    pub fn parse(text: &str) -> Option<Self> {
-        let mut section = "default";
-        let (mut id, mut secret, mut token) = (None, None, None);
-        for line in text.lines().map(str::trim) {
-            if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
-                section = name.trim();
-            } else if let Some((key, value)) = line.split_once('=')
-                && section == "default"
-                && !line.starts_with(['#', ';'])
-            {
-                let value = Some(value.trim().to_owned()).filter(|value| !value.is_empty());
-                match key.trim() {
-                    "aws_access_key_id" => id = value,
-                    "aws_secret_access_key" => secret = value.map(Zeroizing::new),
-                    "aws_session_token" => token = value.map(Zeroizing::new),
-                    _ => {}
-                }
-            }
-        }
-        Some(Self {
-            access_key_id: id?,
-            secret_access_key: secret?,
-            session_token: token,
-        })
-    }
 }
 
 /// What is known of an opened bucket.
@@ -235,17 +195,16 @@ pub(super) fn builder(options: &S3) -> Result<AmazonS3Builder, object_store::Err
             http = http.with_root_certificate(certificate);
         }
     }
-    let mut builder = match &options.credentials {
-        Some(keys) => {
-            let builder = AmazonS3Builder::new()
-                .with_access_key_id(&keys.access_key_id)
-                .with_secret_access_key(keys.secret_access_key.as_str());
-            match &keys.session_token {
-                Some(token) => builder.with_token(token.as_str()),
-                None => builder,
-            }
+    let mut builder = match &options.keys {
+        S3Keys::File(path) => {
+            let file = KeyFile::new(path.clone());
+            AmazonS3Builder::new().with_credentials(Arc::new(file))
         }
-        None => AmazonS3Builder::from_env(),
+        S3Keys::Fixed(keys) => {
+            let fixed = StaticCredentialProvider::new(AwsCredential::from(keys));
+            AmazonS3Builder::new().with_credentials(Arc::new(fixed))
+        }
+        S3Keys::Workload => AmazonS3Builder::from_env(),
     };
     if !options.endpoint.is_empty() {
         builder = builder.with_endpoint(endpoint(options));

@@ -1,7 +1,7 @@
 //! An object store that fails on demand, and counts.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -12,6 +12,7 @@ use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
+use tokio::sync::watch;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -40,6 +41,9 @@ pub(crate) struct Switch {
     pub(crate) stalled: Mutex<Option<Path>>,
     /// Whether somebody has waited for such a list, or for a reading that got no answer.
     pub(crate) has_stalled: AtomicBool,
+    /// How many packs were begun, and until how many are no pack is written.
+    pub(crate) packs: watch::Sender<usize>,
+    pub(crate) together: AtomicUsize,
     /// Places written, each with whether it was create-only, in the order in which writing ended.
     pub(crate) written: Mutex<Vec<(String, bool)>>,
 }
@@ -80,6 +84,13 @@ impl<T: ObjectStore> ObjectStore for Faulty<T> {
     ) -> Result<PutResult> {
         self.switch
             .fails(Fault::Full, std::io::ErrorKind::StorageFull)?;
+        if location.as_ref().contains("/data/") {
+            self.switch.packs.send_modify(|begun| *begun += 1);
+            let together = self.switch.together.load(Ordering::SeqCst);
+            let mut packs = self.switch.packs.subscribe();
+            let begun = packs.wait_for(|begun| *begun >= together).await;
+            begun.expect("the switch lives on");
+        }
         let create = options.mode == PutMode::Create;
         let result = self.inner.put_opts(location, payload, options).await?;
         let mut written = self.switch.written.lock().expect("not poisoned");

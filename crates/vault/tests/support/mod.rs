@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 pub(crate) mod faults;
+pub(crate) mod restic;
 pub(crate) mod tree;
 
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use carrel_store::learners::NewLearner;
 use carrel_store::{Learners, SharedStore};
 use carrel_store_sqlite::SqliteStore;
 use carrel_testkit::s3::{self, S3Server};
-use carrel_vault::{Keyring, Objects, Options, S3, S3Credentials, Vault, router};
+use carrel_vault::{Keyring, Objects, Options, S3, S3Credentials, S3Keys, Vault, router};
 use jiff::Timestamp;
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -35,7 +36,7 @@ pub(crate) fn bucket(server: &S3Server) -> S3 {
         endpoint: server.endpoint(),
         region: "us-east-1".to_owned(),
         path_style: true,
-        credentials: S3Credentials::parse(&S3Server::credentials()),
+        keys: S3Keys::Fixed(S3Credentials::parse(&S3Server::credentials()).expect("keys")),
         authorities: None,
     }
 }
@@ -79,10 +80,15 @@ impl Desk {
     }
 
     /// The same on a real S3 server; `None`, and said, where there is none.
-    #[expect(clippy::print_stdout, reason = "a skip is printed with its reason")]
     pub(crate) async fn on_s3(test: &str) -> Option<Self> {
+        Self::on_s3_as(test, &s3::Setup::default()).await
+    }
+
+    /// The same on one that is unlike others.
+    #[expect(clippy::print_stdout, reason = "a skip is printed with its reason")]
+    pub(crate) async fn on_s3_as(test: &str, setup: &s3::Setup) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a folder");
-        let server = match S3Server::start(folder.path()) {
+        let server = match S3Server::start_as(folder.path(), setup) {
             Ok(server) => server,
             Err(reason) => {
                 let required = std::env::var_os("CARREL_REQUIRE").unwrap_or_default();
@@ -95,7 +101,14 @@ impl Desk {
                 return None;
             }
         };
-        let objects = Objects::s3(&bucket(&server)).await.expect("a bucket");
+        let mut options = bucket(&server);
+        let certificate = setup.certificate.as_ref();
+        options.authorities = certificate
+            .map(|certificate| std::fs::read(&certificate.certificate).expect("a certificate"));
+        if let Some(region) = setup.region {
+            region.clone_into(&mut options.region);
+        }
+        let objects = Objects::s3(&options).await.expect("a bucket");
         let mut desk = Self::with(folder, objects).await;
         desk.objects_folder = server.bucket_folder().join(PREFIX);
         desk.server = Some(server);
@@ -103,12 +116,13 @@ impl Desk {
     }
 
     pub(crate) async fn with(folder: TempDir, objects: Objects) -> Self {
+        let store = SqliteStore::open(&folder.path().join("store.db")).await;
+        Self::on_store(folder, objects, Arc::new(store.expect("a store")))
+    }
+
+    pub(crate) fn on_store(folder: TempDir, objects: Objects, store: SharedStore) -> Self {
         let path = folder.path();
         let objects_folder = path.join("objects");
-        let store = SqliteStore::open(&path.join("store.db"))
-            .await
-            .expect("a store");
-        let store: SharedStore = Arc::new(store);
         let signer = Signer::from_pem(&Signer::generate_pem().expect("randomness")).expect("a key");
         let gateway =
             Signer::from_pem(&Signer::generate_pem().expect("randomness")).expect("a key");
@@ -235,6 +249,7 @@ impl Pod<'_> {
             program: worker(),
             arguments: Vec::new(),
             repository: Repository {
+                authorities: String::new(),
                 endpoint: Endpoint::Unix(self.desk.socket.clone()),
                 learner: self.learner.clone(),
                 token: self.token(),
@@ -273,7 +288,14 @@ impl Pod<'_> {
     pub(crate) async fn save(&mut self, workspace: &Path) -> BackupOutcome {
         let outcome = self.backup(workspace).await;
         let request = self.request(&outcome.snapshot_id);
-        let answer = self.put_head(&request).await.expect("committed");
+        // A sidecar asks again where the storage broke off while the snapshot was read back.
+        let mut answer = self.put_head(&request).await;
+        for _ in 0..3 {
+            if let Err((503, _)) = answer {
+                answer = self.put_head(&request).await;
+            }
+        }
+        let answer = answer.expect("committed");
         self.head.generation = answer.generation;
         self.head.snapshot_id = Some(answer.snapshot_id);
         outcome

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::objects::{Trouble, bucket};
-use crate::{S3, S3Credentials};
+use crate::{S3, S3Credentials, S3Keys};
 
 /// A server that answers after a while, by a clock that the test moves.
 #[derive(Debug)]
@@ -78,7 +78,7 @@ fn options(endpoint: String) -> S3 {
         endpoint,
         region: "us-east-1".to_owned(),
         path_style: true,
-        credentials: Some(S3Credentials {
+        keys: S3Keys::Fixed(S3Credentials {
             access_key_id: "an-id".to_owned(),
             secret_access_key: "a-secret".to_owned().into(),
             session_token: Some(TOKEN.to_owned().into()),

@@ -1,0 +1,13 @@
+#![doc = include_str!("../README.md")]
+
+mod connect;
+mod identity;
+mod incoming;
+mod pem;
+mod trust;
+
+pub use connect::{Duplex, Stream, connect};
+pub use identity::Identity;
+pub use incoming::{Arrived, Incoming};
+pub use pem::Error;
+pub use trust::Trust;

@@ -1,0 +1,166 @@
+//! One seed, from an empty database to the audit.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use carrel_tests::eventually;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
+use crate::audit::{self, Evidence, Findings, Rule};
+use crate::clients::{self, Talk};
+use crate::faults::{self, Done};
+use crate::schedule::Schedule;
+use crate::school::{LEARNERS, School};
+
+/// Everything accepted has its outcome so long after all is healed.
+const RESTS_WITHIN: Duration = Duration::from_secs(100);
+
+/// What a round is like.
+pub(crate) struct Plan {
+    /// The time for faults.
+    pub(crate) lasts: Duration,
+    /// How many it has besides those that each has.
+    pub(crate) faults: usize,
+    /// If not the one that was built.
+    pub(crate) executable: Option<PathBuf>,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            lasts: Duration::from_secs(25),
+            faults: 14,
+            executable: None,
+        }
+    }
+}
+
+/// Rounds share the database's server, which they restart.
+static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// What came of a round.
+pub(crate) struct Judged {
+    pub(crate) findings: Findings,
+    /// How often a gateway that had slept, or had been cut off, found its turn taken.
+    pub(crate) leases_lost: usize,
+}
+
+/// What the auditor found. `None` when the machine lacks what a round needs.
+///
+/// # Errors
+/// When it could not be judged.
+pub(crate) async fn round(seed: u64, plan: Plan) -> anyhow::Result<Option<Judged>> {
+    let _alone = ONE.lock().await;
+    let began = Instant::now();
+    println!("seed {seed} (repeat with: cargo xtask chaos --seed {seed})");
+    let mut lots = StdRng::seed_from_u64(seed);
+    let schedule = Schedule::draw(&mut lots, plan.lasts, plan.faults);
+    let is_whole = plan.executable.is_none();
+    let Some(school) = School::open("chaos", plan.executable).await? else {
+        return Ok(None);
+    };
+    println!("  everything runs after {:?}", began.elapsed());
+    let course = async {
+        let mut talks: Vec<Talk> = LEARNERS.iter().map(|(name, _)| Talk::of(name)).collect();
+        let done = disturb(&school, &schedule, &mut talks, &mut lots).await;
+        let rested = began.elapsed();
+        let findings = judge(&school, &done, &talks).await?;
+        let sum = |of: fn(&Talk) -> usize| talks.iter().map(of).sum::<usize>();
+        println!(
+            "  {} of {} faults met somebody, {} pieces disturbed, {} messages ({} repeats), {} streams, {} calls refused by \
+             budgets; at rest after {rested:?}, judged after {:?}",
+            done.met,
+            schedule.faults.len(),
+            school.disturbed(),
+            sum(|talk| talk.sent.len()),
+            sum(|talk| talk.repeated),
+            sum(|talk| talk.streams),
+            sum(Talk::refused),
+            began.elapsed()
+        );
+        anyhow::Ok(findings)
+    };
+    let findings = tokio::select! {
+        findings = course => findings,
+        () = school.supervise() => unreachable!("it does not end"),
+    };
+    if is_whole && findings.as_ref().map_or(true, |found| !found.0.is_empty()) {
+        let kept = school.keep_evidence(&seed.to_string())?;
+        println!("  evidence: {}", kept.display());
+    }
+    for broken in findings.iter().flat_map(|found| &found.0) {
+        println!("  {broken}");
+    }
+    Ok(Some(Judged {
+        findings: findings?,
+        leases_lost: school.leases_lost()?,
+    }))
+}
+
+/// Talks and disturbs, heals, and waits for everything to come to rest.
+async fn disturb(
+    school: &School,
+    schedule: &Schedule,
+    talks: &mut [Talk],
+    lots: &mut StdRng,
+) -> Done {
+    let lots: Vec<StdRng> = talks.iter().map(|_| StdRng::from_rng(lots)).collect();
+    let (stop, give_up) = (AtomicBool::new(false), AtomicBool::new(false));
+    let each = talks.iter_mut().zip(lots);
+    let talking = each.map(|(talk, lots)| clients::talk(school, talk, lots, &stop, &give_up));
+    let talking = async {
+        futures::future::join_all(talking).await;
+        give_up.store(true, Ordering::Relaxed);
+    };
+    let disturbing = async {
+        let mut done = faults::perform(school, schedule).await;
+        school.clear();
+        let healed = Instant::now();
+        done.late_commit = Some(faults::late_commit(school, schedule.late_commit).await);
+        println!("  a late commit took {:?}", healed.elapsed());
+        stop.store(true, Ordering::Relaxed);
+        let healed = Instant::now();
+        while !give_up.load(Ordering::Relaxed) && healed.elapsed() < RESTS_WITHIN {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        give_up.store(true, Ordering::Relaxed);
+        done
+    };
+    tokio::join!(talking, disturbing).1
+}
+
+async fn judge(school: &School, done: &Done, talks: &[Talk]) -> anyhow::Result<Findings> {
+    let mut findings = Findings::default();
+    // No client waits for the message whose commit came late.
+    let open = "SELECT learner, turn_id FROM turn WHERE state IN ('queued', 'running')";
+    let none = || async { Ok(school.rows(open).is_empty().then_some(())) };
+    if let Err(error) = eventually("no turn is open", RESTS_WITHIN, none).await {
+        findings.add(Rule::Outcome, format!("{error}: {:?}", school.rows(open)));
+    }
+    for talk in talks {
+        for open in talk.open() {
+            let what = format!(
+                "{}: turn {} ('{}') was not told an outcome within {RESTS_WITHIN:?}",
+                talk.learner, open.turn, open.text
+            );
+            findings.add(Rule::Outcome, what);
+        }
+    }
+    let late: Vec<_> = match &done.late_commit {
+        Some(Err(error)) => {
+            findings.add(Rule::Fence, format!("{error:#}"));
+            Vec::new()
+        }
+        Some(Ok(late)) => vec![late.clone()],
+        None => Vec::new(),
+    };
+    if let Err(error) = school.all_ready().await {
+        findings.add(Rule::Running, format!("{error:#}"));
+    }
+    let evidence = Evidence { talks, late: &late };
+    let found = audit::audit(school, &evidence).await?;
+    findings.0.extend(found.0);
+    Ok(findings)
+}

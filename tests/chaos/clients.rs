@@ -2,7 +2,6 @@
 //! of all its events, which it resumes by the last one's id at whichever gateway answers.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use carrel_tests::{Event, Place};
@@ -10,6 +9,7 @@ use rand::Rng as _;
 use rand::rngs::StdRng;
 use reqwest::StatusCode;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::school::{School, is_tight};
 
@@ -96,15 +96,15 @@ pub(crate) async fn talk(
     school: &School,
     talk: &mut Talk,
     mut lots: StdRng,
-    stop: &AtomicBool,
-    give_up: &AtomicBool,
+    stop: &CancellationToken,
+    give_up: &CancellationToken,
 ) {
     let mut number = talk.sent.len();
     let mut due = VecDeque::new();
     let mut stream = None;
     loop {
-        let stopped = stop.load(Ordering::Relaxed);
-        if give_up.load(Ordering::Relaxed) || (stopped && due.is_empty()) {
+        let stopped = stop.is_cancelled();
+        if give_up.is_cancelled() || (stopped && due.is_empty()) {
             return;
         }
         let wants_more = due.len() < AHEAD && (due.is_empty() || lots.random_bool(0.3));
@@ -134,9 +134,9 @@ async fn say(
     text: &str,
     key: &str,
     lots: &mut StdRng,
-    give_up: &AtomicBool,
+    give_up: &CancellationToken,
 ) -> Option<String> {
-    while !give_up.load(Ordering::Relaxed) {
+    while !give_up.is_cancelled() {
         let api = school.client(lots.random_range(0..2)).ok()?;
         let answer = timeout(ANSWERED_WITHIN, api.send(talk.learner, text, key)).await;
         if let Ok(Ok((status, body))) = answer {

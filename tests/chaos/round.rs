@@ -1,12 +1,12 @@
 //! One seed, from an empty database to the audit.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use carrel_tests::eventually;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
+use tokio_util::sync::CancellationToken;
 
 use crate::audit::{self, Evidence, Findings, Rule};
 use crate::clients::{self, Talk};
@@ -107,12 +107,12 @@ async fn disturb(
     lots: &mut StdRng,
 ) -> Done {
     let lots: Vec<StdRng> = talks.iter().map(|_| StdRng::from_rng(lots)).collect();
-    let (stop, give_up) = (AtomicBool::new(false), AtomicBool::new(false));
+    let (stop, give_up) = (CancellationToken::new(), CancellationToken::new());
     let each = talks.iter_mut().zip(lots);
     let talking = each.map(|(talk, lots)| clients::talk(school, talk, lots, &stop, &give_up));
     let talking = async {
         futures::future::join_all(talking).await;
-        give_up.store(true, Ordering::Relaxed);
+        give_up.cancel();
     };
     let disturbing = async {
         let mut done = faults::perform(school, schedule).await;
@@ -120,12 +120,11 @@ async fn disturb(
         let healed = Instant::now();
         done.late_commit = Some(faults::late_commit(school, schedule.late_commit).await);
         println!("  a late commit took {:?}", healed.elapsed());
-        stop.store(true, Ordering::Relaxed);
-        let healed = Instant::now();
-        while !give_up.load(Ordering::Relaxed) && healed.elapsed() < RESTS_WITHIN {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        stop.cancel();
+        let rests = tokio::time::timeout(RESTS_WITHIN, give_up.cancelled());
+        if rests.await.is_err() {
+            give_up.cancel();
         }
-        give_up.store(true, Ordering::Relaxed);
         done
     };
     tokio::join!(talking, disturbing).1

@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use carrel_testkit::certificates::Authority;
 use carrel_testkit::s3::sts::Sts;
-use carrel_testkit::s3::{self, BUCKET, Certificate, S3Server, SECRET_ACCESS_KEY};
+use carrel_testkit::s3::{self, BUCKET, S3Server, SECRET_ACCESS_KEY};
 use carrel_tests::{Setup, Up, eventually, skip};
 use serde_json::json;
 use tempfile::TempDir;
@@ -171,9 +172,10 @@ async fn a_workload_is_known_by_its_token_and_finds_its_bucket_by_the_hosts_name
 -> anyhow::Result<()> {
     let test = "a workload's identity";
     let folder = TempDir::with_prefix("carrel-tests-sts-")?;
-    let names = "DNS:snapshots.localhost,IP:127.0.0.1";
-    let certificate =
-        Certificate::make(folder.path(), "cloud", names).map_err(anyhow::Error::msg)?;
+    let authority = Authority::new("cloud");
+    let certificate = authority.certify(&["snapshots.localhost", "127.0.0.1"]);
+    let trusted = folder.path().join("ca.crt");
+    fs::write(&trusted, &authority.pem)?;
     let like_amazon = s3::Setup {
         certificate: Some(certificate.clone()),
         region: Some("eu-north-1"),
@@ -190,7 +192,7 @@ async fn a_workload_is_known_by_its_token_and_finds_its_bucket_by_the_hosts_name
         "url": format!("s3://{BUCKET}/of/us"),
         "endpoint": format!("https://localhost:{}", cloud.server.port()),
         "region": "eu-north-1",
-        "caFile": certificate.certificate,
+        "caFile": trusted,
     }}));
     setup.first = Some(format!(
         r#"echo "127.0.0.1 localhost {BUCKET}.localhost" > "$DATA/hosts"

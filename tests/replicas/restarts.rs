@@ -13,14 +13,19 @@ use serde_json::json;
 use crate::clients::{Balancer, Learner};
 use crate::{School, school_with};
 
-/// For how long processes of these tests say that they go.
+/// For how long processes of most of these tests say that they go.
 const DRAIN_SECONDS: u32 = 2;
 
-fn short_drain(roles: &mut Roles) {
-    let seconds = DRAIN_SECONDS.to_string();
-    roles
-        .variables
-        .push(("CARREL_HEALTH_DRAIN_SECONDS", seconds));
+/// One whose processes say for so long that they go.
+async fn school_that_drains(test: &str, seconds: u32) -> anyhow::Result<Option<School>> {
+    let set = |roles: &mut Roles| {
+        let seconds = seconds.to_string();
+        roles
+            .variables
+            .push(("CARREL_HEALTH_DRAIN_SECONDS", seconds));
+        Ok(())
+    };
+    school_with(test, set).await
 }
 
 /// What `/readyz` answers; nothing when nobody is there any more.
@@ -44,11 +49,7 @@ async fn says_that_it_goes(role: &Member) -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_is_told_to_end_says_so_and_works_on_until_balancers_have_heard()
 -> anyhow::Result<()> {
-    let set = |roles: &mut Roles| {
-        short_drain(roles);
-        Ok(())
-    };
-    let Some(mut school) = school_with("told to end", set).await? else {
+    let Some(mut school) = school_that_drains("told to end", DRAIN_SECONDS).await? else {
         return Ok(());
     };
     let mut idle = school.roles.start("gateway").await?;
@@ -79,14 +80,7 @@ async fn a_process_that_is_told_to_end_says_so_and_works_on_until_balancers_have
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_ends_a_process_at_once() -> anyhow::Result<()> {
-    let set = |roles: &mut Roles| {
-        let minutes = "300".to_owned();
-        roles
-            .variables
-            .push(("CARREL_HEALTH_DRAIN_SECONDS", minutes));
-        Ok(())
-    };
-    let Some(mut school) = school_with("told twice", set).await? else {
+    let Some(mut school) = school_that_drains("told twice", 300).await? else {
         return Ok(());
     };
     for role in [&mut school.gateway, &mut school.router, &mut school.vault] {
@@ -103,11 +97,7 @@ async fn a_second_signal_ends_a_process_at_once() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_learner_hears_why_it_waits_while_the_vault_is_away_and_so_does_the_operator()
 -> anyhow::Result<()> {
-    let set = |roles: &mut Roles| {
-        short_drain(roles);
-        Ok(())
-    };
-    let Some(mut school) = school_with("vault away", set).await? else {
+    let Some(mut school) = school_that_drains("vault away", DRAIN_SECONDS).await? else {
         return Ok(());
     };
     let api = school.roles.api(&school.gateway)?;
@@ -185,11 +175,7 @@ async fn restart_all(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn learners_do_not_notice_that_every_process_is_started_anew() -> anyhow::Result<()> {
-    let set = |roles: &mut Roles| {
-        short_drain(roles);
-        Ok(())
-    };
-    let Some(mut school) = school_with("started anew", set).await? else {
+    let Some(mut school) = school_that_drains("started anew", DRAIN_SECONDS).await? else {
         return Ok(());
     };
     let api = school.roles.api(&school.gateway)?;

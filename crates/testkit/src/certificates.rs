@@ -1,6 +1,11 @@
 //! An authority made for one test, and what it vouches for. All texts are PEM.
 
+use std::sync::Arc;
+
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// Whoever vouches for others.
 #[derive(Debug)]
@@ -17,6 +22,8 @@ pub struct Certified {
     pub chain: String,
     /// Its key.
     pub key: String,
+    /// The certificate of whoever vouches for it.
+    pub authority: String,
 }
 
 impl Authority {
@@ -48,6 +55,25 @@ impl Authority {
         Certified {
             chain: certificate.pem(),
             key: key.serialize_pem(),
+            authority: self.pem.clone(),
         }
+    }
+}
+
+impl Certified {
+    /// What a server that shows this certificate is set up with.
+    ///
+    /// # Panics
+    /// When certificate and key do not belong together.
+    pub fn server(&self) -> Arc<ServerConfig> {
+        let chain = CertificateDer::from_pem_slice(self.chain.as_bytes()).expect("a certificate");
+        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("a key");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the provider serves the protocol's versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![chain], key);
+        Arc::new(config.expect("the key is the certificate's"))
     }
 }

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::certificates::Certified;
+
 /// The database's own superuser.
 pub const SUPERUSER: &str = "postgres";
 
@@ -178,15 +180,16 @@ impl Server {
         command
     }
 
-    /// Serves TLS from now on, with a certificate and its key.
+    /// Serves TLS from now on, with this certificate.
     ///
     /// # Panics
     /// When the server does not take them.
-    pub fn serve_tls(&self, certificate: &Path, key: &Path) {
+    pub fn serve_tls(&self, certificate: &Certified) {
         let data = self.folder.join("data");
-        for (from, name) in [(certificate, "server.crt"), (key, "server.key")] {
+        let Certified { chain, key, .. } = certificate;
+        for (pem, name) in [(chain, "server.crt"), (key, "server.key")] {
             let to = data.join(name);
-            fs::copy(from, &to).expect("copied");
+            fs::write(&to, pem).expect("written");
             fs::set_permissions(&to, fs::Permissions::from_mode(0o600)).expect("protected");
             own(&to);
         }

@@ -1,7 +1,6 @@
 //! A real server that speaks S3's protocol: versitygw, built from its Go module into the user's cache by
 //! `cargo xtask test`, on a folder. It is reached through a proxy in this process that can disturb what passes.
 
-pub mod certificate;
 mod proxy;
 pub mod sts;
 
@@ -10,9 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-pub use certificate::Certificate;
 pub use proxy::Fault;
 use proxy::Proxy;
+
+use crate::certificates::Certified;
 
 /// The version that is built; `xtask` reads it too.
 const VERSION: &str = include_str!("../versitygw.version");
@@ -39,7 +39,7 @@ pub struct S3Server {
 #[derive(Debug, Default)]
 pub struct Setup {
     /// It speaks TLS, with this certificate.
-    pub certificate: Option<Certificate>,
+    pub certificate: Option<Certified>,
     /// Its region, if not the usual one.
     pub region: Option<&'static str>,
     /// It finds the bucket in the host's name, before this domain.
@@ -71,8 +71,12 @@ impl S3Server {
             .args(["--access", ACCESS_KEY_ID, "--secret", SECRET_ACCESS_KEY])
             .args(["--quiet", "--port"])
             .arg(&socket);
-        if let Some(Certificate { certificate, key }) = &setup.certificate {
-            command.arg("--cert").arg(certificate).arg("--key").arg(key);
+        if let Some(Certified { chain, key, .. }) = &setup.certificate {
+            for (flag, pem, name) in [("--cert", chain, "s3.crt"), ("--key", key, "s3.key")] {
+                let file = folder.join(name);
+                std::fs::write(&file, pem).map_err(|error| error.to_string())?;
+                command.arg(flag).arg(file);
+            }
         }
         let named = [
             ("--region", setup.region),

@@ -10,7 +10,6 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -18,11 +17,9 @@ use carrel_core::Generation;
 use carrel_core::event::EventBody;
 use carrel_protocol::vault::Head;
 use carrel_sidecar::snapshot::{Error, ErrorKind};
-use carrel_vault::Objects;
-use object_store::local::LocalFileSystem;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use support::faults::{Fault, Faulty, Switch};
+use support::faults::Fault;
 use support::{Desk, Pod, restic, tree};
 use tokio::time::timeout;
 
@@ -226,21 +223,9 @@ async fn check_lost_indexes_and_configs_are_made_anew_and_nothing_is_lost(desk: 
     assert_eq!(fell_back(&desk).await, []);
 }
 
-/// A desk whose storage fails when it is told to.
-async fn faulty() -> (Desk, Arc<Switch>) {
-    let folder = tempfile::tempdir().unwrap();
-    let switch = Arc::new(Switch::default());
-    fs::create_dir(folder.path().join("objects")).unwrap();
-    let objects = Objects::new(Arc::new(Faulty {
-        inner: LocalFileSystem::new_with_prefix(folder.path().join("objects")).unwrap(),
-        switch: Arc::clone(&switch),
-    }));
-    (Desk::with(folder, objects).await, switch)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storage_that_does_not_answer_in_time_changes_nothing() {
-    let (desk, switch) = faulty().await;
+    let (desk, switch) = Desk::faulty().await;
     let workspace = tempfile::tempdir().unwrap();
     let pod = three_turns(&desk, workspace.path()).await;
     let before = tree::tree(&desk.repository(&pod.head));
@@ -275,7 +260,7 @@ async fn a_storage_that_does_not_answer_in_time_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storage_error_and_a_false_report_change_nothing() {
-    let (desk, switch) = faulty().await;
+    let (desk, switch) = Desk::faulty().await;
     let workspace = tempfile::tempdir().unwrap();
     let pod = three_turns(&desk, workspace.path()).await;
     let before = tree::tree(&desk.repository(&pod.head));

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use carrel_sidecar::snapshot::ErrorKind;
-use carrel_testkit::s3::{Certificate, Fault, S3Server, SECRET_ACCESS_KEY, Setup};
+use carrel_testkit::certificates::Authority;
+use carrel_testkit::s3::{Fault, S3Server, SECRET_ACCESS_KEY, Setup};
 use carrel_vault::{Objects, S3Keys};
 use support::{Desk, bucket, restic, tree};
 
@@ -182,12 +183,9 @@ async fn a_server_without_conditional_writes_is_found_out_and_serves() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_proves_who_it_is_and_is_told_the_region() {
     let test = "a_server_proves_who_it_is_and_is_told_the_region";
-    let folder = tempfile::tempdir().unwrap();
-    let made =
-        |name| Certificate::make(folder.path(), name, "IP:127.0.0.1").expect("a certificate");
-    let (right, another) = (made("right"), made("another"));
+    let (right, another) = (Authority::new("right"), Authority::new("another"));
     let setup = Setup {
-        certificate: Some(right.clone()),
+        certificate: Some(right.certify(&["127.0.0.1"])),
         region: Some("eu-north-1"),
         domain: None,
     };
@@ -200,7 +198,7 @@ async fn a_server_proves_who_it_is_and_is_told_the_region() {
         "{}",
         options.endpoint
     );
-    let pem = |certificate: &Certificate| Some(fs::read(&certificate.certificate).unwrap());
+    let pem = |authority: &Authority| Some(authority.pem.clone().into_bytes());
     for (authorities, region, opens) in [
         (pem(&right), "eu-north-1", true),
         (pem(&right), "us-east-1", false),

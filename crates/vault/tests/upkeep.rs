@@ -200,14 +200,7 @@ async fn every_object_is_written_once_and_before_the_head_moves() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn packs_are_on_their_way_together_and_what_names_them_comes_after_all_of_them() {
-    let folder = tempfile::tempdir().unwrap();
-    let switch = Arc::new(Switch::default());
-    fs::create_dir(folder.path().join("objects")).unwrap();
-    let objects = Objects::new(Arc::new(Faulty {
-        inner: LocalFileSystem::new_with_prefix(folder.path().join("objects")).unwrap(),
-        switch: Arc::clone(&switch),
-    }));
-    let desk = Desk::with(folder, objects).await;
+    let (desk, switch) = Desk::faulty().await;
     let mut pod = desk.pod(&desk.learner("ada").await, 1).await;
     let workspace = tempfile::tempdir().unwrap();
     let mut random = StdRng::seed_from_u64(4);

@@ -44,36 +44,17 @@ fn inner<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 
 mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
-    use std::path::Path;
-    use std::process::Command;
     use std::sync::{Arc, mpsc};
     use std::thread;
 
+    use carrel_testkit::certificates::{Authority, Certified};
     use oci_client::Client;
     use oci_client::client::{Certificate, CertificateEncoding, ClientConfig};
-    use rustls::crypto::aws_lc_rs;
-    use rustls::pki_types::pem::PemObject;
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-    use rustls::{ServerConfig, ServerConnection, StreamOwned};
+    use rustls::{ServerConnection, StreamOwned};
     use tempfile::TempDir;
 
     use super::*;
     use crate::image::{Error, Images};
-
-    /// A certificate for loopback, signed by itself, in `crt`, with its key in `key`.
-    fn certify(folder: &Path) {
-        let made = Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "ec"])
-            .args(["-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
-            .args(["-days", "9", "-subj", "/CN=registry"])
-            .args(["-addext", "subjectAltName=IP:127.0.0.1"])
-            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-            .args(["-keyout", "key", "-out", "crt"])
-            .current_dir(folder)
-            .output()
-            .expect("openssl");
-        assert!(made.status.success(), "{made:?}");
-    }
 
     /// Answers one request that the image is not here; what was asked, if it was HTTP.
     fn answer(mut stream: impl Read + Write) -> Option<String> {
@@ -113,18 +94,9 @@ mod tests {
         (address, all)
     }
 
-    /// One that speaks TLS by the certificate in this folder.
-    fn serve_tls(folder: &Path) -> (String, mpsc::Receiver<String>) {
-        let certificate = CertificateDer::from_pem_file(folder.join("crt")).unwrap();
-        let key = PrivateKeyDer::from_pem_file(folder.join("key")).unwrap();
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate], key)
-            .unwrap();
-        let config = Arc::new(config);
+    /// One that speaks TLS by this certificate.
+    fn serve_tls(certificate: &Certified) -> (String, mpsc::Receiver<String>) {
+        let config = certificate.server();
         serve(move |stream| {
             let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
             answer(StreamOwned::new(connection, stream))
@@ -153,14 +125,14 @@ mod tests {
         assert!(said.contains("404"), "{said}");
         assert_eq!(asked.try_iter().collect::<Vec<_>>(), ASKED);
 
-        certify(folder.path());
-        let (address, asked) = serve_tls(folder.path());
+        let authority = Authority::new("registry");
+        let (address, asked) = serve_tls(&authority.certify(&["127.0.0.1"]));
         let said = refusal(&images, &address).await;
         assert!(said.contains("certificate"), "it is not trusted: {said}");
         images.client = Client::new(ClientConfig {
             extra_root_certificates: vec![Certificate {
                 encoding: CertificateEncoding::Pem,
-                data: std::fs::read(folder.path().join("crt")).unwrap(),
+                data: authority.pem.into_bytes(),
             }],
             ..ClientConfig::default()
         });

@@ -193,9 +193,9 @@ impl Drop for Relaying<'_> {
 mod tests {
     use std::sync::Arc;
 
-    use carrel_core::{MessageId, OwnerId};
+    use carrel_core::OwnerId;
     use carrel_store::learners::NewLearner;
-    use carrel_store::turns::NewMessage;
+    use carrel_store::suite::fixture::message;
     use carrel_store_sqlite::SqliteStore;
     use jiff::Timestamp;
     use uuid::Uuid;
@@ -217,18 +217,8 @@ mod tests {
             aliases: Vec::new(),
         };
         store.create_learner(&new, second(1)).await.expect("made");
-        let turn_id = TurnId(Uuid::from_u128(2));
-        let message = NewMessage {
-            learner: new.id.clone(),
-            message_id: MessageId(Uuid::from_u128(3)),
-            turn_id,
-            idempotency_key: "k".to_owned(),
-            body_hash: [0; 32],
-            channel: "web".to_owned(),
-            text: "hello".to_owned(),
-            attachments: Vec::new(),
-            max_queued: 20,
-        };
+        let message = message(&new.id, "k");
+        let turn_id = message.turn_id;
         store.accept(&message, second(2)).await.expect("accepted");
         let hub = Hub::new(new.id.clone(), EventVersion(0), Weak::new());
         hub.catch_up(&store).await.expect("read");

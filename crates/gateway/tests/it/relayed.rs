@@ -1,9 +1,9 @@
 //! What one gateway gives another: a learner's stream, to the bearer of a gateway's token for that learner alone.
 
-use carrel_core::{Epoch, MessageId, OwnerId, TurnId};
+use carrel_core::{Epoch, OwnerId};
 use carrel_protocol::token::{Caller, Signer};
 use carrel_store::processes::{Process, Role};
-use carrel_store::turns::NewMessage;
+use carrel_store::suite::fixture::message;
 use http::Method;
 use http_body_util::BodyExt as _;
 use hyper::body::Bytes;
@@ -108,18 +108,8 @@ async fn who_runs_a_turn_that_was_nobodys_is_asked_again() {
     // It gives streams still, and runs nothing any more.
     world.handle.drain().await;
     let learner: carrel_core::LearnerId = "ada".parse().expect("a label");
-    let turn_id = TurnId(Uuid::from_u128(7));
-    let message = NewMessage {
-        learner: learner.clone(),
-        message_id: MessageId(Uuid::from_u128(8)),
-        turn_id,
-        idempotency_key: "k".to_owned(),
-        body_hash: [0; 32],
-        channel: "web".to_owned(),
-        text: "hello".to_owned(),
-        attachments: Vec::new(),
-        max_queued: 20,
-    };
+    let message = message(&learner, "k");
+    let turn_id = message.turn_id;
     world.store.accept(&message, now()).await.expect("accepted");
     let mut events = ada.events("/v1/learners/ada/events", None).await;
     let queued = events.until(|event| event.data["state"] == "queued").await;

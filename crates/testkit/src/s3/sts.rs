@@ -6,11 +6,10 @@ use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use super::{ACCESS_KEY_ID, Certificate, SECRET_ACCESS_KEY};
+use super::{ACCESS_KEY_ID, SECRET_ACCESS_KEY};
+use crate::certificates::Certified;
 
 /// A running stand-in. It ends with the program.
 #[derive(Debug)]
@@ -23,18 +22,9 @@ impl Sts {
     /// Starts it on loopback, with TLS: its clients speak nothing else. It expects a token.
     ///
     /// # Errors
-    /// When the certificate serves not.
-    pub fn start(certificate: &Certificate, token: &str) -> io::Result<Self> {
-        let chain = CertificateDer::from_pem_file(&certificate.certificate);
-        let key = PrivateKeyDer::from_pem_file(&certificate.key).map_err(io::Error::other)?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?
-            .with_no_client_auth()
-            .with_single_cert(vec![chain.map_err(io::Error::other)?], key)
-            .map_err(io::Error::other)?;
-        let config = Arc::new(config);
+    /// When nothing can be listened on.
+    pub fn start(certificate: &Certified, token: &str) -> io::Result<Self> {
+        let config = certificate.server();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let sts = Self {
             port: listener.local_addr()?.port(),

@@ -19,7 +19,9 @@ use carrel_store::{Learners, SharedStore};
 use carrel_store_sqlite::SqliteStore;
 use carrel_testkit::s3::{self, S3Server};
 use carrel_vault::{Keyring, Objects, Options, S3, S3Credentials, S3Keys, Vault, router};
+use faults::{Faulty, Switch};
 use jiff::Timestamp;
+use object_store::local::LocalFileSystem;
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -73,6 +75,19 @@ fn elapsed() -> Duration {
 }
 
 impl Desk {
+    /// One whose storage fails when it is told to, and counts.
+    pub(crate) async fn faulty() -> (Self, Arc<Switch>) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let inner = folder.path().join("objects");
+        let switch = Arc::new(Switch::default());
+        std::fs::create_dir(&inner).expect("a folder");
+        let objects = Objects::new(Arc::new(Faulty {
+            inner: LocalFileSystem::new_with_prefix(&inner).expect("a folder"),
+            switch: Arc::clone(&switch),
+        }));
+        (Self::with(folder, objects).await, switch)
+    }
+
     pub(crate) async fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let objects = Objects::local(folder.path().join("objects")).expect("objects");
@@ -103,8 +118,7 @@ impl Desk {
         };
         let mut options = bucket(&server);
         let certificate = setup.certificate.as_ref();
-        options.authorities = certificate
-            .map(|certificate| std::fs::read(&certificate.certificate).expect("a certificate"));
+        options.authorities = certificate.map(|made| made.authority.clone().into_bytes());
         if let Some(region) = setup.region {
             region.clone_into(&mut options.region);
         }

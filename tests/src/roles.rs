@@ -37,7 +37,7 @@ pub struct How {
     pub listen: Option<String>,
     /// Variables besides.
     pub variables: Vec<(&'static str, String)>,
-    /// Where its log is kept, after what is there, instead of shown.
+    /// Where its log is kept, after what is there; else in a file of its own.
     pub log: Option<PathBuf>,
 }
 

@@ -54,10 +54,10 @@ impl Sidecar {
             .map(|_| ())
     }
 
-    /// How it is, as soon as its phase is not `unless` (a phase's name), or after a while.
-    pub(crate) async fn hello(&self, token: &str, unless: Option<&str>) -> Result<Hello, Error> {
-        let path = match unless {
-            Some(phase) => format!("/v1/hello?unless={phase}"),
+    /// How it is, as soon as its report is another than `after` (a revision), or after a while.
+    pub(crate) async fn hello(&self, token: &str, after: Option<u64>) -> Result<Hello, Error> {
+        let path = match after {
+            Some(revision) => format!("/v1/hello?after={revision}"),
             None => "/v1/hello".to_owned(),
         };
         let (status, body) = self

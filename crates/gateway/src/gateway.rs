@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use carrel_core::learner::LearnerState;
-use carrel_core::{LearnerId, MessageId, OwnerId};
+use carrel_core::{ClassName, LearnerId, MessageId, OwnerId};
 use carrel_protocol::Problem;
 use carrel_protocol::gateway::Link;
 use moka::future::Cache;
@@ -25,6 +25,9 @@ use crate::stream::Hubs;
 const ANSWERED_FOR: Duration = Duration::from_mins(10);
 const ANSWERS_KEPT: u64 = 10_000;
 
+/// What a class says holds for messages within this time.
+const CLASS_KEPT_FOR: Duration = Duration::from_secs(1);
+
 /// What all requests and turns share.
 #[derive(Debug)]
 pub(crate) struct Gateway {
@@ -34,6 +37,8 @@ pub(crate) struct Gateway {
     pub(crate) rate: RateLimit,
     /// Where learners were when their messages were first answered.
     pub(crate) answered: Cache<MessageId, LearnerState>,
+    /// How many messages of a learner of a class may wait.
+    pub(crate) queued: Cache<ClassName, u32>,
     pub(crate) swept: Swept,
     pub(crate) owner: OwnerId,
     erasing: Mutex<HashSet<LearnerId>>,
@@ -91,6 +96,7 @@ pub fn start(options: Options, tracker: TaskTracker, cancel: CancellationToken) 
             .max_capacity(ANSWERS_KEPT)
             .time_to_live(ANSWERED_FOR)
             .build(),
+        queued: Cache::builder().time_to_live(CLASS_KEPT_FOR).build(),
         swept: Swept::default(),
         owner: OwnerId(Uuid::now_v7()),
         erasing: Mutex::default(),

@@ -125,6 +125,10 @@ pub struct Hello {
     /// Whether it restored an older state because the newest was proved damaged.
     #[serde(default)]
     pub fell_back: bool,
+    /// Which report this is: another phase, detail, `committed` or `fell_back` has another. Whoever gives it as `?after=` hears the
+    /// next one, also when it came before they asked.
+    #[serde(default)]
+    pub revision: u64,
 }
 
 /// A file that comes with a message.

@@ -76,6 +76,7 @@ impl Pod {
             quiet_since: None,
             committed: false,
             fell_back: false,
+            revision: 0,
         };
         let pod = Self {
             options,
@@ -120,7 +121,7 @@ impl Pod {
             callers,
         };
         if self.identity.set(identity).is_ok() {
-            self.hello.send_modify(|hello| {
+            self.note(|hello| {
                 hello.learner = Some(learner);
                 hello.epoch = Some(epoch);
                 hello.phase = Phase::Restoring;
@@ -166,7 +167,14 @@ impl Pod {
 
     /// Changes how far it is.
     pub(crate) fn note(&self, change: impl FnOnce(&mut Hello)) {
-        self.hello.send_modify(change);
+        self.hello.send_modify(|hello| {
+            let before = hello.clone();
+            change(hello);
+            let told = |hello: &Hello| (hello.phase, hello.committed, hello.fell_back);
+            if told(hello) != told(&before) || hello.detail != before.detail {
+                hello.revision += 1;
+            }
+        });
     }
 
     /// Enters a phase.

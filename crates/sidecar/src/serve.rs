@@ -118,25 +118,22 @@ async fn assign(
     Ok(Json(pod.hello()))
 }
 
-/// What a caller knows already.
+/// The newest report that a caller has.
 #[derive(Deserialize)]
 struct Known {
-    unless: Option<Phase>,
+    after: Option<u64>,
 }
 
-/// Answers at once; with `?unless=PHASE` as soon as the phase or its reason is another or something was committed, or
-/// after a while.
+/// Answers at once; with `?after=REVISION` as soon as there is another report than that, or after a while.
 async fn hello(
     State(pod): State<Arc<Pod>>,
     Query(known): Query<Known>,
     headers: HeaderMap,
 ) -> Result<Json<Hello>, Refusal> {
     caller::check(&pod, &headers)?;
-    if let Some(unless) = known.unless {
-        let (mut changes, before) = (pod.watch(), pod.hello());
-        let news = changes.wait_for(|now| {
-            now.phase != unless || now.committed != before.committed || now.detail != before.detail
-        });
+    if let Some(known) = known.after {
+        let mut changes = pod.watch();
+        let news = changes.wait_for(|now| now.revision != known);
         // Out of time is an answer too, and so is the end.
         let waits = tokio::time::timeout(ANSWER_WITHIN, news);
         let _ = pod.end.run_until_cancelled(waits).await;
@@ -188,8 +185,8 @@ mod tests {
     use crate::exit::Exit;
     use crate::pod::tests::blank_of;
 
-    #[tokio::test(start_paused = true)]
-    async fn who_waits_for_news_of_a_pod_that_fell_asleep_is_answered_at_its_end() {
+    /// A pod, and what lets the fleet ask how it is.
+    fn pod() -> (Arc<Pod>, HeaderMap) {
         let signer = Signer::from_pem(&Signer::generate_pem().unwrap()).unwrap();
         let pod = blank_of(Verifier::new(&[signer.public_key().clone()]).unwrap());
         let learner: LearnerId = "ada".parse().unwrap();
@@ -198,20 +195,50 @@ mod tests {
             .unwrap();
         let bearer = HeaderValue::try_from(format!("Bearer {token}")).unwrap();
         let headers = HeaderMap::from_iter([(header::AUTHORIZATION, bearer)]);
+        (pod, headers)
+    }
+
+    async fn asked(pod: &Arc<Pod>, headers: &HeaderMap, after: Option<u64>) -> Hello {
+        let answer = hello(
+            State(Arc::clone(pod)),
+            Query(Known { after }),
+            headers.clone(),
+        );
+        let Ok(Json(hello)) = answer.await else {
+            panic!("refused")
+        };
+        hello
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_news_of_a_pod_that_fell_asleep_is_answered_at_its_end() {
+        let (pod, headers) = pod();
         pod.enter(Phase::Snapshotting, "");
         let began = Instant::now();
-        let unless = Some(Phase::Snapshotting);
-        let waits = hello(State(Arc::clone(&pod)), Query(Known { unless }), headers);
+        let waits = asked(&pod, &headers, Some(pod.hello().revision));
         let ends = async {
             tokio::task::yield_now().await;
             pod.over(Exit::Clean);
             pod.end.cancel();
         };
-        let (answer, ()) = tokio::join!(waits, ends);
-        let Ok(Json(hello)) = answer else {
-            panic!("refused")
-        };
+        let (hello, ()) = tokio::join!(waits, ends);
         assert_eq!(hello.phase, Phase::Snapshotting);
         assert_eq!(began.elapsed(), Duration::ZERO, "the sidecar waits for it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn news_between_two_questions_is_heard_at_once() {
+        let (pod, headers) = pod();
+        pod.enter(Phase::Restoring, "");
+        let first = asked(&pod, &headers, None).await;
+        pod.enter(Phase::Restoring, "the vault does not answer");
+        let began = Instant::now();
+        let second = asked(&pod, &headers, Some(first.revision)).await;
+        assert_eq!(second.detail, "the vault does not answer");
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        // The same once more is no news.
+        pod.enter(Phase::Restoring, "the vault does not answer");
+        asked(&pod, &headers, Some(second.revision)).await;
+        assert_eq!(began.elapsed(), ANSWER_WITHIN);
     }
 }

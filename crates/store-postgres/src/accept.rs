@@ -1,10 +1,10 @@
 //! Taking messages: inbox row, turn and event `queued` of each, of as many as wait, in one statement.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use carrel_core::event::EventBody;
-use carrel_core::{MessageId, TurnId};
+use carrel_core::{LearnerId, MessageId, TurnId};
 use carrel_store::adapter::column::{nanos, to_json};
 use carrel_store::turns::{Accepted, Attachment, NewMessage};
 use jiff::Timestamp;
@@ -20,6 +20,10 @@ use crate::gather::Gather;
 use crate::hints::Hints;
 use crate::pool::Pool;
 
+/// Statements at a time.
+const LANES: usize = 4;
+/// Learners who wait for their locks at a time, about.
+pub(crate) const SLOW: usize = 64;
 /// One that holds more goes alone, so that what waits together is small.
 const SMALL_BYTES: usize = 16 * 1024;
 
@@ -51,13 +55,16 @@ pub(crate) const TAKE: &str = "WITH seen AS MATERIALIZED (SELECT n.*, l.event_ve
      e AS (INSERT INTO event (learner, version, time, type, body) \
         SELECT learner, version, time, 'queued', queued::json FROM l) \
      SELECT message_id FROM m";
-pub(crate) const TAKEN: &str = "SELECT m.message_id, t.turn_id, m.body_hash FROM learner l \
+pub(crate) const TAKEN: &str = "SELECT m.message_id, t.turn_id, m.body_hash, \
+        (SELECT count(*) FROM turn q WHERE q.learner = $1 AND q.state = 'queued' \
+            AND q.state IN ('queued', 'running')) >= $3 \
+    FROM learner l \
     LEFT JOIN message m ON m.learner = l.id AND m.idempotency_key = $2 \
     LEFT JOIN turn t ON t.place = m.place WHERE l.id = $1 AND NOT l.closing";
 
 type Asked = (NewMessage, Timestamp);
-/// Messages that are taken together: whether each was, or what went wrong with all.
-pub(crate) type Gathered = Gather<Asked, Result<bool, Arc<sqlx::Error>>>;
+/// Messages that are taken together: whether each was.
+pub(crate) type Gathered = Gather<LearnerId, Asked, bool>;
 
 /// Starts what takes messages that come at the same time, and hints at each: its caller may be gone.
 pub(crate) fn start(
@@ -77,20 +84,17 @@ pub(crate) fn start(
                         if was_taken {
                             hints.give(&new.learner);
                         }
-                        Ok(was_taken)
+                        was_taken
                     };
-                    asked.iter().map(was_taken).collect()
+                    Ok(asked.iter().map(was_taken).collect())
                 }
-                Err(Fault::Database(error)) if is_passing(&error) => {
-                    let error = Arc::new(error);
-                    asked.iter().map(|_| Err(Arc::clone(&error))).collect()
-                }
+                Err(Fault::Database(error)) if is_passing(&error) => Err(error),
                 // Each alone finds out whose fault it is.
-                Err(_) => asked.iter().map(|_| Ok(false)).collect(),
+                Err(_) => Ok(asked.iter().map(|_| false).collect()),
             }
         }
     };
-    Gather::start(work, tracker, cancel)
+    Gather::start(LANES, work, tracker, cancel)
 }
 
 impl PostgresStore {
@@ -104,11 +108,15 @@ impl PostgresStore {
             turn_id: message.turn_id,
             repeated: false,
         };
-        if self.take_at_once(message, now).await? {
+        if message.max_queued > 0 && self.take_at_once(message, now).await? {
             return Ok(stored);
         }
-        // Refused, or somebody wrote for this learner meanwhile: decided under the lock.
-        let mut write = self.write(&message.learner).await?;
+        if let Some(refused) = refused(&self.admission, message).await? {
+            return Ok(refused);
+        }
+        // Somebody wrote for this learner meanwhile: decided under the lock, for which of a learner's messages one waits at a time.
+        let _one_of_a_learner = self.slow[place_of(&message.learner)].lock().await;
+        let mut write = self.write_on(&self.admission, &message.learner).await?;
         if !take(write.connection(), &[(message.clone(), now)])
             .await?
             .is_empty()
@@ -117,7 +125,8 @@ impl PostgresStore {
             write.commit().await?;
             return Ok(stored);
         }
-        refused(write.connection(), message).await
+        let refused = refused(write.connection(), message).await?;
+        refused.ok_or_else(|| Fault::Impossible("a message that fits was not taken".to_owned()))
     }
 
     async fn take_at_once(&self, message: &NewMessage, now: Timestamp) -> Inner<bool> {
@@ -129,13 +138,18 @@ impl PostgresStore {
             }
             return Ok(was_taken);
         }
-        let answer = timeout(self.patience, self.taken.ask(&message.learner, asked)).await;
-        match answer {
-            Ok(Some(taken)) => taken.map_err(Fault::OfMany),
-            Ok(None) => Err(sqlx::Error::PoolClosed.into()),
-            Err(_elapsed) => Err(sqlx::Error::PoolTimedOut.into()),
-        }
+        let answer = self.taken.ask(message.learner.clone(), asked);
+        let late = |_elapsed| sqlx::Error::PoolTimedOut;
+        timeout(self.patience, answer).await.map_err(late)?
     }
+}
+
+/// Where a learner's messages wait for its lock; others may wait there, too.
+fn place_of(learner: &LearnerId) -> usize {
+    let mut hasher = DefaultHasher::new();
+    learner.hash(&mut hasher);
+    let place = hasher.finish() % SLOW as u64;
+    usize::try_from(place).unwrap_or_default()
 }
 
 fn size(message: &NewMessage) -> usize {
@@ -198,18 +212,19 @@ impl<'a> Files<'a> {
     }
 }
 
-/// Why nothing was taken: no such learner, the key was used before, or too many wait.
-async fn refused(executor: impl PgExecutor<'_>, message: &NewMessage) -> Inner<Accepted> {
-    type Before = (Option<Uuid>, Option<Uuid>, Option<Vec<u8>>);
+/// Why nothing is taken: no such learner, the key was used before, or too many wait. `None`: there is no reason.
+async fn refused(executor: impl PgExecutor<'_>, message: &NewMessage) -> Inner<Option<Accepted>> {
+    type Before = (Option<Uuid>, Option<Uuid>, Option<Vec<u8>>, bool);
     let before: Option<Before> = sqlx::query_as(TAKEN)
         .bind(message.learner.as_str())
         .bind(&message.idempotency_key)
+        .bind(i64::from(message.max_queued))
         .fetch_optional(executor)
         .await?;
     Ok(match before {
-        None => Accepted::NoLearner,
-        Some((Some(message_id), Some(turn_id), hash)) => {
-            if hash.as_deref() == Some(&message.body_hash) {
+        None => Some(Accepted::NoLearner),
+        Some((Some(message_id), Some(turn_id), hash, _)) => {
+            Some(if hash.as_deref() == Some(&message.body_hash) {
                 Accepted::Stored {
                     message_id: MessageId(message_id),
                     turn_id: TurnId(turn_id),
@@ -217,9 +232,9 @@ async fn refused(executor: impl PgExecutor<'_>, message: &NewMessage) -> Inner<A
                 }
             } else {
                 Accepted::KeyReused
-            }
+            })
         }
-        Some(_) => Accepted::QueueFull,
+        Some((.., is_full)) => is_full.then_some(Accepted::QueueFull),
     })
 }
 

@@ -1,7 +1,6 @@
 //! Who owns a turn: what waits for an owner, and leases.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use carrel_core::{LearnerId, OwnerId, TurnId};
 use carrel_store::adapter::column::{count, from_json, int, nanos, parsed, time};
@@ -14,15 +13,22 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::PostgresStore;
-use crate::fault::{Fault, Inner};
+use crate::fault::Inner;
 use crate::gather::Gather;
 use crate::pool::Pool;
 use crate::turn_row::{TurnRow, turn_columns};
 
-pub(crate) const WAITING: &str = "SELECT t.learner FROM turn t \
-    WHERE t.state IN ('queued', 'running') AND t.lease_until <= $1 \
-    AND NOT EXISTS (SELECT FROM turn o WHERE o.learner = t.learner AND o.place < t.place \
-        AND o.state IN ('queued', 'running')) ORDER BY t.place LIMIT $2";
+/// From learner to learner, and of each the oldest open turn alone: it costs as much as learners have open turns, however many.
+pub(crate) const WAITING: &str = "WITH RECURSIVE w AS (\
+        (SELECT learner, place, lease_until FROM turn WHERE state IN ('queued', 'running') \
+            ORDER BY learner, place LIMIT 1) \
+        UNION ALL SELECT n.* FROM w, LATERAL (SELECT learner, place, lease_until FROM turn t \
+            WHERE t.state IN ('queued', 'running') AND t.learner > w.learner \
+            ORDER BY t.learner, t.place LIMIT 1) AS n) \
+    SELECT learner FROM w WHERE lease_until <= $1 ORDER BY place LIMIT $2";
+pub(crate) const WAITING_AMONG: &str = "SELECT n.asked FROM unnest($2::text[]) AS n (asked) \
+    WHERE (SELECT o.lease_until FROM turn o WHERE o.learner = n.asked \
+        AND o.state IN ('queued', 'running') ORDER BY o.place LIMIT 1) <= $1";
 pub(crate) const BACKLOG: &str = "SELECT count(*), (SELECT m.sent_time FROM message m WHERE m.place = \
     (SELECT min(place) FROM turn WHERE state IN ('queued', 'running'))) \
     FROM turn WHERE state IN ('queued', 'running')";
@@ -59,6 +65,9 @@ pub(crate) const RELEASE: &str = "WITH l AS (SELECT place FROM turn \
         WHERE lease_owner IS NOT NULL AND lease_owner <> $1 ORDER BY place FOR NO KEY UPDATE) \
     UPDATE turn t SET lease_owner = NULL, lease_until = 0 FROM l WHERE t.place = l.place";
 
+/// Statements at a time.
+const LANES: usize = 2;
+
 /// A learner's oldest turn is wanted.
 #[derive(Debug)]
 pub(crate) struct Wanted {
@@ -77,8 +86,8 @@ pub(crate) enum Got {
     Busy,
 }
 
-/// Claims that are made together, or what went wrong with all.
-pub(crate) type Claims = Gather<Wanted, Result<Got, Arc<sqlx::Error>>>;
+/// Claims that are made together.
+pub(crate) type Claims = Gather<LearnerId, Wanted, Got>;
 
 /// Starts what claims for those who want at the same time.
 pub(crate) fn start(pool: &Pool, tracker: &TaskTracker, cancel: &CancellationToken) -> Claims {
@@ -86,20 +95,12 @@ pub(crate) fn start(pool: &Pool, tracker: &TaskTracker, cancel: &CancellationTok
     let work = move |wanted: Vec<Wanted>| {
         let pool = pool.clone();
         async move {
-            match claim(&pool, &wanted).await {
-                Ok(mut got) => {
-                    let of =
-                        |one: &Wanted| Ok(got.remove(one.learner.as_str()).unwrap_or(Got::Busy));
-                    wanted.iter().map(of).collect()
-                }
-                Err(error) => {
-                    let error = Arc::new(error);
-                    wanted.iter().map(|_| Err(Arc::clone(&error))).collect()
-                }
-            }
+            let mut got = claim(&pool, &wanted).await?;
+            let of = |one: &Wanted| got.remove(one.learner.as_str()).unwrap_or(Got::Busy);
+            Ok(wanted.iter().map(of).collect())
         }
     };
-    Gather::start(work, tracker, cancel)
+    Gather::start(LANES, work, tracker, cancel)
 }
 
 /// By learner.
@@ -144,8 +145,7 @@ impl PostgresStore {
             now,
             until,
         };
-        let got = self.claims.ask(learner, wanted()).await;
-        let mut got = got.ok_or(sqlx::Error::PoolClosed)?.map_err(Fault::OfMany)?;
+        let mut got = self.claims.ask(learner.clone(), wanted()).await?;
         if matches!(got, Got::Busy) {
             let mut write = self.write(learner).await?;
             let claimed = claim(write.connection(), &[wanted()]).await?;
@@ -227,6 +227,20 @@ impl PostgresStore {
         let rows: Vec<String> = sqlx::query_scalar(WAITING)
             .bind(nanos(now))
             .bind(i64::from(limit))
+            .fetch_all(&self.turns)
+            .await?;
+        rows.iter().map(|id| Ok(parsed(id)?)).collect()
+    }
+
+    pub(crate) async fn waiting_of(
+        &self,
+        learners: &[LearnerId],
+        now: Timestamp,
+    ) -> Inner<Vec<LearnerId>> {
+        let learners: Vec<&str> = learners.iter().map(LearnerId::as_str).collect();
+        let rows: Vec<String> = sqlx::query_scalar(WAITING_AMONG)
+            .bind(nanos(now))
+            .bind(learners)
             .fetch_all(&self.turns)
             .await?;
         rows.iter().map(|id| Ok(parsed(id)?)).collect()

@@ -1,25 +1,37 @@
 //! The append-only log, read.
 
+use std::collections::HashMap;
+
 use carrel_core::event::{Cursor, Event, FeedEvent};
 use carrel_core::{EventVersion, LearnerId};
 use carrel_store::adapter::column::{count, from_json, int, parsed, time};
 use carrel_store::{Events, Result};
-use sqlx::FromRow;
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, Row as _};
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::PostgresStore;
 use crate::fault::{Inner, during};
+use crate::gather::Gather;
+use crate::pool::Pool;
 
-pub(crate) const EVENTS: &str = "SELECT 0::bigint AS tx, sequence, learner, version, time, body::text \
-    FROM event WHERE learner = $1 AND version > $2 ORDER BY version LIMIT $3";
+/// Statements at a time.
+const LANES: usize = 2;
+
+pub(crate) const EVENTS: &str = "SELECT q.number, 0::bigint AS tx, e.* \
+    FROM unnest($1::text[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS q (learner, after, most, number), \
+    LATERAL (SELECT sequence, learner, version, time, body::text FROM event \
+        WHERE learner = q.learner AND version > q.after ORDER BY version LIMIT q.most) AS e ORDER BY e.version";
 /// Ends before the oldest transaction that still runs, in one statement: the bound and the rows are of one snapshot. What has
 /// a higher number and is committed already waits for it, so that no place ever shows before an earlier one is final.
 pub(crate) const FEED: &str = "SELECT tx::text::bigint AS tx, sequence, learner, version, time, body::text \
     FROM event WHERE (tx, sequence) > ($1::text::xid8, $2) \
     AND tx < pg_snapshot_xmin(pg_current_snapshot()) ORDER BY event.tx, sequence LIMIT $3";
 
-#[derive(FromRow)]
-struct EventRow {
+#[derive(Debug, FromRow)]
+pub(crate) struct EventRow {
     tx: i64,
     sequence: i64,
     learner: String,
@@ -45,6 +57,40 @@ impl EventRow {
     }
 }
 
+/// Of whose log what comes after a version is wanted, and how much at most.
+type After = (LearnerId, EventVersion, u32);
+/// Logs that are read together.
+pub(crate) type Logs = Gather<LearnerId, After, Vec<EventRow>>;
+
+/// Starts what reads logs that are asked for at the same time.
+pub(crate) fn start(pool: &Pool, tracker: &TaskTracker, cancel: &CancellationToken) -> Logs {
+    let pool = pool.clone();
+    let work = move |asked: Vec<After>| {
+        let pool = pool.clone();
+        async move {
+            let learners: Vec<&str> = asked.iter().map(|(id, ..)| id.as_str()).collect();
+            let versions: Vec<i64> = asked.iter().map(|(_, after, _)| int(after.0)).collect();
+            let limits: Vec<i64> = asked.iter().map(|(.., most)| i64::from(*most)).collect();
+            let rows: Vec<PgRow> = sqlx::query(EVENTS)
+                .bind(learners)
+                .bind(versions)
+                .bind(limits)
+                .fetch_all(&pool)
+                .await?;
+            let mut read: HashMap<i64, Vec<EventRow>> = HashMap::new();
+            for row in rows {
+                let of = read.entry(row.try_get("number")?).or_default();
+                of.push(EventRow::from_row(&row)?);
+            }
+            let numbers = (1..).take(asked.len());
+            Ok(numbers
+                .map(|number| read.remove(&number).unwrap_or_default())
+                .collect())
+        }
+    };
+    Gather::start(LANES, work, tracker, cancel)
+}
+
 #[async_trait::async_trait]
 impl Events for PostgresStore {
     async fn events(
@@ -54,12 +100,8 @@ impl Events for PostgresStore {
         limit: u32,
     ) -> Result<Vec<Event>> {
         let read = async {
-            let rows: Vec<EventRow> = sqlx::query_as(EVENTS)
-                .bind(learner.as_str())
-                .bind(int(after.0))
-                .bind(i64::from(limit))
-                .fetch_all(&self.turns)
-                .await?;
+            let after = (learner.clone(), after, limit);
+            let rows = self.logs.ask(learner.clone(), after).await?;
             rows.into_iter()
                 .map(|row| row.event().map(|fed| fed.event))
                 .collect::<Inner<Vec<_>>>()

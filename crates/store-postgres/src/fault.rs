@@ -82,17 +82,33 @@ fn cause(error: sqlx::Error) -> Box<dyn std::error::Error + Send + Sync> {
 /// Whether trying again later may help.
 pub(crate) fn is_passing(error: &sqlx::Error) -> bool {
     match error {
+        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::BeginFailed => true,
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| is_passing_state(&code)),
+        error => is_of_connection(error),
+    }
+}
+
+/// Whether its connection serves no more, and others to the same server may not either.
+pub(crate) fn is_of_connection(error: &sqlx::Error) -> bool {
+    match error {
         // A stream that ends in the middle of an answer is a protocol error to sqlx.
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
         | sqlx::Error::Protocol(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::BeginFailed
         | sqlx::Error::WorkerCrashed => true,
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| is_passing_state(&code)),
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| ends_sessions(&code)),
         _ => false,
     }
+}
+
+/// By SQLSTATE: the connection, the server that shuts down or has crashed, a session that was idle too long, a read-only standby
+/// after a fail-over.
+fn ends_sessions(code: &str) -> bool {
+    code.starts_with("08")
+        || matches!(
+            code,
+            "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25006"
+        )
 }
 
 /// By SQLSTATE (PostgreSQL's appendix A): the connection, who may log in just now, a read-only standby, a rollback by
@@ -109,6 +125,16 @@ fn is_passing_state(code: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_statement_that_is_given_up_ends_no_session() {
+        for of_connection in ["08006", "57P01", "25006"] {
+            assert!(ends_sessions(of_connection), "{of_connection}");
+        }
+        for of_statement in ["57014", "40P01", "55P03", "53200"] {
+            assert!(!ends_sessions(of_statement), "{of_statement}");
+        }
+    }
 
     #[test]
     fn what_passes_is_told_from_what_a_person_must_see() {

@@ -1,42 +1,57 @@
 //! Many callers' questions in one statement: who comes alone is served at once, who comes meanwhile goes with the others next.
-//! Of each learner one question at a time, in the order in which they came.
+//! Of each key (a learner, most often) one question at a time, in the order in which they came; who asks much waits for nobody
+//! but itself.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
-use carrel_core::LearnerId;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Statements at a time: while some wait for the disk, the next are made.
-const LANES: usize = 4;
+use crate::fault::{Fault, Inner};
+
 /// The most questions of one statement.
 const TOGETHER: usize = 64;
+/// The most questions of one key that wait; more are refused, so that the others find room.
+const OF_ONE: usize = 128;
 /// Callers beyond these wait for room.
 const WAITING: usize = 1024;
 
 /// Where questions are asked.
 #[derive(Debug)]
-pub(crate) struct Gather<Q, A> {
-    /// A learner's questions are all of one.
-    lanes: Vec<mpsc::Sender<Asked<Q, A>>>,
+pub(crate) struct Gather<K, Q, A> {
+    /// Statements at a time: while some wait for the disk, the next are made. A key's questions are all of one.
+    lanes: Vec<mpsc::Sender<Asked<K, Q, A>>>,
 }
 
 #[derive(Debug)]
-struct Asked<Q, A> {
-    learner: LearnerId,
+struct Asked<K, Q, A> {
+    key: K,
     question: Q,
-    answer: oneshot::Sender<A>,
+    answer: oneshot::Sender<Answer<A>>,
 }
 
-impl<Q: Send + 'static, A: Send + 'static> Gather<Q, A> {
+type Answer<A> = Result<A, Arc<sqlx::Error>>;
+
+impl<K, Q, A> Gather<K, Q, A>
+where
+    K: Clone + Eq + Hash + Send + 'static,
+    Q: Send + 'static,
+    A: Send + 'static,
+{
     /// Starts what answers, until it is cancelled: `work` gives an answer for each question, in their order, no two of which
-    /// are of one learner.
-    pub(crate) fn start<W, F>(work: W, tracker: &TaskTracker, cancel: &CancellationToken) -> Self
+    /// are of one key.
+    pub(crate) fn start<W, F>(
+        lanes: usize,
+        work: W,
+        tracker: &TaskTracker,
+        cancel: &CancellationToken,
+    ) -> Self
     where
         W: Fn(Vec<Q>) -> F + Clone + Send + 'static,
-        F: Future<Output = Vec<A>> + Send + 'static,
+        F: Future<Output = Result<Vec<A>, sqlx::Error>> + Send + 'static,
     {
         let lane = || {
             let (ask, asked) = mpsc::channel(WAITING);
@@ -45,59 +60,114 @@ impl<Q: Send + 'static, A: Send + 'static> Gather<Q, A> {
             ask
         };
         Self {
-            lanes: std::iter::repeat_with(lane).take(LANES).collect(),
+            lanes: std::iter::repeat_with(lane).take(lanes).collect(),
         }
     }
 
-    /// Asks. `None` when nobody answers any more.
+    /// Asks.
     ///
     /// # Cancel safety
     /// A question whose caller goes away is not begun; one that was begun is done.
-    pub(crate) async fn ask(&self, learner: &LearnerId, question: Q) -> Option<A> {
+    pub(crate) async fn ask(&self, key: K, question: Q) -> Inner<A> {
         let mut hasher = DefaultHasher::new();
-        learner.hash(&mut hasher);
-        let lane = usize::try_from(hasher.finish() % self.lanes.len() as u64).ok()?;
+        key.hash(&mut hasher);
+        let lane = hasher.finish() % self.lanes.len() as u64;
+        let lane = usize::try_from(lane).unwrap_or_default();
         let (answer, answered) = oneshot::channel();
         let asked = Asked {
-            learner: learner.clone(),
+            key,
             question,
             answer,
         };
-        self.lanes[lane].send(asked).await.ok()?;
-        answered.await.ok()
+        if self.lanes[lane].send(asked).await.is_err() {
+            return Err(sqlx::Error::PoolClosed.into());
+        }
+        // Refused among too many of its key, or at the end of all.
+        let answer = answered.await.map_err(|_gone| sqlx::Error::PoolTimedOut)?;
+        answer.map_err(Fault::OfMany)
     }
 }
 
-async fn lane<Q, A, W, F>(mut asked: mpsc::Receiver<Asked<Q, A>>, work: W)
-where
-    W: Fn(Vec<Q>) -> F,
-    F: Future<Output = Vec<A>>,
-{
-    let mut waiting: Vec<Asked<Q, A>> = Vec::new();
-    loop {
-        if waiting.is_empty() && asked.recv_many(&mut waiting, TOGETHER).await == 0 {
-            return;
+/// Questions that wait, by key.
+struct Waiting<K, Q, A> {
+    of: HashMap<K, VecDeque<Asked<K, Q, A>>>,
+    /// Whose turn it is.
+    turns: VecDeque<K>,
+}
+
+impl<K: Clone + Eq + Hash, Q, A> Waiting<K, Q, A> {
+    fn push(&mut self, asked: Asked<K, Q, A>) {
+        let queue = self.of.entry(asked.key.clone()).or_default();
+        if queue.is_empty() {
+            self.turns.push_back(asked.key.clone());
         }
-        let room = waiting.len().max(TOGETHER);
-        while waiting.len() < room
+        if queue.len() >= OF_ONE {
+            queue.retain(|asked| !asked.answer.is_closed());
+        }
+        if queue.len() < OF_ONE {
+            queue.push_back(asked);
+        }
+    }
+
+    /// The oldest question of each whose turn it is that somebody still waits for.
+    fn next(&mut self) -> Vec<Asked<K, Q, A>> {
+        let mut next = Vec::new();
+        let mut again = Vec::new();
+        while next.len() < TOGETHER
+            && let Some(key) = self.turns.pop_front()
+        {
+            let queue = self.of.get_mut(&key);
+            let queue = queue.expect("whose turn it is has questions");
+            let asked = std::iter::from_fn(|| queue.pop_front()).find(|a| !a.answer.is_closed());
+            next.extend(asked);
+            if queue.is_empty() {
+                self.of.remove(&key);
+            } else {
+                again.push(key);
+            }
+        }
+        self.turns.extend(again);
+        next
+    }
+}
+
+async fn lane<K, Q, A, W, F>(mut asked: mpsc::Receiver<Asked<K, Q, A>>, work: W)
+where
+    K: Clone + Eq + Hash,
+    W: Fn(Vec<Q>) -> F,
+    F: Future<Output = Result<Vec<A>, sqlx::Error>>,
+{
+    let mut waiting = Waiting {
+        of: HashMap::new(),
+        turns: VecDeque::new(),
+    };
+    loop {
+        if waiting.turns.is_empty() {
+            let Some(first) = asked.recv().await else {
+                return;
+            };
+            waiting.push(first);
+        }
+        while waiting.turns.len() < TOGETHER
             && let Ok(more) = asked.try_recv()
         {
             waiting.push(more);
         }
-        waiting.retain(|asked| !asked.answer.is_closed());
-        let mut learners = HashSet::new();
-        let (now, later) = waiting
+        let (questions, callers): (Vec<Q>, Vec<oneshot::Sender<Answer<A>>>) = waiting
+            .next()
             .into_iter()
-            .partition(|asked| learners.len() < TOGETHER && learners.insert(asked.learner.clone()));
-        waiting = later;
-        let (questions, callers): (Vec<Q>, Vec<oneshot::Sender<A>>) = now
-            .into_iter()
-            .map(|asked: Asked<Q, A>| (asked.question, asked.answer))
+            .map(|asked| (asked.question, asked.answer))
             .unzip();
         if questions.is_empty() {
             continue;
         }
-        let answers = work(questions).await;
+        let answers: Vec<Answer<A>> = match work(questions).await {
+            Ok(answers) => answers.into_iter().map(Ok).collect(),
+            Err(error) => {
+                let error = Arc::new(error);
+                callers.iter().map(|_| Err(Arc::clone(&error))).collect()
+            }
+        };
         for (caller, answer) in callers.into_iter().zip(answers) {
             // One that went away meanwhile asks again.
             drop(caller.send(answer));
@@ -107,79 +177,106 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
+    use std::time::Duration;
 
-    use carrel_store::suite::fixture::id;
-    use futures::future::join_all;
+    use futures::future::{join, join_all};
     use tokio::sync::Semaphore;
+    use tokio::time::{sleep, timeout};
 
     use super::*;
 
-    type Seen = Arc<Mutex<Vec<Vec<u32>>>>;
+    const LANES: usize = 4;
+
+    type Seen = Arc<Mutex<Vec<Vec<usize>>>>;
 
     /// Answers twice the number, one batch for each permit; what batches it saw.
-    fn doubling(permits: &Arc<Semaphore>) -> (Gather<u32, u32>, Seen, TaskTracker) {
+    fn doubling(
+        lanes: usize,
+        permits: &Arc<Semaphore>,
+    ) -> (Gather<&'static str, usize, usize>, Seen) {
         let seen = Seen::default();
         let (kept, permits) = (Arc::clone(&seen), Arc::clone(permits));
-        let work = move |questions: Vec<u32>| {
+        let work = move |questions: Vec<usize>| {
             kept.lock()
                 .expect("nobody panics with it")
                 .push(questions.clone());
             let permits = Arc::clone(&permits);
             async move {
                 permits.acquire().await.expect("it is open").forget();
-                questions.into_iter().map(|number| number * 2).collect()
+                Ok(questions.into_iter().map(|number| number * 2).collect())
             }
         };
-        let tracker = TaskTracker::new();
-        let gather = Gather::start(work, &tracker, &CancellationToken::new());
-        (gather, seen, tracker)
+        let gather = Gather::start(lanes, work, &TaskTracker::new(), &CancellationToken::new());
+        (gather, seen)
+    }
+
+    fn taken(seen: &Seen) -> Vec<Vec<usize>> {
+        seen.lock().expect("nobody panics with it").clone()
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_comes_meanwhile_goes_together_and_each_gets_its_own_answer() {
         let permits = Arc::new(Semaphore::new(0));
-        let (gather, seen, _tracker) = doubling(&permits);
-        let learners: Vec<_> = (0..40).map(|n| id(&format!("l{n}"))).collect();
-        let asked = (0..40_u32).map(|n| gather.ask(&learners[n as usize], n));
-        let answered = join_all(asked);
+        let (gather, seen) = doubling(LANES, &permits);
+        let keys: Vec<&str> = "abcdefghijklmnopqrstuvwxyz".split("").collect();
+        let answered = join_all(keys.iter().zip(0..).map(|(key, n)| gather.ask(*key, n)));
         let goes = async {
             // Each lane has begun with what it saw first.
-            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-            permits.add_permits(40);
+            sleep(Duration::from_secs(1)).await;
+            permits.add_permits(keys.len());
         };
-        let (answers, ()) = tokio::join!(answered, goes);
-        let expected: Vec<_> = (0..40).map(|n| Some(n * 2)).collect();
-        assert_eq!(answers, expected);
-        let batches = seen.lock().expect("nobody panics with it").len();
-        assert!(batches <= 2 * LANES, "{batches} batches");
+        let (answers, ()) = join(answered, goes).await;
+        for (answer, n) in answers.into_iter().zip(0..) {
+            assert_eq!(answer.expect("an answer"), n * 2);
+        }
+        assert!(taken(&seen).len() <= 2 * LANES, "{seen:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_learner_has_one_question_in_a_batch_and_they_keep_their_order() {
+    async fn a_key_has_one_question_in_a_batch_and_they_keep_their_order() {
         let permits = Arc::new(Semaphore::new(100));
-        let (gather, seen, _tracker) = doubling(&permits);
-        let ada = id("ada");
-        let answers = join_all((0..5).map(|n| gather.ask(&ada, n))).await;
-        assert_eq!(answers, [0, 2, 4, 6, 8].map(Some));
-        let seen = seen.lock().expect("nobody panics with it");
-        assert_eq!(*seen, [[0], [1], [2], [3], [4]]);
+        let (gather, seen) = doubling(LANES, &permits);
+        let answers = join_all((0..5).map(|n| gather.ask("ada", n))).await;
+        for (answer, n) in answers.into_iter().zip(0..) {
+            assert_eq!(answer.expect("an answer"), n * 2);
+        }
+        assert_eq!(taken(&seen), [[0], [1], [2], [3], [4]]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_much_waits_for_nobody_but_itself_and_too_much_is_refused() {
+        let permits = Arc::new(Semaphore::new(0));
+        let (gather, seen) = doubling(1, &permits);
+        let flood = join_all((0..WAITING).map(|n| gather.ask("ada", n)));
+        let other = async {
+            sleep(Duration::from_secs(1)).await;
+            let asked = gather.ask("bob", 9_000);
+            let goes = async {
+                sleep(Duration::from_secs(1)).await;
+                permits.add_permits(WAITING);
+            };
+            join(asked, goes).await.0
+        };
+        let (flood, other) = join(flood, other).await;
+        assert_eq!(other.expect("an answer"), 18_000);
+        assert_eq!(taken(&seen)[1], [1, 9_000], "with the second of the flood");
+        let answered = flood.iter().filter(|answer| answer.is_ok()).count();
+        assert_eq!(answered, OF_ONE + 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_nobody_waits_for_is_not_begun() {
         let permits = Arc::new(Semaphore::new(0));
-        let (gather, seen, _tracker) = doubling(&permits);
-        let ada = id("ada");
-        let first = gather.ask(&ada, 1);
+        let (gather, seen) = doubling(LANES, &permits);
+        let first = gather.ask("ada", 1);
         let gone = async {
-            let ask = gather.ask(&ada, 2);
-            drop(tokio::time::timeout(std::time::Duration::from_secs(1), ask).await);
+            drop(timeout(Duration::from_secs(1), gather.ask("ada", 2)).await);
             permits.add_permits(3);
         };
-        let (first, ()) = tokio::join!(first, gone);
-        assert_eq!(first, Some(2));
-        assert_eq!(gather.ask(&ada, 3).await, Some(6));
-        assert_eq!(*seen.lock().expect("nobody panics with it"), [[1], [3]]);
+        let (first, ()) = join(first, gone).await;
+        assert_eq!(first.expect("an answer"), 2);
+        assert_eq!(gather.ask("ada", 3).await.expect("an answer"), 6);
+        assert_eq!(taken(&seen), [[1], [3]]);
     }
 }

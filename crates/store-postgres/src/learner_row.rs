@@ -1,13 +1,22 @@
 //! A learner as rows hold it.
 
+use std::collections::HashMap;
+
 use carrel_core::learner::{Desired, Status};
-use carrel_core::{Epoch, NanoUsd, RepositoryId};
+use carrel_core::{Epoch, LearnerId, NanoUsd, RepositoryId};
 use carrel_store::adapter::column::{count, from_json, parsed, parsed_option, time};
 use carrel_store::learners::{Alias, Learner};
 use sqlx::FromRow;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::fault::Inner;
+use crate::gather::Gather;
+use crate::pool::Pool;
+
+/// Statements at a time.
+const LANES: usize = 2;
 
 /// Reads learners; the first argument is the day whose cost is `cost_today`.
 macro_rules! select_learner {
@@ -29,7 +38,36 @@ macro_rules! select_learner {
 }
 pub(crate) use select_learner;
 
-#[derive(FromRow)]
+pub(crate) const LEARNERS: &str = select_learner!("WHERE l.id = ANY($2)");
+
+/// A learner, and the day whose cost is wanted.
+type Asked = (LearnerId, i64);
+/// Learners that are read together.
+pub(crate) type Rows = Gather<LearnerId, Asked, Option<LearnerRow>>;
+
+/// Starts what reads learners that are asked for at the same time.
+pub(crate) fn start(pool: &Pool, tracker: &TaskTracker, cancel: &CancellationToken) -> Rows {
+    let pool = pool.clone();
+    let work = move |asked: Vec<Asked>| {
+        let pool = pool.clone();
+        async move {
+            let ids: Vec<&str> = asked.iter().map(|(id, _)| id.as_str()).collect();
+            // At midnight the newest day is everybody's: it is when they are read.
+            let day = asked.iter().map(|(_, day)| *day).max();
+            let rows: Vec<LearnerRow> = sqlx::query_as(LEARNERS)
+                .bind(day)
+                .bind(&ids)
+                .fetch_all(&pool)
+                .await?;
+            let read = rows.into_iter().map(|row| (row.id.clone(), row));
+            let mut read: HashMap<String, LearnerRow> = read.collect();
+            Ok(ids.into_iter().map(|id| read.remove(id)).collect())
+        }
+    };
+    Gather::start(LANES, work, tracker, cancel)
+}
+
+#[derive(Debug, FromRow)]
 pub(crate) struct LearnerRow {
     id: String,
     class: String,

@@ -240,11 +240,8 @@ impl Learners for PostgresStore {
 
     async fn learner(&self, id: &LearnerId, now: Timestamp) -> Result<Option<Learner>> {
         let read = async {
-            let row: Option<LearnerRow> = sqlx::query_as(LEARNER)
-                .bind(period::day(now))
-                .bind(id.as_str())
-                .fetch_optional(&self.admission)
-                .await?;
+            let asked = (id.clone(), period::day(now));
+            let row = self.rows.ask(id.clone(), asked).await?;
             row.map(LearnerRow::learner).transpose()
         };
         read.await.map_err(during("reading a learner"))

@@ -41,6 +41,7 @@ use std::time::Duration;
 use hints::Hints;
 use pool::Pool;
 use sqlx::postgres::PgConnectOptions;
+use tokio::sync::Mutex;
 use tokio_util::sync::DropGuard;
 use tokio_util::task::TaskTracker;
 
@@ -53,6 +54,14 @@ pub struct PostgresStore {
     taken: accept::Gathered,
     /// Turns that are claimed together.
     claims: claim::Claims,
+    /// Learners whose message waits for their lock: one connection each.
+    slow: [Mutex<()>; accept::SLOW],
+    /// Secrets that are looked up together.
+    subjects: access::Subjects,
+    /// Learners that are read together.
+    rows: learner_row::Rows,
+    /// Logs that are read together.
+    logs: events::Logs,
     /// How long a caller waits for a message to be taken.
     patience: Duration,
     /// What runs turns, money and the fleet.

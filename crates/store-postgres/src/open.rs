@@ -7,17 +7,25 @@ use carrel_store::Error as StoreError;
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::PostgresStore;
 use crate::hints::Hints;
 use crate::pool::Pool;
-use crate::{accept, claim, schema, tls};
+use crate::{accept, access, claim, events, learner_row, schema, tls};
 
 /// What the server says when it gives a statement up is here by then.
 const ANSWER_COMES_WITHIN: Duration = Duration::from_secs(2);
 const STATEMENTS_KEPT: usize = 256;
+/// Sessions for statements of one learner, or of a few, look up each row that they need, and never read a whole table: a plan
+/// that was made while it was empty would, until the server's next look at it.
+pub(crate) const OF_FEW: [(&str, &str); 3] = [
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+];
 
 /// What every session is told.
 const SETTINGS: [(&str, &str); 10] = [
@@ -147,28 +155,36 @@ impl PostgresStore {
     /// When the URL, the server or the schema does not serve.
     pub async fn open(options: &Options) -> Result<Self, Error> {
         let connect = options.connect_options()?;
-        let pool = |connections, patience: Duration| {
+        let pool = |connect: &PgConnectOptions, connections, patience: Duration| {
             let bounded = format!("{}ms", patience.as_millis());
             let connect = connect.clone();
             let connect = connect.options([("statement_timeout", bounded.as_str())]);
             Pool::new(&connect, connections, patience + ANSWER_COMES_WITHIN)
         };
-        let turns = pool(options.turns, options.patience * 3);
+        let of_few = connect.clone().options(OF_FEW);
+        let turns = pool(&of_few, options.turns, options.patience * 3);
         let checked = schema::check(&turns).await;
         checked.map_err(|error| Error::at(&connect, error))?;
         let tracker = TaskTracker::new();
         let cancel = CancellationToken::new();
         let hints = Hints::start(&connect, &tracker, &cancel);
-        let admission = pool(options.admission, options.patience);
+        let admission = pool(&of_few, options.admission, options.patience);
         let taken = accept::start(&admission, &hints, &tracker, &cancel);
         let claims = claim::start(&turns, &tracker, &cancel);
+        let subjects = access::start(&admission, &tracker, &cancel);
+        let rows = learner_row::start(&admission, &tracker, &cancel);
+        let logs = events::start(&turns, &tracker, &cancel);
         Ok(Self {
             admission,
             taken,
             claims,
+            slow: std::array::from_fn(|_| Mutex::default()),
+            subjects,
+            rows,
+            logs,
             patience: options.patience + ANSWER_COMES_WITHIN,
             turns,
-            reports: pool(options.reports, options.patience * 3),
+            reports: pool(&connect, options.reports, options.patience * 3),
             connect,
             hints,
             tracker,

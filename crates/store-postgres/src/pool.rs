@@ -16,7 +16,7 @@ use sqlx::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use crate::fault::is_passing;
+use crate::fault::is_of_connection;
 
 /// How long a free connection is waited for, and a new one.
 const ACQUIRED_WITHIN: Duration = Duration::from_secs(5);
@@ -163,7 +163,7 @@ impl Lease {
     /// Gives it back after an answer; after a failure that is of the connection, nobody uses it again, nor those that lie idle.
     fn after<T>(self, answer: Result<T, Error>) -> Result<T, Error> {
         match &answer {
-            Err(error) if is_passing(error) => self.pool.idle().clear(),
+            Err(error) if is_of_connection(error) => self.pool.idle().clear(),
             _ => self.give_back(),
         }
         answer

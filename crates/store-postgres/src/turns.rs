@@ -131,6 +131,16 @@ impl Turns for PostgresStore {
             .map_err(during("listing turns that wait"))
     }
 
+    async fn waiting_among(
+        &self,
+        learners: &[LearnerId],
+        now: Timestamp,
+    ) -> Result<Vec<LearnerId>> {
+        self.waiting_of(learners, now)
+            .await
+            .map_err(during("looking for turns that wait"))
+    }
+
     async fn backlog(&self) -> Result<(u64, Option<Timestamp>)> {
         self.open_turns().await.map_err(during("counting turns"))
     }

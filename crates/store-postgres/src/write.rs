@@ -9,19 +9,25 @@
 //! that the learner's row is `unchanged` since its snapshot, and does nothing if it is not; then it is done again in a transaction
 //! that has the lock already, where it cannot fail that way.
 
+use std::time::Duration;
+
 use carrel_core::event::EventBody;
 use carrel_core::{Epoch, EventVersion, Generation, LearnerId, RepositoryId};
 use carrel_store::adapter::column::{count, int, nanos, parsed_option, to_json};
 use carrel_store::heads::Head;
 use jiff::Timestamp;
 use sqlx::{AssertSqlSafe, FromRow};
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::PostgresStore;
 use crate::fault::Inner;
 use crate::hints::Hints;
-use crate::pool::{Bounded, Lease};
+use crate::pool::{Bounded, Lease, Pool};
+
+/// How long a transaction whose caller has gone keeps its connection.
+const ROLLED_BACK_WITHIN: Duration = Duration::from_secs(2);
 
 /// The condition that the learner `$1` is as the statement's snapshot shows it: whatever appends an event or reserves money
 /// changes it.
@@ -99,9 +105,14 @@ impl PostgresStore {
     /// Begins a transaction under a learner's lock, in one message; waits for those before it. A caller that goes away while it
     /// waits drops what has begun, and that is rolled back.
     pub(crate) async fn write(&self, learner: &LearnerId) -> Inner<Write> {
+        self.write_on(&self.turns, learner).await
+    }
+
+    /// The same on a connection of another pool.
+    pub(crate) async fn write_on(&self, pool: &Pool, learner: &LearnerId) -> Inner<Write> {
         let quoted = learner.as_str().replace('\'', "''");
         let mut write = Write {
-            lease: Some(self.turns.acquire().await?),
+            lease: Some(pool.acquire().await?),
             tracker: self.tracker.clone(),
             changed: None,
             hints: self.hints.clone(),
@@ -200,12 +211,13 @@ impl Write {
 }
 
 impl Drop for Write {
-    /// Rolls back what did not commit; a connection on which that fails is not used again.
+    /// Rolls back what did not commit. A connection on which that fails is not used again, nor one whose last statement is still
+    /// under way when its caller goes: closed, it ends that within the interval at which the server looks for its client.
     fn drop(&mut self) {
         if let Some(mut lease) = self.lease.take() {
             self.tracker.spawn(async move {
-                let ended = sqlx::raw_sql("ROLLBACK").execute(lease.bounded()).await;
-                if ended.is_ok() {
+                let rollback = sqlx::raw_sql("ROLLBACK").execute(lease.bounded());
+                if let Ok(Ok(_)) = timeout(ROLLED_BACK_WITHIN, rollback).await {
                     lease.give_back();
                 }
             });

@@ -15,6 +15,9 @@ pub(crate) const WAITING: &str = "SELECT t.learner FROM turn t \
     WHERE t.state IN ('queued', 'running') AND t.lease_until <= ? \
     AND NOT EXISTS (SELECT 1 FROM turn o WHERE o.learner = t.learner AND o.place < t.place \
         AND o.state IN ('queued', 'running')) ORDER BY t.place LIMIT ?";
+pub(crate) const WAITING_AMONG: &str = "SELECT j.value FROM json_each(?2) j \
+    WHERE (SELECT o.lease_until FROM turn o WHERE o.learner = j.value \
+        AND o.state IN ('queued', 'running') ORDER BY o.place LIMIT 1) <= ?1";
 pub(crate) const BACKLOG: &str = "SELECT count(*), (SELECT m.sent_time FROM message m WHERE m.place = \
     (SELECT min(place) FROM turn WHERE state IN ('queued', 'running'))) \
     FROM turn WHERE state IN ('queued', 'running')";
@@ -131,6 +134,19 @@ impl SqliteStore {
         let rows: Vec<String> = sqlx::query_scalar(WAITING)
             .bind(nanos(now))
             .bind(limit)
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter().map(|id| Ok(parsed(id)?)).collect()
+    }
+
+    pub(crate) async fn waiting_of(
+        &self,
+        learners: &[LearnerId],
+        now: Timestamp,
+    ) -> Inner<Vec<LearnerId>> {
+        let rows: Vec<String> = sqlx::query_scalar(WAITING_AMONG)
+            .bind(nanos(now))
+            .bind(to_json(&learners)?)
             .fetch_all(&self.readers)
             .await?;
         rows.iter().map(|id| Ok(parsed(id)?)).collect()

@@ -250,6 +250,10 @@ pub trait Turns: Send + Sync {
     /// Learners whose oldest open turn nobody holds a live lease on, longest waiting first.
     async fn waiting(&self, now: Timestamp, limit: u32) -> Result<Vec<LearnerId>>;
 
+    /// Those of them among these learners, in any order.
+    async fn waiting_among(&self, learners: &[LearnerId], now: Timestamp)
+    -> Result<Vec<LearnerId>>;
+
     /// How many turns wait or run, and when the oldest of them was accepted.
     async fn backlog(&self) -> Result<(u64, Option<Timestamp>)>;
 

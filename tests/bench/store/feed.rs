@@ -49,6 +49,8 @@ pub(super) async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
     std::fs::write(&script, APPEND.replace("LEARNERS", &LEARNERS.to_string()))?;
     std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
     let mut writers = roles.server.program("pgbench");
+    // One plan for a statement, as the store's sessions have it.
+    writers.env("PGOPTIONS", "-c plan_cache_mode=force_generic_plan");
     let numbers = [
         ("--client", WRITERS),
         ("--rate", TRANSACTIONS),

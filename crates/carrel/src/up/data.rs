@@ -4,14 +4,20 @@ use std::fs::File;
 use std::io::{ErrorKind, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use carrel_vault::durable;
 use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 
 use crate::exit::{Failure, Kind};
 
 const LOCK: &str = "lock";
+/// A child that a killed server was just starting holds what its parent held until it is another program.
+const LEFT_FOR: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const DEFAULT_CONFIG: &str = include_str!("carrel.yaml");
 
 /// The data folder, while we hold it.
@@ -64,9 +70,15 @@ fn lock(dir: &Path) -> anyhow::Result<File> {
         .mode(0o600)
         .open(&path)
         .with_context(|| format!("opening {}", path.display()))?;
-    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+    let deadline = Instant::now() + LEFT_FOR;
+    while rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         let mut pid = String::new();
+        file.rewind()?;
         file.read_to_string(&mut pid)?;
+        if has_ended(&pid) && Instant::now() < deadline {
+            std::thread::sleep(LOOK_AGAIN);
+            continue;
+        }
         let message = format!(
             "a server runs on {} already, with pid {}: stop it, or name another folder by --data-dir",
             dir.display(),
@@ -78,6 +90,12 @@ fn lock(dir: &Path) -> anyhow::Result<File> {
     file.rewind()?;
     write!(file, "{}", std::process::id())?;
     Ok(file)
+}
+
+/// Whether the server that wrote its number is gone.
+fn has_ended(pid: &str) -> bool {
+    let pid = pid.trim().parse().ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH))
 }
 
 /// The text of a file of keys; `None` when it is not there.
@@ -176,6 +194,25 @@ mod tests {
                 "{quoted}: {record}"
             );
         }
+    }
+
+    #[test]
+    fn what_a_killed_server_was_starting_holds_the_folder_for_a_moment() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut data = Data::hold(folder.path()).unwrap();
+        data.make().unwrap();
+        let lock = data.lock.as_ref().unwrap().try_clone().unwrap();
+        let mut child = Command::new("sleep").arg("1").stdin(lock).spawn().unwrap();
+        drop(data);
+        let held_after = |pid: u32| {
+            std::fs::write(folder.path().join(LOCK), pid.to_string()).unwrap();
+            Data::hold(folder.path())
+        };
+        assert!(held_after(std::process::id()).is_err(), "a server runs");
+        let mut gone = Command::new("true").spawn().unwrap();
+        gone.wait().unwrap();
+        held_after(gone.id()).unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

@@ -237,9 +237,9 @@ async fn hear(
             assigned.epoch,
             ground.now(),
         );
-        let unless = heard.as_ref().map(|hello| hello.phase.to_string());
+        let after = heard.as_ref().map(|hello| hello.revision);
         let answer = match token {
-            Ok(token) => sidecar.hello(&token, unless.as_deref()).await,
+            Ok(token) => sidecar.hello(&token, after).await,
             Err(error) => {
                 tracing::error!(%error, "a call to a sidecar could not be signed");
                 return std::future::pending().await;

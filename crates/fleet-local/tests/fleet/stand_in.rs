@@ -39,8 +39,8 @@ struct Sidecar {
 }
 
 #[derive(Deserialize)]
-struct Unless {
-    unless: Option<String>,
+struct Known {
+    after: Option<u64>,
 }
 
 /// The value after a flag.
@@ -81,6 +81,7 @@ pub(crate) fn sidecar(words: impl Iterator<Item = OsString>) -> ExitCode {
         quiet_since: None,
         committed: false,
         fell_back: false,
+        revision: 0,
     };
     let sidecar = Sidecar {
         verifier: Verifier::new(&keys).unwrap(),
@@ -95,7 +96,7 @@ pub(crate) fn sidecar(words: impl Iterator<Item = OsString>) -> ExitCode {
         let listener = UnixListener::bind(socket).unwrap();
         let app = Router::new()
             .route("/v1/assign", post(assign))
-            .route("/v1/hello", get(hello_unless))
+            .route("/v1/hello", get(report))
             .route("/v1/sleep", post(sleep))
             .route("/told", post(told))
             .with_state(sidecar.clone());
@@ -151,16 +152,17 @@ async fn assign(State(sidecar): State<Sidecar>, Json(body): Json<AssignRequest>)
         hello.epoch = Some(assignment.epoch);
         hello.phase = Phase::Ready;
         hello.quiet_since = Some(now);
+        hello.revision += 1;
     });
     StatusCode::OK
 }
 
-async fn hello_unless(
+async fn report(
     State(sidecar): State<Sidecar>,
-    Query(Unless { unless }): Query<Unless>,
+    Query(Known { after }): Query<Known>,
 ) -> Json<Hello> {
     let mut hello = sidecar.hello.subscribe();
-    let changed = hello.wait_for(|hello| Some(hello.phase.to_string()) != unless);
+    let changed = hello.wait_for(|hello| Some(hello.revision) != after);
     let _ = tokio::time::timeout(ANSWER_WITHIN, changed).await;
     Json(sidecar.hello.borrow().clone())
 }
@@ -173,6 +175,7 @@ async fn sleep(State(sidecar): State<Sidecar>) -> StatusCode {
 async fn told(State(sidecar): State<Sidecar>, Json(told): Json<Told>) -> StatusCode {
     sidecar.hello.send_modify(|hello| {
         hello.phase = told.phase;
+        hello.revision += 1;
         hello.quiet_since = told.quiet_since;
     });
     StatusCode::OK

@@ -124,8 +124,13 @@ async fn first_seen(shared: &Gateway, message: MessageId, state: LearnerState) -
 }
 
 async fn max_queued(shared: &Gateway, row: &Learner) -> Result<u32> {
+    if let Some(most) = shared.queued.get(&row.class).await {
+        return Ok(most);
+    }
     let class = shared.options.store.class(&row.class).await?;
-    Ok(class.unwrap_or_default().turn.max_queued)
+    let most = class.unwrap_or_default().turn.max_queued;
+    shared.queued.insert(row.class.clone(), most).await;
+    Ok(most)
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<String> {

@@ -11,11 +11,13 @@ pub(crate) use lease::{announce, renew};
 pub(crate) use roster::Roster;
 pub(crate) use wake::{Incarnation, NotAwake, Waker, changed};
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use carrel_core::LearnerId;
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::gateway::Shared;
@@ -47,27 +49,51 @@ pub(crate) async fn run(shared: Shared) {
     });
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
+        let hinted = tokio::select! {
             () = shared.draining.cancelled() => return,
             _ = poll.tick() => {
                 if let Err(error) = shared.hubs.catch_up_all(store).await {
                     tracing::warn!(%error, "streams are behind");
                 }
+                None
             }
             changed = changes.recv() => match changed {
                 Ok(learner) if shared.roster.has(&learner) => continue,
-                Ok(_) | Err(RecvError::Lagged(_)) => {
+                Ok(learner) => {
                     tokio::time::sleep(HINTS_GATHER).await;
-                    changes = changes.resubscribe();
+                    hinted(&shared, learner, &mut changes)
                 }
+                Err(RecvError::Lagged(_)) => None,
                 Err(RecvError::Closed) => return,
             },
-        }
-        match store.waiting(shared.now(), FOUND_AT_ONCE).await {
+        };
+        let found = match &hinted {
+            Some(learners) => store.waiting_among(learners, shared.now()).await,
+            None => store.waiting(shared.now(), FOUND_AT_ONCE).await,
+        };
+        match found {
             Ok(found) => found.iter().for_each(|learner| kick(&shared, learner)),
             Err(error) => tracing::warn!(%error, "turns that wait cannot be listed"),
         }
     }
+}
+
+/// Who changed lately and is not seen to here already. `None`: hints were lost, it may be anybody.
+fn hinted(
+    shared: &Shared,
+    first: LearnerId,
+    changes: &mut Receiver<LearnerId>,
+) -> Option<Vec<LearnerId>> {
+    let mut learners = HashSet::from([first]);
+    loop {
+        match changes.try_recv() {
+            Ok(learner) => drop(learners.insert(learner)),
+            Err(TryRecvError::Lagged(_)) => return None,
+            Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+        }
+    }
+    let others = learners.into_iter().filter(|id| !shared.roster.has(id));
+    Some(others.collect())
 }
 
 /// A turn of this learner may wait: sees to it now, unless that is being done.

@@ -376,15 +376,13 @@ impl Run<'_> {
 
     /// Returns when the turn ended without us: stopped while it waited, or its learner is erased.
     async fn ended_meanwhile(&self) {
-        let mut hints = self.hub.hints();
-        loop {
-            hints.mark_unchanged();
-            self.catch_up().await;
-            if self.hub.has_ended(self.turn_id()) || self.hub.closed().is_cancelled() {
-                return;
-            }
-            if hints.changed().await.is_err() {
-                return std::future::pending().await;
+        let mut grown = self.hub.grown();
+        self.catch_up().await;
+        while !self.hub.has_ended(self.turn_id()) {
+            // Whoever follows the store's hints reads the log.
+            tokio::select! {
+                () = self.hub.closed().cancelled() => return,
+                Ok(()) = grown.changed() => {}
             }
         }
     }

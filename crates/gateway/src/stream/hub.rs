@@ -51,7 +51,7 @@ impl Hub {
     }
 
     /// Tells of changes to the log.
-    pub(super) fn grown(&self) -> watch::Receiver<()> {
+    pub(crate) fn grown(&self) -> watch::Receiver<()> {
         self.grown.subscribe()
     }
 

@@ -5,12 +5,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use carrel_core::{EventVersion, LearnerId};
 use carrel_store::{Result, SharedStore};
+use futures::stream::{self, TryStreamExt as _};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Hub;
+
+/// Streams that are read at the same time when all are.
+const READ_AT_ONCE: usize = 64;
 
 /// The streams that matter now. Holds no stream alive.
 #[derive(Debug, Default)]
@@ -135,10 +139,9 @@ impl Hubs {
         for hub in &hubs {
             hub.hint();
         }
-        for hub in &hubs {
-            hub.catch_up(store).await?;
-        }
-        Ok(())
+        stream::iter(hubs.iter().map(Ok))
+            .try_for_each_concurrent(READ_AT_ONCE, async |hub| hub.catch_up(store).await)
+            .await
     }
 }
 

@@ -174,6 +174,7 @@ impl Pod {
             quiet_since: None,
             committed: false,
             fell_back: false,
+            revision: 0,
         }
     }
 

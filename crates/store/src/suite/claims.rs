@@ -168,6 +168,12 @@ pub async fn waiting_names_learners_without_an_owner_longest_first(store: Shared
         [bob, eve],
         "a second turn waits for the first"
     );
+    let some = [ada, eve, "nobody"].map(super::fixture::id);
+    let among = |now| store.waiting_among(&some, at(now));
+    assert_eq!(among(22).await.expect("listed"), [some[1].clone()]);
+    let mut both = among(81).await.expect("listed");
+    both.sort();
+    assert_eq!(both, some[..2], "the lease has ended");
     assert_eq!(names(81, 10).await, [bob, ada, eve], "the lease has ended");
 }
 

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 pub use deadlines::Policy;
 pub use observed::{Ending, Observed, Phase, PodSeen};
 pub use outcome::{Effect, KillReason, News, Plan, SleepReason, Write};
-pub use rest::{gave_up, is_last_try, next_epoch, shown};
+pub use rest::{gave_up, is_last_try, kept, next_epoch, shown};
 pub use wish::{MOST_UNASKED, Wish, wish};
 
 use crate::invariants::plan::PlanRule;

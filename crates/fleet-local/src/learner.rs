@@ -237,7 +237,12 @@ impl Keeper {
         match self
             .shared
             .store
-            .put_status(&self.id, &learner.status, &plan.status, now)
+            .put_status(
+                &self.id,
+                &learner.status,
+                &lifecycle::kept(&plan.status),
+                now,
+            )
             .await
         {
             Ok(written) => written,

@@ -92,6 +92,19 @@ pub fn shown(desired: &Desired, status: Status) -> Status {
     }
 }
 
+/// The status as it is stored: that one works is not, whoever runs its turn knows. Stored when somebody is seen at work first, it
+/// would stay when they rest again, which is shown alone.
+pub fn kept(status: &Status) -> Status {
+    let state = match status.state {
+        LearnerState::Busy => LearnerState::Ready,
+        state => state,
+    };
+    Status {
+        state,
+        ..status.clone()
+    }
+}
+
 /// No incarnation, and nothing is done towards one.
 fn stay(stored: &Status, wish: Wish, now: Timestamp) -> Plan {
     let status = match wish {

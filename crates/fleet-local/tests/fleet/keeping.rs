@@ -16,12 +16,13 @@ use sqlx::{Connection as _, SqliteConnection};
 
 use crate::Outcome;
 use crate::bed::{Bed, CLOCK_BROKEN, CLOCK_READ, PLENTY, SOON, is, kill, lives, tell};
-use crate::stand_in::Told;
+use crate::stand_in::{AT_WORK, Told};
 
 crate::tests![
     the_pod_of_a_learner_goes_on_while_the_store_is_away_and_nothing_is_lost,
     a_learner_whose_keeper_panicked_is_looked_after_again,
     one_whose_keeper_panicked_before_it_had_a_pod_is_looked_after_when_somebody_waits,
+    one_that_is_seen_at_work_first_is_not_stored_as_if_it_worked_for_ever,
     a_drain_ends_what_does_not_fall_asleep_before_it_returns,
     a_learner_that_its_document_keeps_asleep_is_not_woken_and_says_so,
     one_whose_agents_die_after_they_were_ready_is_tried_at_once_when_its_class_or_document_changes,
@@ -35,6 +36,18 @@ const READY: Told = Told {
     phase: Phase::Ready,
     quiet_since: None,
 };
+
+async fn one_that_is_seen_at_work_first_is_not_stored_as_if_it_worked_for_ever() -> Outcome {
+    let bed = Bed::plain(PLENTY).await;
+    let learner = bed.ordinary(AT_WORK).await;
+    bed.wake(&learner, 0).await;
+    let status = bed.until(&learner, is(LearnerState::Busy)).await;
+    assert_eq!(bed.stored(&learner).await.state, LearnerState::Ready);
+    tell(&status, READY).await;
+    bed.until(&learner, is(LearnerState::Ready)).await;
+    assert_eq!(bed.stored(&learner).await.state, LearnerState::Ready);
+    Outcome::Passed
+}
 
 async fn the_pod_of_a_learner_goes_on_while_the_store_is_away_and_nothing_is_lost() -> Outcome {
     let bed = Bed::plain(PLENTY).await;

@@ -11,6 +11,7 @@ use axum::Router;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
+use carrel_core::LearnerId;
 use carrel_protocol::sidecar::{AssignRequest, Hello, Phase};
 use carrel_protocol::token::{PublicKey, Verifier};
 use jiff::Timestamp;
@@ -23,6 +24,9 @@ use tokio::sync::watch;
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// As a real one does, a question that waits is answered in the end.
 const ANSWER_WITHIN: Duration = Duration::from_secs(25);
+
+/// Whose turn runs before anybody has seen it ready.
+pub(crate) const AT_WORK: &str = "at-work";
 
 /// What a sidecar is told to be; sent to `POST /told`.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -150,7 +154,10 @@ async fn assign(State(sidecar): State<Sidecar>, Json(body): Json<AssignRequest>)
     sidecar.hello.send_modify(|hello| {
         hello.learner = Some(assignment.learner);
         hello.epoch = Some(assignment.epoch);
-        hello.phase = Phase::Ready;
+        hello.phase = match hello.learner.as_ref().map(LearnerId::as_str) {
+            Some(AT_WORK) => Phase::Busy,
+            _ => Phase::Ready,
+        };
         hello.quiet_since = Some(now);
         hello.revision += 1;
     });

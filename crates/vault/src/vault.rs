@@ -57,7 +57,8 @@ struct Inner {
     options: Options,
     jobs: Arc<Semaphore>,
     exclusive: Mutex<HashMap<LearnerId, Arc<tokio::sync::Mutex<()>>>>,
-    intake: Intake,
+    files: Intake,
+    commits: Intake,
 }
 
 impl std::fmt::Debug for Vault {
@@ -83,7 +84,8 @@ impl Vault {
             options,
             jobs: Arc::new(Semaphore::new(JOBS)),
             exclusive: Mutex::default(),
-            intake: Intake::default(),
+            files: Intake::of_files(),
+            commits: Intake::of_commits(),
         }))
     }
 
@@ -99,8 +101,14 @@ impl Vault {
         &self.0.options.objects
     }
 
-    pub(crate) fn intake(&self) -> &Intake {
-        &self.0.intake
+    /// Room for the files that pods send.
+    pub(crate) fn files(&self) -> &Intake {
+        &self.0.files
+    }
+
+    /// Room for their commits, which wait for no file.
+    pub(crate) fn commits(&self) -> &Intake {
+        &self.0.commits
     }
 
     pub(crate) fn now(&self) -> Timestamp {

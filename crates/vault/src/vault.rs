@@ -180,10 +180,12 @@ impl Vault {
         };
         let config = self
             .objects()
-            .size(repository, FileKind::Config, "")
+            .read(repository, FileKind::Config, "")
             .await
             .map_err(Error::storage("looking for a repository"))?;
-        if config.is_none() {
+        if let Some(config) = config {
+            keyed.backend.tell_config(config);
+        } else {
             let Keyed { key, backend, .. } = keyed.clone();
             self.blocking(move || repository::create(&backend, &key))
                 .await?;

@@ -222,3 +222,24 @@ async fn a_small_change_costs_little() {
     assert_eq!(third.new_bytes, 0, "{third:?}");
     assert_eq!(Pod::limits().max_bytes, 64 << 20);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_parameters_are_read_once_by_a_snapshot_and_once_by_its_commit() {
+    let (desk, switch) = Desk::faulty().await;
+    let mut pod = desk.pod(&desk.learner("ada").await, 1).await;
+    let workspace = tempfile::tempdir().unwrap();
+    tree::ten_megabytes(workspace.path(), 5);
+    pod.save(workspace.path()).await;
+    tree::one_turn(workspace.path(), 1);
+    let read = || std::mem::take(&mut *switch.read.lock().unwrap());
+    read();
+    let snapshot = pod.backup(workspace.path()).await;
+    let by_snapshot = read();
+    pod.put_head(&pod.request(&snapshot.snapshot_id))
+        .await
+        .unwrap();
+    for places in [by_snapshot, read()] {
+        let parameters = places.iter().filter(|place| place.ends_with("/config"));
+        assert_eq!(parameters.count(), 1, "{places:#?}");
+    }
+}

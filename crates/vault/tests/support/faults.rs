@@ -46,6 +46,8 @@ pub(crate) struct Switch {
     pub(crate) together: AtomicUsize,
     /// Places written, each with whether it was create-only, in the order in which writing ended.
     pub(crate) written: Mutex<Vec<(String, bool)>>,
+    /// Places read or looked at, in order.
+    pub(crate) read: Mutex<Vec<String>>,
 }
 
 impl Switch {
@@ -108,6 +110,8 @@ impl<T: ObjectStore> ObjectStore for Faulty<T> {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         self.switch.fails(Fault::Read, std::io::ErrorKind::Other)?;
+        let place = location.to_string();
+        self.switch.read.lock().expect("not poisoned").push(place);
         if self.switch.has(Fault::Stall) {
             self.switch.has_stalled.store(true, Ordering::SeqCst);
             return futures::future::pending().await;

@@ -27,6 +27,10 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 /// How many repositories are worked on at once: each holds its index in memory.
 const JOBS: usize = 8;
 
+/// How many objects `rustic_core` reads at once: it reads by the threads of `rayon`, which would be one a processor, and they
+/// wait for the storage.
+const READS: usize = 16;
+
 /// What a vault is made of.
 pub struct Options {
     /// Heads, fences and wrapped keys.
@@ -80,6 +84,10 @@ pub(crate) struct Keyed {
 impl Vault {
     /// A vault. Nothing runs until it is asked.
     pub fn new(options: Options) -> Self {
+        // Of the whole process: whoever was first has settled it.
+        let _ = rayon::ThreadPoolBuilder::new()
+            .num_threads(READS)
+            .build_global();
         Self(Arc::new(Inner {
             options,
             jobs: Arc::new(Semaphore::new(JOBS)),

@@ -46,6 +46,9 @@ pub(crate) struct Switch {
     pub(crate) together: AtomicUsize,
     /// Places written, each with whether it was create-only, in the order in which writing ended.
     pub(crate) written: Mutex<Vec<(String, bool)>>,
+    /// How many indexes were begun to be read, and until how many are none is read.
+    pub(crate) indexes: watch::Sender<usize>,
+    pub(crate) indexes_together: AtomicUsize,
     /// Places read or looked at, in order.
     pub(crate) read: Mutex<Vec<String>>,
 }
@@ -115,6 +118,13 @@ impl<T: ObjectStore> ObjectStore for Faulty<T> {
         if self.switch.has(Fault::Stall) {
             self.switch.has_stalled.store(true, Ordering::SeqCst);
             return futures::future::pending().await;
+        }
+        if location.as_ref().contains("/index/") {
+            self.switch.indexes.send_modify(|begun| *begun += 1);
+            let together = self.switch.indexes_together.load(Ordering::SeqCst);
+            let mut indexes = self.switch.indexes.subscribe();
+            let begun = indexes.wait_for(|begun| *begun >= together).await;
+            begun.expect("the switch lives on");
         }
         self.inner.get_opts(location, options).await
     }

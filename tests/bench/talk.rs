@@ -27,6 +27,8 @@ const FILE_BYTES: usize = 100_000;
 pub(super) struct Times {
     first_text: f64,
     pub(super) until_done: f64,
+    /// From the agent's last line, when it begins to be frozen, until its workspace was committed.
+    pub(super) snapshot: f64,
     /// The turn.
     pub(super) turn: String,
 }
@@ -132,18 +134,23 @@ pub(super) async fn turn(api: &Api) -> anyhow::Result<Times> {
     let key = uuid::Uuid::new_v4().to_string();
     let began = Instant::now();
     let mut stream = api.post_and_follow(LEARNER, "Hello!", &key).await?;
-    let (mut first, mut last) = (None, began);
+    let (mut first, mut last, mut quiet) = (None, began, None);
     while let Some(event) = stream.next().await? {
         match event.name.as_str() {
             "delta" => {
                 last = Instant::now();
                 first.get_or_insert(last);
             }
+            "state" if event.data["state"] == "snapshotting" => {
+                quiet = Some(Instant::now());
+            }
             "done" => {
                 let first = first.context("an answer has text")?;
+                let quiet = quiet.context("a turn is snapshotted before it is done")?;
                 return Ok(Times {
                     first_text: (first - began).as_secs_f64() * 1e3,
                     until_done: last.elapsed().as_secs_f64() * 1e3,
+                    snapshot: quiet.elapsed().as_secs_f64() * 1e3,
                     turn: event.data["turn_id"]
                         .as_str()
                         .unwrap_or_default()

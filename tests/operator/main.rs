@@ -3,6 +3,7 @@
 
 mod chat;
 mod commands;
+mod elsewhere;
 mod every;
 mod refused;
 mod reload;

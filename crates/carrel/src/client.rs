@@ -28,10 +28,11 @@ pub(crate) struct Client {
 impl Client {
     /// The server that the flags name, or the one that runs on the data folder.
     pub(crate) fn find(flags: &cli::Client) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder()
-            .connect_timeout(Duration::from_secs(5))
-            .user_agent(concat!("carrel/", env!("CARGO_PKG_VERSION")))
-            .build()?;
+        let builder = || {
+            reqwest::Client::builder()
+                .connect_timeout(Duration::from_secs(5))
+                .user_agent(concat!("carrel/", env!("CARGO_PKG_VERSION")))
+        };
         if let Some(server) = &flags.place.server {
             let file = flags.place.token_file.as_ref().ok_or_else(|| {
                 Failure::new(
@@ -45,7 +46,7 @@ impl Client {
             }
             let base = server.trim_end_matches('/').to_owned();
             return Ok(Self {
-                http,
+                http: builder().build()?,
                 base,
                 token: read_token(file)?,
                 model_url: None,
@@ -75,7 +76,8 @@ impl Client {
         };
         Ok(Self {
             ended,
-            http,
+            // On this machine; a proxy would be shown the token.
+            http: builder().no_proxy().build()?,
             base: run.gateway_url,
             token,
             model_url: Some(run.model_url),

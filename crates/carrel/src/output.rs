@@ -1,6 +1,7 @@
 //! How answers are printed: data on stdout, talk on stderr.
 
-use std::io::Write as _;
+use std::borrow::Cow;
+use std::io::{IsTerminal, Write as _};
 
 use comfy_table::{Table, presets};
 use jiff::Timestamp;
@@ -117,6 +118,7 @@ pub(crate) fn line(text: &str) -> anyhow::Result<()> {
 /// A piece of a line on stdout, at once.
 pub(crate) fn piece(text: &str) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
+    let text = shown(text, &stdout);
     match stdout
         .write_all(text.as_bytes())
         .and_then(|()| stdout.flush())
@@ -128,8 +130,24 @@ pub(crate) fn piece(text: &str) -> anyhow::Result<()> {
 
 /// One line of talk on stderr.
 pub(crate) fn talk(text: &str) {
+    let text = shown(text, &std::io::stderr());
     // Nobody to talk to is no error.
     let _: std::io::Result<()> = writeln!(std::io::stderr(), "{text}");
+}
+
+/// A text as it is written there.
+fn shown<'a>(text: &'a str, place: &impl IsTerminal) -> Cow<'a, str> {
+    if place.is_terminal() {
+        harmless(text).into()
+    } else {
+        text.into()
+    }
+}
+
+/// A text that gives a terminal no orders: agents and models write what is shown here.
+fn harmless(text: &str) -> String {
+    let is_order = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    text.replace(is_order, "\u{fffd}")
 }
 
 fn not_empty(cell: String) -> String {
@@ -143,6 +161,17 @@ fn not_empty(cell: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_terminal_is_given_no_orders() {
+        let told = "two\tlines\nand \u{1b}]52;c;aGk=\u{7}an order, \u{9b}2J another\r";
+        let shown = harmless(told);
+        assert!(
+            !shown.contains(['\u{1b}', '\u{7}', '\u{9b}', '\r']),
+            "{shown:?}"
+        );
+        assert!(shown.starts_with("two\tlines\nand "), "{shown:?}");
+    }
 
     #[test]
     fn an_age_has_the_units_that_count() {

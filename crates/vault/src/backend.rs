@@ -3,7 +3,7 @@
 //! `rustic_core` swallows some errors. The first storage error is kept here, so that nobody takes it for damage.
 
 use std::io::Read;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use carrel_core::RepositoryId;
@@ -22,6 +22,8 @@ pub(crate) struct Backend {
     repository: RepositoryId,
     runtime: Handle,
     failure: Arc<Mutex<Option<object_store::Error>>>,
+    /// What the config was found to be, for who reads it next; after that it is read anew.
+    config: Arc<Mutex<Option<Bytes>>>,
 }
 
 impl Backend {
@@ -32,7 +34,17 @@ impl Backend {
             repository,
             runtime: Handle::current(),
             failure: Arc::default(),
+            config: Arc::default(),
         }
+    }
+
+    /// Tells what the config was found to be just now.
+    pub(crate) fn tell_config(&self, found: Bytes) {
+        *self.config() = Some(found);
+    }
+
+    fn config(&self) -> MutexGuard<'_, Option<Bytes>> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives `value` unless the storage failed meanwhile; an error of `rustic_core` without that is about the data.
@@ -84,10 +96,14 @@ impl ReadBackend for Backend {
     fn list_with_size(&self, file_type: FileType) -> RusticResult<Vec<(Id, u32)>> {
         let (objects, repository) = (&self.objects, self.repository);
         if file_type == FileType::Config {
-            let found = self
-                .runtime
-                .block_on(objects.size(repository, FileKind::Config, ""))
-                .map_err(|error| self.failed(error))?;
+            let known = self.config().as_ref().map(|config| config.len() as u64);
+            let found = match known {
+                None => self
+                    .runtime
+                    .block_on(objects.size(repository, FileKind::Config, ""))
+                    .map_err(|error| self.failed(error))?,
+                known => known,
+            };
             return Ok(found
                 .map(|bytes| (Id::default(), size(bytes)))
                 .into_iter()
@@ -104,6 +120,11 @@ impl ReadBackend for Backend {
     }
 
     fn read_full(&self, file_type: FileType, id: &Id) -> RusticResult<Bytes> {
+        if file_type == FileType::Config
+            && let Some(config) = self.config().take()
+        {
+            return Ok(config);
+        }
         let name = id.to_hex();
         let objects = &self.objects;
         self.runtime

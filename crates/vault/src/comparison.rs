@@ -36,7 +36,11 @@ pub async fn compare(
         after = Some(last.id.clone());
         for learner in &page {
             known.insert(learner.repository);
-            lines.extend(of_learner(store, objects, learner).await?);
+            let found = of_learner(store, objects, learner).await?;
+            // What is being erased loses its key and its objects before its rows.
+            if !found.is_empty() && stays(store, learner, now).await? {
+                lines.extend(found);
+            }
         }
     }
     known.extend(store.erased_repositories(now).await?);
@@ -47,6 +51,11 @@ pub async fn compare(
         .filter(|one| !known.contains(one));
     lines.extend(nobodys.map(|one| format!("repository {one}: it is nobody's")));
     Ok(lines)
+}
+
+async fn stays(store: &SharedStore, learner: &Learner, now: Timestamp) -> Result<bool, Error> {
+    let row = store.learner(&learner.id, now).await?;
+    Ok(row.is_some_and(|row| row.repository == learner.repository && !row.desired.deleting))
 }
 
 async fn repositories(objects: &Objects) -> Result<BTreeSet<RepositoryId>, Error> {

@@ -7,7 +7,7 @@ mod intake;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Path};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -21,6 +21,8 @@ pub(crate) use intake::Intake;
 
 /// The most of a call that carries neither a pack nor a reply.
 const BODY_BYTES: usize = 64 << 10;
+/// In so many seconds a call that could not be served is worth another try.
+const AGAIN: &str = "2";
 
 /// The vault's service.
 pub fn router(vault: Vault) -> Router {
@@ -78,7 +80,9 @@ impl IntoResponse for Refusal {
         let status =
             StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_vec(&self.0).unwrap_or_default();
-        (status, [(CONTENT_TYPE, "application/problem+json")], body).into_response()
+        let kind = [(CONTENT_TYPE, "application/problem+json")];
+        let again = (self.0.code == Code::Unavailable).then_some([(RETRY_AFTER, AGAIN)]);
+        (status, kind, again, body).into_response()
     }
 }
 
@@ -118,3 +122,17 @@ async fn reach(vault: &Vault, headers: &HeaderMap, learner: &str) -> Result<Reac
 }
 
 type LearnerPath = Path<String>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_to_come_again_is_told_when() {
+        for (code, again) in [(Code::Unavailable, Some(AGAIN)), (Code::Internal, None)] {
+            let answer = Refusal(Problem::new(code, "")).into_response();
+            let told = answer.headers().get(RETRY_AFTER);
+            assert_eq!(told.map(|value| value.to_str().unwrap()), again);
+        }
+    }
+}

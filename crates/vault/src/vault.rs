@@ -27,6 +27,10 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 /// How many repositories are worked on at once: each holds its index in memory.
 const JOBS: usize = 8;
 
+/// How many objects `rustic_core` reads at once: it reads by the threads of `rayon`, which would be one a processor, and they
+/// wait for the storage.
+const READS: usize = 16;
+
 /// What a vault is made of.
 pub struct Options {
     /// Heads, fences and wrapped keys.
@@ -57,7 +61,8 @@ struct Inner {
     options: Options,
     jobs: Arc<Semaphore>,
     exclusive: Mutex<HashMap<LearnerId, Arc<tokio::sync::Mutex<()>>>>,
-    intake: Intake,
+    files: Intake,
+    commits: Intake,
 }
 
 impl std::fmt::Debug for Vault {
@@ -79,11 +84,16 @@ pub(crate) struct Keyed {
 impl Vault {
     /// A vault. Nothing runs until it is asked.
     pub fn new(options: Options) -> Self {
+        // Of the whole process: whoever was first has settled it.
+        let _ = rayon::ThreadPoolBuilder::new()
+            .num_threads(READS)
+            .build_global();
         Self(Arc::new(Inner {
             options,
             jobs: Arc::new(Semaphore::new(JOBS)),
             exclusive: Mutex::default(),
-            intake: Intake::default(),
+            files: Intake::of_files(),
+            commits: Intake::of_commits(),
         }))
     }
 
@@ -99,8 +109,14 @@ impl Vault {
         &self.0.options.objects
     }
 
-    pub(crate) fn intake(&self) -> &Intake {
-        &self.0.intake
+    /// Room for the files that pods send.
+    pub(crate) fn files(&self) -> &Intake {
+        &self.0.files
+    }
+
+    /// Room for their commits, which wait for no file.
+    pub(crate) fn commits(&self) -> &Intake {
+        &self.0.commits
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -172,10 +188,12 @@ impl Vault {
         };
         let config = self
             .objects()
-            .size(repository, FileKind::Config, "")
+            .read(repository, FileKind::Config, "")
             .await
             .map_err(Error::storage("looking for a repository"))?;
-        if config.is_none() {
+        if let Some(config) = config {
+            keyed.backend.tell_config(config);
+        } else {
             let Keyed { key, backend, .. } = keyed.clone();
             self.blocking(move || repository::create(&backend, &key))
                 .await?;

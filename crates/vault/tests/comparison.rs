@@ -33,7 +33,7 @@ async fn what_the_store_and_a_bucket_say_of_each_other_is_compared() {
 async fn check(desk: &Desk, objects: &Objects) {
     let workspace = tempfile::tempdir().unwrap();
     let mut repositories = Vec::new();
-    for name in ["ada", "bob"] {
+    for name in ["ada", "bob", "fay"] {
         let mut pod = desk.pod(&desk.learner(name).await, 1).await;
         for turn in ["one", "two"] {
             fs::write(workspace.path().join("note"), format!("{turn} of {name}")).unwrap();
@@ -71,6 +71,12 @@ async fn check(desk: &Desk, objects: &Objects) {
     let row = desk.store.learner(&bob, now()).await.unwrap().unwrap();
     desk.store.destroy_key(&bob, row.repository).await.unwrap();
     assert_eq!(look().await, ["bob: it has snapshots, and no data key"]);
+    let fay = "fay".parse().unwrap();
+    let row = desk.store.learner(&fay, now()).await.unwrap().unwrap();
+    desk.store.close_learner(&fay, now()).await.unwrap();
+    desk.store.destroy_key(&fay, row.repository).await.unwrap();
+    let told = "one that is being erased contradicts nothing";
+    assert_eq!(look().await.len(), 1, "{told}");
 
     let (stray, _) = &repositories[1];
     let nobodys = "0190a5d4-7a3b-7000-8000-00000000abcd";

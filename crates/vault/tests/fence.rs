@@ -4,11 +4,18 @@ mod support;
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use carrel_core::Generation;
 use carrel_protocol::vault::{DataKey, Head};
 use carrel_sidecar::snapshot::{Error, ErrorKind};
+use carrel_testkit::until;
+use futures::{StreamExt as _, stream};
+use http_body_util::StreamBody;
+use hyper::body::{Bytes, Frame};
 use support::{Desk, answer};
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 
 fn conflict(code: &str) -> (u16, String) {
     (409, code.to_owned())
@@ -106,6 +113,36 @@ async fn a_head_never_moves_to_a_snapshot_that_cannot_be_read() {
     assert_eq!(
         pod.put_head(&commit).await.unwrap().generation,
         Generation(2)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_waits_for_no_upload() {
+    let desk = Desk::new().await;
+    let pod = desk.pod(&desk.learner("ada").await, 1).await;
+    let workspace = tempfile::tempdir().unwrap();
+    fs::write(workspace.path().join("note"), "kept").unwrap();
+    let commit = pod.request(&pod.backup(workspace.path()).await.snapshot_id);
+
+    let url = format!("http://vault/restic/ada/data/{}", "ab".repeat(32));
+    let upload = || desk.client.post(&url).bearer_auth(pod.token());
+    // Two take as much as there is room for, and go silent.
+    let silent = TaskTracker::new();
+    for _ in 0..2 {
+        let much = Frame::data(Bytes::from(vec![0; 64 << 20]));
+        let much = stream::iter([Ok::<_, std::io::Error>(much)]);
+        let body = reqwest::Body::wrap(StreamBody::new(much.chain(stream::pending())));
+        silent.spawn(upload().body(body).send());
+    }
+    let at_once = Duration::from_secs(1);
+    until("an upload finds no room", || async {
+        let more = upload().body("more").send();
+        timeout(at_once, more).await.is_err()
+    })
+    .await;
+    assert_eq!(
+        pod.put_head(&commit).await.unwrap().generation,
+        Generation(1)
     );
 }
 

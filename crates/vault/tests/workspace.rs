@@ -9,9 +9,12 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use carrel_sidecar::snapshot::{Error, ErrorKind, LimitKind};
 use support::{Desk, Pod, tree};
+use tokio::time::timeout;
 
 fn chmod(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("changed");
@@ -221,4 +224,51 @@ async fn a_small_change_costs_little() {
     assert!(second.new_bytes < 200_000, "{second:?}");
     assert_eq!(third.new_bytes, 0, "{third:?}");
     assert_eq!(Pod::limits().max_bytes, 64 << 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_parameters_are_read_once_by_a_snapshot_and_once_by_its_commit() {
+    let (desk, switch) = Desk::faulty().await;
+    let mut pod = desk.pod(&desk.learner("ada").await, 1).await;
+    let workspace = tempfile::tempdir().unwrap();
+    tree::ten_megabytes(workspace.path(), 5);
+    pod.save(workspace.path()).await;
+    tree::one_turn(workspace.path(), 1);
+    let read = || std::mem::take(&mut *switch.read.lock().unwrap());
+    read();
+    let snapshot = pod.backup(workspace.path()).await;
+    let by_snapshot = read();
+    pod.put_head(&pod.request(&snapshot.snapshot_id))
+        .await
+        .unwrap();
+    for places in [by_snapshot, read()] {
+        let parameters = places.iter().filter(|place| place.ends_with("/config"));
+        assert_eq!(parameters.count(), 1, "{places:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn indexes_are_read_together_by_a_snapshot_and_by_its_commit() {
+    /// One a turn, and more than a small machine has processors.
+    const TURNS: usize = 8;
+    let (desk, switch) = Desk::faulty().await;
+    let mut pod = desk.pod(&desk.learner("ada").await, 1).await;
+    let workspace = tempfile::tempdir().unwrap();
+    let write = |turn: usize| fs::write(workspace.path().join("note"), turn.to_string()).unwrap();
+    for turn in 1..=TURNS {
+        write(turn);
+        pod.save(workspace.path()).await;
+    }
+    write(TURNS + 1);
+    let together = |indexes| {
+        switch.indexes.send_replace(0);
+        switch.indexes_together.store(indexes, Ordering::SeqCst);
+    };
+    let soon = Duration::from_secs(30);
+    together(TURNS);
+    let snapshot = timeout(soon, pod.backup(workspace.path())).await;
+    let commit = pod.request(&snapshot.expect("a snapshot").snapshot_id);
+    together(TURNS + 1);
+    let committed = timeout(soon, pod.put_head(&commit)).await;
+    committed.expect("a commit").unwrap();
 }

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use carrel_core::learner::LearnerState;
 use carrel_core::lifecycle::names;
-use carrel_protocol::gateway::{Learner, LearnerList};
+use carrel_protocol::gateway::Learner;
 use reqwest::Method;
 
+use super::learner::all;
 use crate::cli;
 use crate::client::Client;
 use crate::config;
@@ -166,22 +167,15 @@ async fn server_answers(server: &Client) -> Found {
 }
 
 async fn learners(server: &Client) -> Found {
-    match server
-        .get::<LearnerList>("/admin/v1/learners?limit=500")
-        .await
-    {
-        Ok(list) => {
-            let failed: Vec<_> = list
-                .learners
+    match all(server).await {
+        Ok(learners) => {
+            let failed: Vec<_> = learners
                 .iter()
                 .filter(|learner| cannot_start(learner))
                 .map(|learner| learner.id.to_string())
                 .collect();
             match failed.first() {
-                None => Found::Good(format!(
-                    "{} looked at, none has failed",
-                    list.learners.len()
-                )),
+                None => Found::Good(format!("{} looked at, none has failed", learners.len())),
                 Some(first) => Found::Bad {
                     what: format!("cannot be started: {}", failed.join(", ")),
                     next: format!("carrel learner show {first}"),

@@ -11,7 +11,7 @@ use reqwest::Method;
 use super::{chat, confirm, logs};
 use crate::cli::{self, LearnerCommand, Wait};
 use crate::client::Client;
-use crate::exit::{Failure, Kind};
+use crate::exit::{Failure, Kind, kind_of};
 use crate::output::{self, Rows, age};
 
 const HEADERS: [&str; 9] = [
@@ -156,8 +156,8 @@ fn parsed(aliases: &[String]) -> Result<Vec<AliasBody>, Failure> {
     aliases.iter().map(parse).collect()
 }
 
-async fn ls(flags: &cli::Client) -> anyhow::Result<()> {
-    let server = Client::find(flags)?;
+/// All learners.
+pub(super) async fn all(server: &Client) -> anyhow::Result<Vec<Learner>> {
     let mut learners = Vec::new();
     let mut next = None;
     loop {
@@ -168,9 +168,13 @@ async fn ls(flags: &cli::Client) -> anyhow::Result<()> {
         learners.extend(page.learners);
         next = page.next;
         if next.is_none() {
-            break;
+            return Ok(learners);
         }
     }
+}
+
+async fn ls(flags: &cli::Client) -> anyhow::Result<()> {
+    let learners = all(&Client::find(flags)?).await?;
     let rows = Rows {
         items: &learners,
         headers: &HEADERS,
@@ -273,8 +277,12 @@ async fn rm(id: &str, yes: bool, wait: Wait, flags: &cli::Client) -> anyhow::Res
     server.order(Method::DELETE, &path(id, "")).await?;
     if wait.wait {
         let gone = async {
-            while server.get::<Learner>(&path(id, "")).await.is_ok() {
-                tokio::time::sleep(LOOK_AGAIN).await;
+            loop {
+                match server.get::<Learner>(&path(id, "")).await {
+                    Ok(_) => tokio::time::sleep(LOOK_AGAIN).await,
+                    Err(error) if kind_of(&error) == Kind::NotFound => return Ok(()),
+                    Err(error) => return Err(error),
+                }
             }
         };
         tokio::time::timeout(Duration::from_secs(wait.timeout), gone)
@@ -284,7 +292,7 @@ async fn rm(id: &str, yes: bool, wait: Wait, flags: &cli::Client) -> anyhow::Res
                     Kind::TimedOut,
                     format!("learner '{id}' is not gone after {} s", wait.timeout),
                 )
-            })?;
+            })??;
     }
     output::talk(&format!(
         "learner '{id}' {} erased",

@@ -35,6 +35,10 @@ use request::{Answer, Outcome, Request, Task};
 /// The folder in a workspace into which a restore goes before it is whole. Never part of a snapshot.
 pub const RESTORE_FOLDER: &str = ".carrel-restore";
 
+/// How many objects `rustic_core` reads at once: it reads by the threads of `rayon`, which would be one a processor, and they
+/// wait for the vault.
+const READS: &str = "16";
+
 /// The most that a worker may answer.
 const ANSWER_BYTES: u64 = 64 * 1024;
 
@@ -118,6 +122,7 @@ impl Snapshots {
         let mut child = Command::new(&self.program)
             .args(&self.arguments)
             .env_clear()
+            .env("RAYON_NUM_THREADS", READS)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

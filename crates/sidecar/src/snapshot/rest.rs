@@ -4,7 +4,8 @@
 //! while there is one.
 
 use std::io::Read;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ pub(super) struct RestBackend {
     token: Arc<str>,
     failure: Arc<Mutex<Option<Failure>>>,
     uploads: Uploads,
+    /// The config, which is read where others only look for it, until it is asked for.
+    config: Arc<Mutex<Option<Bytes>>>,
 }
 
 #[derive(Deserialize)]
@@ -76,6 +79,7 @@ impl RestBackend {
             token: repository.token.as_str().into(),
             failure: Arc::default(),
             uploads: Uploads::default(),
+            config: Arc::default(),
         })
     }
 
@@ -85,6 +89,10 @@ impl RestBackend {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    fn config(&self) -> MutexGuard<'_, Option<Bytes>> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn url(&self, file_type: FileType, id: &Id) -> String {
@@ -142,15 +150,25 @@ impl RestBackend {
         }
     }
 
-    fn post(&self, url: &str, body: &Bytes) -> RusticResult<()> {
+    fn post(&self, url: &str, body: &Bytes) -> Result<(), Failure> {
         let passage = Duration::from_secs((body.len() / SLOWEST) as u64);
         let request = || {
             let request = self.client.post(url).timeout(CALL_TIMEOUT + passage);
             request.body(body.clone())
         };
-        self.send(&request)
-            .map(drop)
-            .map_err(|failure| self.fail(failure))
+        self.send(&request).map(drop)
+    }
+
+    /// Begins an upload. What failed is kept, and stops whatever is sent after it; so is a defect: what names the pack must not
+    /// be sent without it.
+    fn begin(&self, upload: impl FnOnce() -> Result<(), Failure> + Send + 'static) {
+        let backend = self.clone();
+        self.uploads.begin(move || {
+            let sent = catch_unwind(AssertUnwindSafe(upload)).unwrap_or(Err(Failure::Crashed));
+            if let Err(failure) = sent {
+                backend.fail(failure);
+            }
+        });
     }
 }
 
@@ -192,18 +210,11 @@ impl ReadBackend for RestBackend {
 
     fn list_with_size(&self, file_type: FileType) -> RusticResult<Vec<(Id, u32)>> {
         if file_type == FileType::Config {
-            let url = self.url(file_type, &Id::default());
             // Not HEAD: a refusal of that has no body that names the fence.
-            return match self.send(&|| self.client.get(&url)) {
-                Ok(answer) => {
-                    let size = answer.content_length().unwrap_or_default();
-                    Ok(vec![(
-                        Id::default(),
-                        u32::try_from(size).unwrap_or(u32::MAX),
-                    )])
-                }
-                Err(failure) => Err(self.fail(failure)),
-            };
+            let config = self.get(&self.url(file_type, &Id::default()), None)?;
+            let size = u32::try_from(config.len()).unwrap_or(u32::MAX);
+            *self.config() = Some(config);
+            return Ok(vec![(Id::default(), size)]);
         }
         let url = format!("{}/{}/", self.base, file_type.dirname());
         let listed = self
@@ -217,6 +228,11 @@ impl ReadBackend for RestBackend {
     }
 
     fn read_full(&self, file_type: FileType, id: &Id) -> RusticResult<Bytes> {
+        if file_type == FileType::Config
+            && let Some(config) = self.config().take()
+        {
+            return Ok(config);
+        }
         self.get(&self.url(file_type, id), None)
     }
 
@@ -260,13 +276,11 @@ impl WriteBackend for RestBackend {
         }
         let body = Bytes::from(body);
         if !is_pack {
-            return self.post(&url, &body);
+            let sent = self.post(&url, &body);
+            return sent.map_err(|failure| self.fail(failure));
         }
         let backend = self.clone();
-        self.uploads.begin(move || {
-            // What failed is kept, and stops whatever is sent after it.
-            let _: RusticResult<()> = backend.post(&url, &body);
-        });
+        self.begin(move || backend.post(&url, &body));
         Ok(())
     }
 
@@ -287,6 +301,31 @@ mod tests {
 
     use super::*;
 
+    fn backend(url: String) -> RestBackend {
+        let repository = Repository {
+            endpoint: Endpoint::Url(url),
+            authorities: String::new(),
+            learner: "ada".parse().unwrap(),
+            token: String::new(),
+            key: DataKey {
+                encrypt: String::new(),
+                mac_k: String::new(),
+                mac_r: String::new(),
+            },
+        };
+        RestBackend::patient(&repository, Duration::from_secs(1)).unwrap()
+    }
+
+    #[test]
+    fn what_names_a_pack_is_not_sent_when_its_upload_ended_by_a_defect() {
+        let backend = backend("http://127.0.0.1:1".to_owned());
+        backend.begin(|| std::panic::resume_unwind(Box::new("a defect")));
+        let content = Bytes::new().into();
+        let refused = backend.write_bytes(FileType::Index, &Id::default(), false, content);
+        refused.unwrap_err();
+        assert!(matches!(backend.failure(), Some(Failure::Crashed)));
+    }
+
     #[test]
     fn a_content_that_goes_on_may_take_longer_than_a_call() {
         const PIECES: usize = 30;
@@ -302,18 +341,7 @@ mod tests {
                 client.write_all(b"x").unwrap();
             }
         });
-        let repository = Repository {
-            endpoint: Endpoint::Url(url),
-            authorities: String::new(),
-            learner: "ada".parse().unwrap(),
-            token: String::new(),
-            key: DataKey {
-                encrypt: String::new(),
-                mac_k: String::new(),
-                mac_r: String::new(),
-            },
-        };
-        let backend = RestBackend::patient(&repository, Duration::from_secs(1)).unwrap();
+        let backend = backend(url);
         let content = backend.read_full(FileType::Pack, &Id::default()).unwrap();
         assert_eq!(content.len(), PIECES);
         server.join().unwrap();

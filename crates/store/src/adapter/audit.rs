@@ -11,7 +11,7 @@ pub const CHECKS: [(&str, &str); 12] = [
     (
         "its head is not its newest generation",
         "SELECT l.id FROM learner l LEFT JOIN generation g ON g.learner = l.id AND g.generation = l.head_generation \
-         WHERE coalesce(g.snapshot, '') <> coalesce(l.head_snapshot, '') \
+         WHERE coalesce(g.snapshot, '') <> coalesce(l.head_snapshot, '') OR CASE WHEN g.expired THEN 1 ELSE 0 END = 1 \
             OR l.head_generation <> (SELECT coalesce(max(n.generation), 0) FROM generation n WHERE n.learner = l.id)",
     ),
     (

@@ -8,20 +8,54 @@ use crate::SharedStore;
 use crate::adapter::audit::CHECKS;
 use crate::ledger::{NewReservation, Settlement};
 
-/// What makes each contradiction of [`CHECKS`] for the learner `ada`, in its order.
-pub const BREAKS: [&str; CHECKS.len()] = [
-    "UPDATE learner SET event_version = event_version + 1 WHERE id = 'ada'",
-    "UPDATE learner SET head_snapshot = 'ff' WHERE id = 'ada'",
-    "UPDATE generation SET parent = parent + 1 WHERE learner = 'ada'",
-    "UPDATE generation SET version = version - 1 WHERE learner = 'ada'",
-    "UPDATE turn SET snapshot = NULL WHERE learner = 'ada' AND state = 'done'",
-    "UPDATE generation SET turn = NULL WHERE learner = 'ada'",
-    "UPDATE turn SET version = version - 1 WHERE learner = 'ada' AND state = 'done'",
-    "UPDATE turn SET epoch = epoch + 1 WHERE learner = 'ada' AND state = 'running'",
-    "DELETE FROM turn WHERE learner = 'ada' AND state = 'running'",
-    "UPDATE account SET held = held + 1 WHERE learner = 'ada'",
-    "UPDATE account SET settled = settled + 1 WHERE learner = 'ada'",
-    "UPDATE usage SET cost = cost + 1 WHERE learner = 'ada'",
+/// What makes each contradiction of [`CHECKS`] for the learner `ada`: its place there, and a statement.
+pub const BREAKS: [(usize, &str); CHECKS.len() + 1] = [
+    (
+        0,
+        "UPDATE learner SET event_version = event_version + 1 WHERE id = 'ada'",
+    ),
+    (
+        1,
+        "UPDATE learner SET head_snapshot = 'ff' WHERE id = 'ada'",
+    ),
+    (
+        1,
+        "UPDATE generation SET expired = true WHERE learner = 'ada'",
+    ),
+    (
+        2,
+        "UPDATE generation SET parent = parent + 1 WHERE learner = 'ada'",
+    ),
+    (
+        3,
+        "UPDATE generation SET version = version - 1 WHERE learner = 'ada'",
+    ),
+    (
+        4,
+        "UPDATE turn SET snapshot = NULL WHERE learner = 'ada' AND state = 'done'",
+    ),
+    (5, "UPDATE generation SET turn = NULL WHERE learner = 'ada'"),
+    (
+        6,
+        "UPDATE turn SET version = version - 1 WHERE learner = 'ada' AND state = 'done'",
+    ),
+    (
+        7,
+        "UPDATE turn SET epoch = epoch + 1 WHERE learner = 'ada' AND state = 'running'",
+    ),
+    (
+        8,
+        "DELETE FROM turn WHERE learner = 'ada' AND state = 'running'",
+    ),
+    (
+        9,
+        "UPDATE account SET held = held + 1 WHERE learner = 'ada'",
+    ),
+    (
+        10,
+        "UPDATE account SET settled = settled + 1 WHERE learner = 'ada'",
+    ),
+    (11, "UPDATE usage SET cost = cost + 1 WHERE learner = 'ada'"),
 ];
 
 /// Makes a learner who has a turn behind and one that runs, a call settled and one held.

@@ -46,7 +46,7 @@ pub(super) async fn commit(
             return Err(refusal);
         }
     };
-    let content = vault.intake().take(&headers, body).await?;
+    let content = vault.commits().take(body).await?;
     let request = serde_json::from_slice(&content.bytes);
     let malformed = |error: serde_json::Error| Problem::new(Code::InvalidBody, error.to_string());
     Ok(Json(

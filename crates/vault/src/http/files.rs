@@ -192,7 +192,7 @@ pub(super) async fn write(
             return Err(refusal);
         }
     };
-    let content = vault.intake().take(&headers, body).await?;
+    let content = vault.files().take(body).await?;
     if hex::encode(digest(&SHA256, &content.bytes)) != name {
         let told = "the content does not hash to the name";
         return Err(Problem::new(Code::InvalidRequest, told).into());

@@ -46,6 +46,11 @@ pub(crate) struct Switch {
     pub(crate) together: AtomicUsize,
     /// Places written, each with whether it was create-only, in the order in which writing ended.
     pub(crate) written: Mutex<Vec<(String, bool)>>,
+    /// How many indexes were begun to be read, and until how many are none is read.
+    pub(crate) indexes: watch::Sender<usize>,
+    pub(crate) indexes_together: AtomicUsize,
+    /// Places read or looked at, in order.
+    pub(crate) read: Mutex<Vec<String>>,
 }
 
 impl Switch {
@@ -108,9 +113,18 @@ impl<T: ObjectStore> ObjectStore for Faulty<T> {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         self.switch.fails(Fault::Read, std::io::ErrorKind::Other)?;
+        let place = location.to_string();
+        self.switch.read.lock().expect("not poisoned").push(place);
         if self.switch.has(Fault::Stall) {
             self.switch.has_stalled.store(true, Ordering::SeqCst);
             return futures::future::pending().await;
+        }
+        if location.as_ref().contains("/index/") {
+            self.switch.indexes.send_modify(|begun| *begun += 1);
+            let together = self.switch.indexes_together.load(Ordering::SeqCst);
+            let mut indexes = self.switch.indexes.subscribe();
+            let begun = indexes.wait_for(|begun| *begun >= together).await;
+            begun.expect("the switch lives on");
         }
         self.inner.get_opts(location, options).await
     }

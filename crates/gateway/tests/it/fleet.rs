@@ -33,6 +33,8 @@ pub(crate) struct Scripted {
     /// Phases in which the next pods begin and stay.
     births: Mutex<VecDeque<Phase>>,
     changes: broadcast::Sender<LearnerId>,
+    /// How often it was asked what is seen of a learner.
+    pub(crate) asked: watch::Sender<u64>,
     pub(crate) made: AtomicU64,
     /// While it is set, a wish to wake is noted and nothing comes.
     pub(crate) lazy: Mutex<bool>,
@@ -59,6 +61,7 @@ impl Scripted {
             acts: Mutex::default(),
             births: Mutex::default(),
             changes: broadcast::Sender::new(1024),
+            asked: watch::Sender::default(),
             made: AtomicU64::new(0),
             lazy: Mutex::new(false),
             wished: watch::Sender::default(),
@@ -90,6 +93,11 @@ impl Scripted {
         let pod = self.pod(learner);
         pod.dead.cancel();
         self.over(&pod);
+    }
+
+    /// The learner's pod counts as ended, and lives.
+    pub(crate) fn forget(&self, learner: &str) {
+        self.over(&self.pod(learner));
     }
 
     fn over(&self, pod: &Pod) {
@@ -237,6 +245,7 @@ impl Fleet for Scripted {
         if !self.is_there(learner).await {
             return Err(Error::NoLearner(learner.clone()));
         }
+        self.asked.send_modify(|times| *times += 1);
         let seen = self.seen.lock().expect("whole");
         Ok(seen
             .get(learner)

@@ -277,8 +277,8 @@ impl Base {
     }
 
     /// For gateways on other machines.
-    pub(super) fn serve_pods(&self, listener: TcpListener, fleet: &LocalFleet) {
-        self.serve_tcp(self.incoming(listener), fleet.door());
+    pub(super) fn serve_pods(&self, listener: TcpListener, fleet: &LocalFleet, gateways: Verifier) {
+        self.serve_tcp(self.incoming(listener), fleet.door(gateways));
     }
 
     /// Who probes asks without TLS.

@@ -53,7 +53,7 @@ impl Served {
         serves.spawn(async move {
             axum::serve(listener, router(ground, verifier))
                 .await
-                .unwrap()
+                .unwrap();
         });
         Self {
             port,

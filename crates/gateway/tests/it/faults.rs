@@ -1,15 +1,20 @@
 //! Deaths under a turn: run again at once, or parked with the reason.
 
+use std::time::Duration;
+
 use carrel_core::OwnerId;
 use carrel_core::turn::FailureCode;
 use carrel_protocol::sidecar::Phase;
 use carrel_store::turns::{Failure, OwnerWrite, Timing};
 use jiff::SignedDuration;
+use tokio::time::timeout;
 
 use crate::client::{assert_rising, text_of};
 use crate::pod::Act;
 use crate::world::{World, accepted, now, streamed, turn_of};
 
+/// That a pod or the way to it is gone, which nobody says, is noticed by then.
+const NOTICED_WITHIN: Duration = Duration::from_secs(20);
 const EVENTS: &str = "/v1/learners/ada/events";
 
 #[tokio::test]
@@ -115,7 +120,8 @@ async fn a_connection_to_a_sidecar_that_brings_nothing_any_more_is_given_up_and_
     let pod = world.fleet.pod("ada");
     pod.mute();
     pod.say("more ");
-    seen.extend(events.until(|event| event.name == "delta").await);
+    let goes_on = timeout(NOTICED_WITHIN, events.until(|event| event.name == "delta"));
+    seen.extend(goes_on.await.expect("it goes on"));
     pod.go_on.send_replace(true);
     seen.extend(events.outcome().await);
     assert_eq!(text_of(&seen), "one more two");
@@ -132,7 +138,8 @@ async fn a_turn_is_not_followed_in_a_pod_that_the_fleet_calls_ended() {
     let mut seen = events.until(|event| event.name == "delta").await;
     // Its connection stays, and says that it lives.
     world.fleet.forget("ada");
-    seen.extend(events.outcome().await);
+    let ends = timeout(NOTICED_WITHIN, events.outcome());
+    seen.extend(ends.await.expect("it ends"));
     assert_eq!(text_of(&seen), "right");
     assert!(seen.iter().any(|event| event.name == "restart"), "{seen:?}");
 }
@@ -145,11 +152,11 @@ async fn what_a_pod_said_last_counts_although_the_fleet_has_called_it_ended_alre
     world.fleet.script("ada", acts);
     let mut events = streamed(&ada, "ada", "k", "answer").await;
     events.until(|event| event.name == "delta").await;
-    let (pod, mut asked) = (world.fleet.pod("ada"), world.fleet.asked.subscribe());
-    let before = *asked.borrow_and_update();
+    let pod = world.fleet.pod("ada");
+    let mut said_ended = world.fleet.said_ended.subscribe();
+    said_ended.mark_unchanged();
     world.fleet.forget("ada");
-    let looked = asked.wait_for(|times| *times > before).await;
-    drop(looked.expect("a fleet"));
+    said_ended.changed().await.expect("a fleet");
     pod.go_on.send_replace(true);
     let seen = events.outcome().await;
     let error = &seen[seen.len() - 1];

@@ -33,8 +33,8 @@ pub(crate) struct Scripted {
     /// Phases in which the next pods begin and stay.
     births: Mutex<VecDeque<Phase>>,
     changes: broadcast::Sender<LearnerId>,
-    /// How often it was asked what is seen of a learner.
-    pub(crate) asked: watch::Sender<u64>,
+    /// How often it has said that a learner has no pod.
+    pub(crate) said_ended: watch::Sender<u64>,
     pub(crate) made: AtomicU64,
     /// While it is set, a wish to wake is noted and nothing comes.
     pub(crate) lazy: Mutex<bool>,
@@ -61,7 +61,7 @@ impl Scripted {
             acts: Mutex::default(),
             births: Mutex::default(),
             changes: broadcast::Sender::new(1024),
-            asked: watch::Sender::default(),
+            said_ended: watch::Sender::default(),
             made: AtomicU64::new(0),
             lazy: Mutex::new(false),
             wished: watch::Sender::default(),
@@ -245,12 +245,13 @@ impl Fleet for Scripted {
         if !self.is_there(learner).await {
             return Err(Error::NoLearner(learner.clone()));
         }
-        self.asked.send_modify(|times| *times += 1);
         let seen = self.seen.lock().expect("whole");
-        Ok(seen
-            .get(learner)
-            .map(|(status, _)| status.clone())
-            .unwrap_or_default())
+        let status = seen.get(learner).map(|(status, _)| status.clone());
+        let status = status.unwrap_or_default();
+        if status.pod.is_none() {
+            self.said_ended.send_modify(|times| *times += 1);
+        }
+        Ok(status)
     }
 
     fn changes(&self) -> broadcast::Receiver<LearnerId> {

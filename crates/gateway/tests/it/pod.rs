@@ -399,13 +399,11 @@ async fn turn(
                 () = broken.cancelled() => None,
                 () = tokio::time::sleep(LINE_EVERY) => Some((b"\n".to_vec(), at)),
             };
-            Some(match line {
-                Some((line, next)) => (Ok(line), (next, frames)),
-                None => {
-                    let breaks = std::io::Error::other("the connection breaks");
-                    (Err(breaks), (at, frames))
-                }
-            })
+            let Some((line, next)) = line else {
+                let breaks = std::io::Error::other("the connection breaks");
+                return Some((Err(breaks), (at, frames)));
+            };
+            Some((Ok(line), (next, frames)))
         }
     });
     let frames = frames.take_until(muted.cancelled_owned());

@@ -4,11 +4,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use anyhow::ensure;
+use carrel_testkit::certificates::Authority;
 use carrel_testkit::s3::Fault;
 use carrel_tests::Roles;
 use serde_json::json;
 
-use crate::{ada, school};
+use crate::{ada, school, school_with};
 
 /// What doctor says as a role of the database, which must be well or not.
 fn doctor(roles: &Roles, role: &str, database: &str, is_well: bool) -> anyhow::Result<String> {
@@ -98,6 +99,37 @@ async fn each_role_that_is_away_is_named_with_the_next_command() -> anyhow::Resu
             "next: carrel router",
             "FAIL  vault: http://127.0.0.1:",
             "next: carrel vault",
+        ],
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn roles_are_believed_on_the_word_of_whom_the_configuration_names() -> anyhow::Result<()> {
+    let authority = Authority::new("the school's");
+    let set = |roles: &mut Roles| roles.secure(&authority);
+    let Some(school) = school_with("doctor with certificates", set).await? else {
+        return Ok(());
+    };
+    let (roles, database) = (&school.roles, &school.roles.database);
+    let well = doctor(roles, "carrel_migrate", database, true)?;
+    says(
+        &well,
+        &[
+            "ok    gateway: the one at https://127.0.0.1:",
+            "ok    router: https://127.0.0.1:",
+            "ok    vault: https://127.0.0.1:",
+            "ok    server: answers and is ready",
+        ],
+    )?;
+    let others = Authority::new("another");
+    roles.renew(&others.certify_until(2020, &["127.0.0.1"]), &others.pem)?;
+    let said = doctor(roles, "carrel_migrate", database, false)?;
+    says(
+        &said,
+        &[
+            "FAIL  certificates: tls.certFile: ",
+            "its certificate expired at 2020-01-01",
+            "FAIL  vault: https://127.0.0.1:",
         ],
     )
 }

@@ -4,6 +4,7 @@
 mod certificates;
 mod clients;
 mod doctor;
+mod door;
 mod restarts;
 mod streams;
 mod swallower;

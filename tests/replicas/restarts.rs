@@ -15,6 +15,8 @@ use crate::{School, school_with};
 
 /// For how long processes of most of these tests say that they go.
 const DRAIN_SECONDS: u32 = 2;
+/// A balancer that asks every second hears of it at its next question.
+const SAYS_SO_WITHIN: Duration = Duration::from_millis(800);
 
 /// One whose processes say for so long that they go.
 async fn school_that_drains(test: &str, seconds: u32) -> anyhow::Result<Option<School>> {
@@ -28,20 +30,24 @@ async fn school_that_drains(test: &str, seconds: u32) -> anyhow::Result<Option<S
     school_with(test, set).await
 }
 
-/// What `/readyz` answers; nothing when nobody is there any more.
-async fn readiness(role: &Member) -> anyhow::Result<Option<(StatusCode, String)>> {
-    let answer = reqwest::get(format!("{}/readyz", role.text("health_url"))).await;
+/// What `/readyz` answers there; nothing when nobody is there any more.
+async fn readiness(url: &str) -> anyhow::Result<Option<(StatusCode, String)>> {
+    let answer = reqwest::get(format!("{url}/readyz")).await;
     let Ok(answer) = answer else {
         return Ok(None);
     };
     Ok(Some((answer.status(), answer.text().await?)))
 }
 
+async fn goes(url: &str) -> anyhow::Result<bool> {
+    let said = readiness(url).await?.context("it answers still")?;
+    Ok(said.0 == StatusCode::SERVICE_UNAVAILABLE && said.1.contains("stop"))
+}
+
+/// Of a role that was just told to end.
 async fn says_that_it_goes(role: &Member) -> anyhow::Result<()> {
-    eventually("it says that it goes", Duration::from_secs(1), || async {
-        let said = readiness(role).await?.context("it answers still")?;
-        let goes = said.0 == StatusCode::SERVICE_UNAVAILABLE && said.1.contains("stop");
-        Ok(goes.then_some(()))
+    eventually("it says that it goes", SAYS_SO_WITHIN, || async {
+        Ok(goes(role.text("health_url")).await?.then_some(()))
     })
     .await
 }
@@ -57,6 +63,8 @@ async fn a_process_that_is_told_to_end_says_so_and_works_on_until_balancers_have
     let began = Instant::now();
     signal(idle.pid(), Signal::TERM)?;
     says_that_it_goes(&idle).await?;
+    // Balancers before gateways ask at the address to which they send.
+    assert!(goes(idle.text("url")).await?);
     // Whoever was not told yet is served as before.
     let accepted = api.post("ada", "count", "k").await?;
     let status = idle.ended().await?;

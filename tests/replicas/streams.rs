@@ -36,7 +36,7 @@ pub(crate) async fn read(
     Ok(())
 }
 
-fn assert_whole(events: &[Event], turn: &str, pieces: u32) -> anyhow::Result<()> {
+pub(crate) fn assert_whole(events: &[Event], turn: &str, pieces: u32) -> anyhow::Result<()> {
     let outcome = events.last().context("it ended")?;
     assert_eq!(outcome.name, "done", "{outcome:?}");
     let reply = outcome.data["reply"]["text"].as_str().unwrap_or_default();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use carrel_protocol::{Code, Problem};
+use carrel_wire::Trust;
 use reqwest::{Method, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -25,14 +26,15 @@ pub(crate) struct Client {
     ended: String,
 }
 
+fn builder() -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .connect_timeout(Duration::from_secs(5))
+        .user_agent(concat!("carrel/", env!("CARGO_PKG_VERSION")))
+}
+
 impl Client {
     /// The server that the flags name, or the one that runs on the data folder.
     pub(crate) fn find(flags: &cli::Client) -> anyhow::Result<Self> {
-        let builder = || {
-            reqwest::Client::builder()
-                .connect_timeout(Duration::from_secs(5))
-                .user_agent(concat!("carrel/", env!("CARGO_PKG_VERSION")))
-        };
         if let Some(server) = &flags.place.server {
             let file = flags.place.token_file.as_ref().ok_or_else(|| {
                 Failure::new(
@@ -81,6 +83,17 @@ impl Client {
             base: run.gateway_url,
             token,
             model_url: Some(run.model_url),
+        })
+    }
+
+    /// The same server, believed to be who it is on the word of these.
+    pub(crate) fn trusting(self, trust: &Trust) -> anyhow::Result<Self> {
+        let http = builder().tls_backend_preconfigured((*trust.config()).clone());
+        let is_here = self.model_url.is_some();
+        let http = if is_here { http.no_proxy() } else { http };
+        Ok(Self {
+            http: http.build()?,
+            ..self
         })
     }
 

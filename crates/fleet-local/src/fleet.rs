@@ -16,7 +16,7 @@ use carrel_core::lifecycle;
 use carrel_core::{Epoch, LearnerId};
 use carrel_protocol::Endpoint;
 use carrel_protocol::fleet::{Error, Fleet, IsolationReport};
-use carrel_protocol::token::{PublicKey, Signer};
+use carrel_protocol::token::{PublicKey, Signer, Verifier};
 use carrel_store::SharedStore;
 use carrel_wire::Trust;
 use jiff::Timestamp;
@@ -216,10 +216,9 @@ impl LocalFleet {
         self.shared.report.clone()
     }
 
-    /// What is to be served where gateways on other machines reach this one's pods. Only gateways should reach it,
-    /// though each sidecar asks for a token.
-    pub fn door(&self) -> axum::Router {
-        door::router(Arc::clone(&self.shared.ground))
+    /// What is to be served where gateways on other machines reach this one's pods: whoever has a token by one of these keys.
+    pub fn door(&self, gateways: Verifier) -> axum::Router {
+        door::router(Arc::clone(&self.shared.ground), gateways)
     }
 
     /// Ends everything for a stop: every learner takes its final snapshot and sleeps; what does not within `grace` is

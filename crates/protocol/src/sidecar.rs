@@ -3,6 +3,8 @@
 //! `POST /v1/assign` takes an [`AssignRequest`]; `GET /v1/hello` and `GET /v1/ready` answer [`Hello`]; `POST /v1/turns` takes
 //! a [`TurnOrder`] and answers with [`Frame`]s as NDJSON; `POST /v1/turns/{id}/stop` answers 202; `POST /v1/sleep` 202.
 
+use std::time::Duration;
+
 use carrel_core::class::ClassSpec;
 use carrel_core::event::{Reply, ToolStatus, Usage};
 use carrel_core::turn::FailureCode;
@@ -13,6 +15,10 @@ use serde::{Deserialize, Serialize};
 use crate::Endpoint;
 use crate::agent::{Exchange, Message};
 use crate::token::PublicKey;
+
+/// In an answer of one frame a line, an empty line comes where there is no frame for so long: so each end hears that the
+/// other is gone.
+pub const LINE_EVERY: Duration = Duration::from_secs(2);
 
 /// The body of `POST /v1/assign`: a JWS by the fleet's key over [`Assignment`] (see [`crate::token`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -57,7 +57,7 @@ pub(crate) async fn wake(
 ) -> Result<Awake, Failure> {
     let began = Instant::now();
     let unusable = |error: upstream::Error| Failure(Exit::Internal, error.to_string());
-    let trust = Trust::new(&assignment.authorities);
+    let trust = Trust::of(&assignment.authorities);
     let trust = trust.map_err(|error| Failure(Exit::Internal, error.to_string()))?;
     let upstream = |endpoint: &carrel_protocol::Endpoint| {
         let (token, tasks) = (&assignment.token, pod.tasks.clone());

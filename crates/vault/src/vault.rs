@@ -186,19 +186,29 @@ impl Vault {
             key: keyring.unwrap(&wrapped, learner, repository)?,
             backend: Backend::new(self.objects().clone(), repository),
         };
-        let config = self
-            .objects()
-            .read(repository, FileKind::Config, "")
-            .await
-            .map_err(Error::storage("looking for a repository"))?;
-        if let Some(config) = config {
-            keyed.backend.tell_config(config);
-        } else {
-            let Keyed { key, backend, .. } = keyed.clone();
-            self.blocking(move || repository::create(&backend, &key))
-                .await?;
+        if self.find_config(&keyed).await? {
+            return Ok(keyed);
+        }
+        let Keyed { key, backend, .. } = keyed.clone();
+        let made = self.blocking(move || repository::create(&backend, &key));
+        // Another vault may have made it meanwhile: then that one's is taken.
+        if let Err(error) = made.await
+            && !self.find_config(&keyed).await?
+        {
+            return Err(error);
         }
         Ok(keyed)
+    }
+
+    /// Whether the repository's config is there; then it is read.
+    async fn find_config(&self, keyed: &Keyed) -> Result<bool, Error> {
+        let read = self.objects().read(keyed.repository, FileKind::Config, "");
+        let config = read
+            .await
+            .map_err(Error::storage("looking for a repository"))?;
+        Ok(config
+            .map(|config| keyed.backend.tell_config(config))
+            .is_some())
     }
 
     pub(crate) async fn read_back(

@@ -11,6 +11,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use crate::Trust;
+use crate::tcp::prepare;
 
 /// How long whoever is there may take to answer and to prove who it is.
 const CONNECTED_WITHIN: Duration = Duration::from_secs(10);
@@ -49,7 +50,7 @@ async fn over_tcp(url: &str, trust: &Trust) -> io::Result<Stream> {
     let host = url.host().ok_or_else(nonsense)?.trim_matches(['[', ']']);
     let port = url.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
     let stream = TcpStream::connect((host, port)).await?;
-    stream.set_nodelay(true)?;
+    prepare(&stream)?;
     if !is_tls {
         return Ok(Box::new(stream));
     }

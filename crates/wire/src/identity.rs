@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use jiff::Timestamp;
 use rustls::ServerConfig;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -42,9 +43,10 @@ impl Identity {
     /// Reads a chain, the role's own certificate first, and its key; both PEM.
     ///
     /// # Errors
-    /// When they cannot be used together.
-    pub fn new(chain: &str, key: &str) -> Result<Self, Error> {
-        let shown = Arc::new(Shown(RwLock::new(Arc::new(certified(chain, key)?))));
+    /// When they cannot be used together, or the certificate is not in force.
+    pub fn new(chain: &str, key: &str, now: Timestamp) -> Result<Self, Error> {
+        let certified = Arc::new(certified(chain, key, now)?);
+        let shown = Arc::new(Shown(RwLock::new(certified)));
         let builder = ServerConfig::builder_with_provider(Arc::new(provider()));
         let mut config = builder
             .with_safe_default_protocol_versions()
@@ -64,8 +66,8 @@ impl Identity {
     ///
     /// # Errors
     /// As [`Self::new`]; then what was shown stays.
-    pub fn replace(&self, chain: &str, key: &str) -> Result<(), Error> {
-        let newer = Arc::new(certified(chain, key)?);
+    pub fn replace(&self, chain: &str, key: &str, now: Timestamp) -> Result<(), Error> {
+        let newer = Arc::new(certified(chain, key, now)?);
         *self.shown.0.write().unwrap_or_else(PoisonError::into_inner) = newer;
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use crate::tcp::prepare;
 use crate::{Identity, Stream};
 
 /// After a failed accept (as when no file descriptor is free).
@@ -75,7 +76,7 @@ impl Incoming {
                     continue;
                 }
             };
-            if stream.set_nodelay(true).is_err() {
+            if prepare(&stream).is_err() {
                 continue;
             }
             match self.identity.clone() {

@@ -4,6 +4,7 @@ mod connect;
 mod identity;
 mod incoming;
 mod pem;
+mod tcp;
 mod trust;
 
 pub use connect::{Duplex, Stream, connect};

@@ -50,14 +50,25 @@ impl Default for Trust {
 }
 
 impl Trust {
-    /// The authorities of this text alone, in PEM; those of the machine when it is empty.
+    /// The authorities of this text alone, in PEM.
     ///
     /// # Errors
-    /// When one of them cannot be used.
+    /// When there is none, or one of them cannot be used.
     pub fn new(pem: &str) -> Result<Self, Error> {
         let provider = Arc::new(provider());
         let held = held(pem, &provider)?;
         Ok(Self::holding(provider, held))
+    }
+
+    /// Those that the [`Self::authorities`] of another process are.
+    ///
+    /// # Errors
+    /// When one of them cannot be used.
+    pub fn of(authorities: &str) -> Result<Self, Error> {
+        if authorities.is_empty() {
+            return Ok(Self::default());
+        }
+        Self::new(authorities)
     }
 
     fn holding(provider: Arc<CryptoProvider>, held: Held) -> Self {
@@ -106,14 +117,9 @@ impl Trust {
 }
 
 fn held(pem: &str, provider: &Arc<CryptoProvider>) -> Result<Held, Error> {
-    let verifier = if pem.is_empty() {
-        None
-    } else {
-        Some(verifier(authorities(pem)?, provider)?)
-    };
     Ok(Held {
         pem: pem.to_owned(),
-        verifier,
+        verifier: Some(verifier(authorities(pem)?, provider)?),
     })
 }
 

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use carrel_protocol::Endpoint;
 use carrel_testkit::certificates::{Authority, Certified};
+use carrel_testkit::until;
 use carrel_wire::{Error, Identity, Incoming, Stream, Trust, connect};
+use jiff::Timestamp;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -58,8 +60,16 @@ async fn says_back(stream: &mut Stream) -> bool {
     exchanged.is_ok() && heard == *b"hello"
 }
 
+fn at(time: &str) -> Timestamp {
+    time.parse().unwrap()
+}
+
+fn now() -> Timestamp {
+    at("2026-04-01T00:00:00Z")
+}
+
 fn identity(of: &Certified) -> Identity {
-    Identity::new(&of.chain, &of.key).unwrap()
+    Identity::new(&of.chain, &of.key, now()).unwrap()
 }
 
 /// What the other end's certificate is refused for, as the error reads.
@@ -110,7 +120,7 @@ async fn a_newer_certificate_counts_for_the_next_connection_and_cuts_none() {
     assert!(says_back(&mut before).await);
 
     let newer = new.certify(&["127.0.0.1"]);
-    shown.replace(&newer.chain, &newer.key).unwrap();
+    shown.replace(&newer.chain, &newer.key, now()).unwrap();
     let unknown = refusal(&place, &trust).await;
     assert!(unknown.contains("UnknownIssuer"), "{unknown}");
     trust.replace(&new.pem).unwrap();
@@ -120,8 +130,14 @@ async fn a_newer_certificate_counts_for_the_next_connection_and_cuts_none() {
 
     // What is bad changes nothing.
     let bad = Err(Error::NotItsKey);
-    assert_eq!(shown.replace(&newer.chain, &old.certify(&["x"]).key), bad);
-    assert_eq!(trust.replace("-"), Err(Error::NoCertificate));
+    let other = old.certify(&["x"]).key;
+    assert_eq!(shown.replace(&newer.chain, &other, now()), bad);
+    let over = new.certify_until(2020, &["127.0.0.1"]);
+    let expired = Err(Error::Expired(at("2020-01-01T00:00:00Z")));
+    assert_eq!(shown.replace(&over.chain, &over.key, now()), expired);
+    for nobody in ["-", ""] {
+        assert_eq!(trust.replace(nobody), Err(Error::NoCertificate));
+    }
     assert_eq!(trust.authorities(), new.pem);
     let mut stream = connect(&place, &trust).await.unwrap();
     assert!(says_back(&mut stream).await);
@@ -138,11 +154,46 @@ async fn who_does_not_greet_keeps_nobody_waiting() {
     drop(silent);
 }
 
+/// The timers of connections between this port and any other, as the kernel shows them (proc(5), `/proc/net/tcp`: `tr tm->when`).
+fn timers(port: u16) -> Vec<(u8, u64)> {
+    let port = format!(":{port:04X}");
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let of_connection = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_ours = fields[1].ends_with(&port) || fields[2].ends_with(&port);
+        let (timer, when) = fields[5].split_once(':')?;
+        let established = is_ours && fields[3] == "01";
+        established.then(|| {
+            (
+                timer.parse().unwrap(),
+                u64::from_str_radix(when, 16).unwrap(),
+            )
+        })
+    };
+    table.lines().skip(1).filter_map(of_connection).collect()
+}
+
+#[tokio::test]
+async fn both_ends_ask_whether_the_other_is_there_when_nothing_comes() {
+    const KEEPALIVE: u8 = 2;
+    const LATEST: u64 = 15 * 100;
+    let echo = Echo::start(None).await;
+    let place = format!("http://127.0.0.1:{}", echo.port).parse().unwrap();
+    let mut stream = connect(&place, &Trust::default()).await.unwrap();
+    assert!(says_back(&mut stream).await);
+    let asks = |timers: &[(u8, u64)]| {
+        let asks = |(timer, when): &(u8, u64)| *timer == KEEPALIVE && *when <= LATEST;
+        timers.len() == 2 && timers.iter().all(asks)
+    };
+    // Until the last word is acknowledged, the timer is that of sending it again.
+    until("both ask", || async { asks(&timers(echo.port)) }).await;
+}
+
 #[test]
 fn what_is_wrong_with_a_file_is_told() {
     let ours = Authority::new("ours");
     let (one, other) = (ours.certify(&["one"]), ours.certify(&["other"]));
-    let wrong = |chain: &str, key: &str| Identity::new(chain, key).unwrap_err();
+    let wrong = |chain: &str, key: &str| Identity::new(chain, key, now()).unwrap_err();
     assert_eq!(wrong("", &one.key), Error::NoCertificate);
     assert_eq!(wrong(&one.key, &one.key), Error::NoCertificate);
     assert_eq!(wrong(&one.chain, ""), Error::NoKey);
@@ -152,7 +203,18 @@ fn what_is_wrong_with_a_file_is_told() {
     let error = wrong(&broken, &one.key);
     assert!(matches!(error, Error::BadCertificate(_)), "{error:?}");
     assert!(!error.is_of_the_key() && Error::NotItsKey.is_of_the_key());
-    assert_eq!(Trust::new("none").unwrap_err(), Error::NoCertificate);
+    let in_force_at = |time| Identity::new(&one.chain, &one.key, at(time)).err();
+    let too_late = Error::Expired(at("4096-01-01T00:00:00Z"));
+    assert_eq!(in_force_at("4096-01-01T00:00:01Z"), Some(too_late));
+    let too_early = Error::NotYetValid(at("1975-01-01T00:00:00Z"));
+    assert_eq!(in_force_at("1974-12-31T23:59:59Z"), Some(too_early));
+    assert_eq!(in_force_at("1975-01-01T00:00:00Z"), None);
+    for nobody in ["none", ""] {
+        assert_eq!(Trust::new(nobody).unwrap_err(), Error::NoCertificate);
+    }
+    let cut = &ours.pem[..ours.pem.len() / 2];
+    let error = Trust::new(cut).unwrap_err();
+    assert!(matches!(error, Error::BadCertificate(_)), "{error:?}");
     let error = Trust::new(&ours.pem.replace("MII", "AAA")).unwrap_err();
     assert!(matches!(error, Error::BadCertificate(_)), "{error:?}");
 }

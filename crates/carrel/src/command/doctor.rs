@@ -31,7 +31,7 @@ pub(super) async fn run(flags: &cli::Client) -> anyhow::Result<()> {
         }
     };
     // A server elsewhere has its folder elsewhere.
-    let mut at = Some(flags.clone());
+    let (mut at, mut trust) = (Some(flags.clone()), None);
     if flags.place.server.is_none() {
         let data_dir = paths::data_dir(flags.place.data_dir.as_deref())?;
         say("data folder", data_folder(&data_dir))?;
@@ -46,6 +46,7 @@ pub(super) async fn run(flags: &cli::Client) -> anyhow::Result<()> {
             for (name, found) in surveyed.found {
                 say(name, found)?;
             }
+            trust = Some(surveyed.trust);
             let token = data_dir.join(&loaded.config.keys.admin_token_file);
             at = surveyed.gateway.filter(|_| token.exists()).map(|gateway| {
                 let mut flags = flags.clone();
@@ -55,7 +56,14 @@ pub(super) async fn run(flags: &cli::Client) -> anyhow::Result<()> {
             });
         }
     }
-    match at.as_ref().map(Client::find) {
+    let find = |flags| {
+        let server = Client::find(flags)?;
+        match &trust {
+            Some(trust) => server.trusting(trust),
+            None => Ok(server),
+        }
+    };
+    match at.as_ref().map(find) {
         // No gateway of theirs answers, which is said.
         None => {}
         Some(Err(error)) => {

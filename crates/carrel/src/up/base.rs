@@ -277,8 +277,8 @@ impl Base {
     }
 
     /// For gateways on other machines.
-    pub(super) fn serve_pods(&self, listener: TcpListener, fleet: &LocalFleet) {
-        self.serve_tcp(self.incoming(listener), fleet.door());
+    pub(super) fn serve_pods(&self, listener: TcpListener, fleet: &LocalFleet, gateways: Verifier) {
+        self.serve_tcp(self.incoming(listener), fleet.door(gateways));
     }
 
     /// Who probes asks without TLS.
@@ -296,17 +296,10 @@ impl Base {
     pub(super) fn readiness(&self) -> Readiness {
         let readiness = Readiness::default();
         let (store, stopping, told) = (self.shared(), self.stopping.clone(), readiness.clone());
-        let looks = async move {
-            let mut due = tokio::time::interval(STORE_LOOKED_AT_EVERY);
-            while stopping.run_until_cancelled(due.tick()).await.is_some() {
-                match store.classes().await {
-                    Ok(_) => told.present("store"),
-                    Err(error) => told.missing("store", format!("it does not answer ({error})")),
-                }
-            }
-            told.missing("process", "it stops");
-        };
-        self.tracker.spawn(looks);
+        self.tracker.spawn(async move {
+            let answers = || async { store.classes().await.map(drop) };
+            tell(&told, &stopping, answers).await;
+        });
         readiness
     }
 
@@ -317,6 +310,25 @@ impl Base {
         self.tracker.wait().await;
         self.store.close().await;
     }
+}
+
+/// Tells whether the store answers until this process stops, and that, also when an answer is waited for just then.
+async fn tell<F>(told: &Readiness, stopping: &CancellationToken, answers: impl Fn() -> F)
+where
+    F: Future<Output = carrel_store::Result<()>>,
+{
+    let looks = async {
+        let mut due = tokio::time::interval(STORE_LOOKED_AT_EVERY);
+        loop {
+            due.tick().await;
+            match answers().await {
+                Ok(()) => told.present("store"),
+                Err(error) => told.missing("store", format!("it does not answer ({error})")),
+            }
+        }
+    };
+    stopping.run_until_cancelled(looks).await;
+    told.missing("process", "it stops");
 }
 
 fn wanted(isolation: Isolation) -> WantedIsolation {
@@ -333,5 +345,28 @@ fn limits(config: &Config) -> carrel_gateway::Limits {
         message_bytes: bytes(config.limits.message_bytes),
         attachment_bytes: bytes(config.limits.attachment_bytes),
         messages_per_minute: config.limits.messages_per_minute,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_says_that_it_stops_also_while_the_store_owes_an_answer() {
+        let (told, stopping) = (Readiness::default(), CancellationToken::new());
+        let asked = CancellationToken::new();
+        let never = || {
+            asked.cancel();
+            std::future::pending()
+        };
+        let stops = async {
+            asked.cancelled().await;
+            stopping.cancel();
+        };
+        let tells = async { tokio::join!(tell(&told, &stopping, never), stops) };
+        let said = tokio::time::timeout(STORE_LOOKED_AT_EVERY, tells).await;
+        assert!(said.is_ok(), "it waits for the store");
+        assert_eq!(told.list()["process"], "it stops");
     }
 }

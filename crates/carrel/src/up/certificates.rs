@@ -9,6 +9,7 @@ use carrel_wire::{Identity, Trust};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use super::base::now;
 use super::reload::{Stamp, stamp};
 use crate::config::Tls;
 use crate::exit::{Failure, Kind};
@@ -45,10 +46,11 @@ impl Certificates {
             None
         } else {
             let (chain, key) = files.identity()?;
-            let identity = Identity::new(&chain, &key);
+            let identity = Identity::new(&chain, &key, now());
             Some(identity.map_err(|error| files.unusable(&error))?)
         };
-        let trust = Trust::new(&files.authorities()?);
+        let authorities = files.authorities()?;
+        let trust = authorities.map_or_else(|| Ok(Trust::default()), |pem| Trust::new(&pem));
         Ok(Self {
             identity,
             trust: trust.map_err(|error| files.untrusted(&error))?,
@@ -84,10 +86,11 @@ impl Certificates {
     fn take(&self, files: &Files) -> anyhow::Result<()> {
         let shown = self.identity.as_ref().map_or(Ok(()), |identity| {
             let (chain, key) = files.identity()?;
-            let replaced = identity.replace(&chain, &key);
+            let replaced = identity.replace(&chain, &key, now());
             replaced.map_err(|error| files.unusable(&error))
         });
-        let believed = self.trust.replace(&files.authorities()?);
+        let authorities = files.authorities()?;
+        let believed = authorities.map_or(Ok(()), |pem| self.trust.replace(&pem));
         believed.map_err(|error| files.untrusted(&error))?;
         shown
     }
@@ -137,10 +140,10 @@ impl Files {
         Ok((chain, key))
     }
 
-    /// Empty when none are named.
-    fn authorities(&self) -> anyhow::Result<String> {
+    /// `None`: the machine's.
+    fn authorities(&self) -> anyhow::Result<Option<String>> {
         let Some(file) = &self.authorities else {
-            return Ok(String::new());
+            return Ok(None);
         };
         let text = text("tls.caFile", file)?;
         if text.len() > MOST_AUTHORITIES {
@@ -150,7 +153,7 @@ impl Files {
             );
             return Err(Failure::new(Kind::Usage, message).into());
         }
-        Ok(text)
+        Ok(Some(text))
     }
 
     fn unusable(&self, error: &carrel_wire::Error) -> anyhow::Error {

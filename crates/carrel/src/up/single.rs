@@ -267,11 +267,13 @@ async fn fleet(
     let is_open = flags.listen.is_some() || !config.fleet.listen.is_empty();
     let door = if is_open {
         let (listener, url) = listener(base, flags, &config.fleet.listen).await?;
-        let url = reached_at("fleet.url", &config.fleet.url, &url)?;
-        Some((listener, url))
+        let reached = reached_at("fleet.url", &config.fleet.url, &url)?;
+        Some((listener, url, reached))
     } else {
         None
     };
+    let gateways = gateways(base)?;
+    let verifier = Verifier::new(&gateways)?;
     let run_dir = paths::make_run_dir(&base.dir).context("preparing the run folder")?;
     let wakes = Wakes::register(registry);
     let endpoint = |key: &str, url: &str| {
@@ -283,19 +285,19 @@ async fn fleet(
             &base.dir.join(&files.signing_key_file),
             &base.dir.join(&files.verifying_keys_file),
         )?,
-        callers: gateways(base)?,
+        callers: gateways,
         executable: paths::shared_executable(&run_dir).context("sharing our executable")?,
         run_dir,
         vault: endpoint("vaultUrl", &config.gateway.vault_url)?,
         router: endpoint("routerUrl", &config.gateway.router_url)?,
-        door: door.as_ref().map(|(_, url)| url.clone()),
+        door: door.as_ref().map(|(_, _, reached)| reached.clone()),
         isolation: config.fleet.isolation,
         metrics: carrel_fleet_local::Metrics::register(registry, wakes),
     });
     let fleet = fleet.await?;
     FleetTask::announce(base, &fleet);
-    let url = door.map(|(listener, url)| {
-        base.serve_pods(listener, &fleet);
+    let url = door.map(|(listener, url, _)| {
+        base.serve_pods(listener, &fleet, verifier);
         url
     });
     Ok((Running::Fleet(fleet, task), url.unwrap_or_default()))

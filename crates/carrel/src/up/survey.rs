@@ -8,9 +8,11 @@ use carrel_protocol::fleet::IsolationReport;
 use carrel_store::SharedStore;
 use carrel_store::processes::{Process, Role};
 use carrel_vault::Keyring;
-use reqwest::StatusCode;
+use carrel_wire::Trust;
+use reqwest::{Client, StatusCode};
 
 use super::base::now;
+use super::certificates::Certificates;
 use super::store::{Opened, at};
 use super::{check, data, keys, objects};
 use crate::config::{Config, StoreAt};
@@ -40,6 +42,8 @@ fn bad(what: impl std::fmt::Display, next: impl Into<String>) -> Found {
 pub(crate) struct Survey {
     pub(crate) found: Vec<(&'static str, Found)>,
     pub(crate) gateway: Option<String>,
+    /// Whose word is taken for who it is.
+    pub(crate) trust: Trust,
 }
 
 /// Tries everything; `None` where all roles are one process on a file.
@@ -49,6 +53,16 @@ pub(crate) async fn survey(dir: &Path, config: &Config) -> Option<Survey> {
         Ok(StoreAt::File(_)) | Err(_) => return None,
     };
     let mut found = Vec::new();
+    let certificates = Certificates::read(dir, &config.tls).unwrap_or_else(|error| {
+        let next = "carrel config show";
+        found.push(("certificates", bad(format!("{error:#}"), next)));
+        Certificates::default()
+    });
+    let client = Client::builder()
+        .timeout(ANSWERS_WITHIN)
+        .tls_backend_preconfigured((*certificates.trust.config()).clone())
+        .no_proxy();
+    let client = client.build().unwrap_or_default();
     let mut gateway = None;
     let store = match Opened::open(dir, &config.store).await {
         Ok(opened) => Some(opened.shared()),
@@ -61,15 +75,20 @@ pub(crate) async fn survey(dir: &Path, config: &Config) -> Option<Survey> {
         let told = "answers; its schema is as new as this program";
         found.push(("database", Found::Good(told.to_owned())));
         let gateways;
-        (gateways, gateway) = ask_gateways(store, dir, config).await;
+        (gateways, gateway) = ask_gateways(&client, store, dir, config).await;
         found.extend(gateways.into_iter().map(|one| ("gateway", one)));
         found.push(("fleet", fleet(store).await));
     }
-    found.push(("router", router(dir, config).await));
-    found.push(("vault", vault(config).await));
+    found.push(("router", router(&client, dir, config).await));
+    found.push(("vault", vault(&client, config).await));
     found.push(("snapshots", bucket(store.as_ref(), dir, config).await));
     found.push(("keys", key_files(store.as_ref(), dir, config).await));
-    Some(Survey { found, gateway })
+    let trust = certificates.trust;
+    Some(Survey {
+        found,
+        gateway,
+        trust,
+    })
 }
 
 fn unopened(error: &anyhow::Error, url: &str) -> Found {
@@ -84,6 +103,7 @@ fn unopened(error: &anyhow::Error, url: &str) -> Found {
 }
 
 async fn ask_gateways(
+    client: &Client,
     store: &SharedStore,
     dir: &Path,
     config: &Config,
@@ -109,31 +129,33 @@ async fn ask_gateways(
         let other_key = ours
             .as_ref()
             .is_some_and(|key| carrel_gateway::report(key) != report);
-        found.push(match get(&format!("{address}/readyz"), None).await {
-            Ok((StatusCode::OK, _)) if other_key => bad(
-                format!(
-                    "the one at {address} has another key than {}",
-                    config.keys.gateway_key_file
+        found.push(
+            match get(client, &format!("{address}/readyz"), None).await {
+                Ok((StatusCode::OK, _)) if other_key => bad(
+                    format!(
+                        "the one at {address} has another key than {}",
+                        config.keys.gateway_key_file
+                    ),
+                    format!(
+                        "ls -l {}  # copy its gateway.key and admin.token here",
+                        dir.display()
+                    ),
                 ),
-                format!(
-                    "ls -l {}  # copy its gateway.key and admin.token here",
-                    dir.display()
+                Ok((StatusCode::OK, _)) => {
+                    let told = format!("the one at {address} answers and is ready");
+                    ready.get_or_insert(address);
+                    Found::Good(told)
+                }
+                Ok((_, said)) => bad(
+                    format!("the one at {address} is not ready: {}", said.trim()),
+                    format!("curl {address}/readyz"),
                 ),
-            ),
-            Ok((StatusCode::OK, _)) => {
-                let told = format!("the one at {address} answers and is ready");
-                ready.get_or_insert(address);
-                Found::Good(told)
-            }
-            Ok((_, said)) => bad(
-                format!("the one at {address} is not ready: {}", said.trim()),
-                format!("curl {address}/readyz"),
-            ),
-            Err(why) => bad(
-                format!("the one at {address} does not answer here: {why}"),
-                format!("curl {address}/readyz"),
-            ),
-        });
+                Err(why) => bad(
+                    format!("the one at {address} does not answer here: {why}"),
+                    format!("curl {address}/readyz"),
+                ),
+            },
+        );
     }
     (found, ready)
 }
@@ -176,11 +198,11 @@ async fn fleet(store: &SharedStore) -> Found {
     }
 }
 
-async fn router(dir: &Path, config: &Config) -> Found {
+async fn router(client: &Client, dir: &Path, config: &Config) -> Found {
     let url = config.gateway.router_url.trim_end_matches('/');
     let token = data::read(&dir.join(&config.keys.admin_token_file));
     let token = token.ok().flatten();
-    match get(&format!("{url}/v1/models"), token.as_deref()).await {
+    match get(client, &format!("{url}/v1/models"), token.as_deref()).await {
         Ok((status, said)) if status.is_success() => {
             let models: serde_json::Value = serde_json::from_str(&said).unwrap_or_default();
             let models = models["data"].as_array().map_or(0, Vec::len);
@@ -199,10 +221,10 @@ async fn router(dir: &Path, config: &Config) -> Found {
     }
 }
 
-async fn vault(config: &Config) -> Found {
+async fn vault(client: &Client, config: &Config) -> Found {
     let url = config.gateway.vault_url.trim_end_matches('/');
     // Nobody may ask so, and only a vault says that.
-    match get(&format!("{url}/v1/learners/doctor/head"), None).await {
+    match get(client, &format!("{url}/v1/learners/doctor/head"), None).await {
         Ok((StatusCode::UNAUTHORIZED, _)) => Found::Good(format!("{url} answers")),
         Ok((status, _)) => bad(
             format!("{url} ('gateway.vaultUrl') answers with {status}, as no vault does"),
@@ -309,15 +331,16 @@ async fn key_files(store: Option<&SharedStore>, dir: &Path, config: &Config) -> 
 }
 
 /// What an address says; else why it says nothing.
-async fn get(url: &str, token: Option<&str>) -> Result<(StatusCode, String), String> {
-    let client = reqwest::Client::builder()
-        .timeout(ANSWERS_WITHIN)
-        .no_proxy();
+async fn get(
+    client: &Client,
+    url: &str,
+    token: Option<&str>,
+) -> Result<(StatusCode, String), String> {
     let why = |error: reqwest::Error| {
         let error = anyhow::Error::from(error.without_url());
         error.root_cause().to_string()
     };
-    let request = client.build().map_err(why)?.get(url);
+    let request = client.get(url);
     let request = match token {
         Some(token) => request.bearer_auth(token.trim()),
         None => request,

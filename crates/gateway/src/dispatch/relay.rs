@@ -10,15 +10,22 @@ use carrel_protocol::sidecar::{Frame, TurnOrder};
 use carrel_protocol::{Code, Problem};
 use carrel_store::turns::{Failure, OwnerWrite, Timing, ToolUse};
 use tokio::sync::watch;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 
 use super::turn::Run;
 use super::wake::Incarnation;
 use crate::sidecar::{Error, Frames};
 
-/// Between tries to attach again to a sidecar that the fleet believes alive.
+/// Before the first try to attach again to a sidecar that the fleet believes alive; each further one waits twice as long.
 const ATTACH_AGAIN: Duration = Duration::from_millis(100);
-/// The stop wish is read this often without a hint.
-const READ_WISH_EVERY: Duration = Duration::from_secs(5);
+/// The longest of these waits.
+const MOST_PAUSE: Duration = Duration::from_secs(1);
+/// A sidecar whose turn before has not ended so long after its outcome was stored is not waited for.
+const BUSY_FOR: Duration = Duration::from_secs(10);
+/// What store and fleet say of the turn is read this often without a hint.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// What a pod that has ended said last may still be on its way.
+const LAST_WORDS_WITHIN: Duration = Duration::from_secs(2);
 
 /// What came of an attempt.
 #[derive(Debug, PartialEq, Eq)]
@@ -78,12 +85,16 @@ impl Run<'_> {
         order: &TurnOrder,
         mut told: Told,
     ) -> After {
+        let (mut pause, mut busy_since) = (ATTACH_AGAIN, None);
         loop {
             let why = match incarnation.sidecar.turn(order).await {
-                Ok(frames) => match self.follow(incarnation, frames, &mut told).await {
-                    Ok(after) => return after,
-                    Err(error) => error,
-                },
+                Ok(frames) => {
+                    pause = ATTACH_AGAIN;
+                    match self.follow(incarnation, frames, &mut told).await {
+                        Ok(after) => return after,
+                        Err(error) => error,
+                    }
+                }
                 // One that ran it would have let us attach.
                 Err(Error::Refused(problem))
                     if problem.code == Code::Draining && told.is_nothing() =>
@@ -96,18 +107,37 @@ impl Run<'_> {
                         code: Code::Conflict,
                         ..
                     }),
-                ) if told.is_nothing() => error,
+                ) if told.is_nothing() => {
+                    let since = *busy_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() > BUSY_FOR {
+                        return self.is_stuck(incarnation, &error).await;
+                    }
+                    error
+                }
                 Err(Error::Refused(problem)) => {
                     return After::Died(Death::Infrastructure, problem.to_string());
                 }
                 Err(error) => error,
             };
-            tracing::info!(turn.id = %order.turn_id, %why, "the sidecar is asked again");
+            if pause == ATTACH_AGAIN {
+                tracing::info!(turn.id = %order.turn_id, %why, "the sidecar is asked again");
+            } else {
+                tracing::debug!(turn.id = %order.turn_id, %why, "the sidecar is asked once more");
+            }
             if let Some(reason) = self.has_died(incarnation).await {
                 return After::Died(Death::Infrastructure, reason);
             }
-            tokio::time::sleep(ATTACH_AGAIN).await;
+            tokio::time::sleep(pause).await;
+            pause = MOST_PAUSE.min(2 * pause);
         }
+    }
+
+    /// The turn runs in the next incarnation, which begins when this one has ended the turn before and sleeps.
+    async fn is_stuck(&self, incarnation: &Incarnation, why: &Error) -> After {
+        if let Err(error) = incarnation.sidecar.sleep().await {
+            tracing::info!(turn.id = %self.turn_id(), %error, "the sidecar is not asked to sleep");
+        }
+        After::Died(Death::Infrastructure, why.to_string())
     }
 
     async fn follow(
@@ -117,17 +147,23 @@ impl Run<'_> {
         told: &mut Told,
     ) -> Result<After, Error> {
         let mut delivery = Delivery::default();
-        let mut wish = Wish::new(self.hub.hints());
+        let (mut looks, mut is_stopped) = (Looks::new(self.hub.hints()), false);
         loop {
             let frame = tokio::select! {
                 biased;
                 frame = frames.next() => frame?,
-                () = wish.due() => {
-                    if self.is_stop_wanted().await {
+                () = looks.due() => {
+                    if !is_stopped && self.is_stop_wanted().await {
                         incarnation.sidecar.stop(self.turn_id()).await?;
-                        wish.done = true;
+                        is_stopped = true;
                     }
-                    continue;
+                    let Some(reason) = self.has_died(incarnation).await else {
+                        continue;
+                    };
+                    match timeout(LAST_WORDS_WITHIN, frames.next()).await {
+                        Ok(frame) => frame?,
+                        Err(_) => return Ok(After::Died(Death::Infrastructure, reason)),
+                    }
                 }
             };
             if let Some(after) = self.take(frame, &mut delivery, told, incarnation).await {
@@ -295,33 +331,24 @@ fn is_of_snapshot(code: FailureCode) -> bool {
     )
 }
 
-/// When to look for the wish to stop.
+/// When to look at what store and fleet say: at once, at each hint, and every few seconds.
 #[derive(Debug)]
-struct Wish {
+struct Looks {
     hints: watch::Receiver<()>,
-    first: bool,
-    done: bool,
+    ticks: Interval,
 }
 
-impl Wish {
+impl Looks {
     fn new(hints: watch::Receiver<()>) -> Self {
-        Self {
-            hints,
-            first: true,
-            done: false,
-        }
+        let mut ticks = interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { hints, ticks }
     }
 
     async fn due(&mut self) {
-        if self.done {
-            return std::future::pending().await;
-        }
-        if std::mem::take(&mut self.first) {
-            return;
-        }
         tokio::select! {
             _ = self.hints.changed() => {}
-            () = tokio::time::sleep(READ_WISH_EVERY) => {}
+            _ = self.ticks.tick() => {}
         }
     }
 }

@@ -1,17 +1,21 @@
-//! An answer of one frame a line (NDJSON).
+//! An answer of one frame a line (NDJSON), in which an empty line comes at least every [`LINE_EVERY`].
 
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use bytes::BytesMut;
+use carrel_protocol::sidecar::LINE_EVERY;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::Error;
 
 /// The longest line: a committed frame holds the whole reply.
 const LINE_BYTES: usize = 32 << 20;
+/// Whoever said nothing for so long is not heard any more, though the connection stays.
+const SILENT_FOR: Duration = LINE_EVERY.saturating_mul(3);
 
 /// Frames as they arrive.
 #[derive(Debug)]
@@ -21,7 +25,7 @@ pub(crate) struct Frames<T> {
     /// What of the buffer was searched for a line's end.
     searched: usize,
     /// When anything came last, an empty line too.
-    pub(crate) heard: Instant,
+    heard: Instant,
     kind: PhantomData<fn() -> T>,
 }
 
@@ -39,7 +43,7 @@ impl<T: DeserializeOwned> Frames<T> {
     /// The next frame. Cancel safe: what was read stays.
     ///
     /// # Errors
-    /// [`Error::Lost`] when the connection ended, also without any frame left.
+    /// [`Error::Lost`] when the connection ended, also without any frame left, or brings nothing any more.
     pub(crate) async fn next(&mut self) -> Result<T, Error> {
         loop {
             if let Some(line) = self.line() {
@@ -52,7 +56,8 @@ impl<T: DeserializeOwned> Frames<T> {
             if self.buffer.len() > LINE_BYTES {
                 return Err(Error::Nonsense("a frame is too long".to_owned()));
             }
-            let frame = self.body.frame().await;
+            let frame = timeout_at(self.heard + SILENT_FOR, self.body.frame()).await;
+            let frame = frame.map_err(|_| Error::Lost("it is silent".to_owned()))?;
             let frame = frame.ok_or_else(|| Error::Lost("the answer ended".to_owned()))?;
             let frame = frame.map_err(|error| Error::Lost(error.to_string()))?;
             if let Some(data) = frame.data_ref() {

@@ -6,6 +6,8 @@ mod frames;
 pub(crate) use connect::Connection;
 pub(crate) use frames::Frames;
 
+use std::time::Duration;
+
 use axum::body::Body;
 use bytes::Bytes;
 use carrel_core::{Epoch, LearnerId, TurnId};
@@ -16,12 +18,15 @@ use carrel_wire::Trust;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use crate::options::Clock;
 
 /// The most bytes of an answer that is read whole.
 const ANSWER_BYTES: usize = 64 * 1024;
+/// For an answer to begin once everything was sent, and to be whole: longer than a sidecar waits for something itself.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 
 /// Why a sidecar gave no answer that can be used.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +94,7 @@ impl Sidecar {
             .header(header::CONTENT_TYPE, "application/json")
             .body(body)
             .map_err(|error| Error::Nonsense(error.to_string()))?;
-        let response = self.send(request).await?;
+        let response = in_time(self.send(request)).await?;
         if response.status().is_success() {
             return Ok(response);
         }
@@ -104,16 +109,16 @@ impl Sidecar {
         &self,
         mut request: Request<Body>,
     ) -> Result<Response<Incoming>, Error> {
-        self.authorise(request.headers_mut())?;
-        let mut connection = self.connect().await?;
+        let bearer = self.bearer()?;
+        let headers = request.headers_mut();
+        headers.insert(header::AUTHORIZATION, bearer.clone());
+        headers.insert(header::HOST, HeaderValue::from_static("carrel"));
+        let (endpoint, trust) = (&self.endpoint, &self.trust);
+        let mut connection = Connection::to_pod(endpoint, bearer, trust, &self.tracker).await?;
         connection.send(request).await
     }
 
-    pub(crate) async fn connect(&self) -> Result<Connection, Error> {
-        Connection::open(&self.endpoint, &self.trust, &self.tracker).await
-    }
-
-    pub(crate) fn authorise(&self, headers: &mut http::HeaderMap) -> Result<(), Error> {
+    fn bearer(&self) -> Result<HeaderValue, Error> {
         let token = self
             .signer
             .caller_token(Caller::Gateway, &self.learner, self.epoch, self.clock.now())
@@ -121,18 +126,22 @@ impl Sidecar {
         let mut value = HeaderValue::try_from(format!("Bearer {token}"))
             .map_err(|error| Error::Nonsense(error.to_string()))?;
         value.set_sensitive(true);
-        headers.insert(header::AUTHORIZATION, value);
-        headers.insert(header::HOST, HeaderValue::from_static("carrel"));
-        Ok(())
+        Ok(value)
     }
+}
+
+async fn in_time<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let late = |_| Error::Lost("no answer in time".to_owned());
+    timeout(ANSWERS_WITHIN, answer).await.map_err(late)?
 }
 
 async fn whole(response: Response<Incoming>) -> Result<Bytes, Error> {
     let body = Limited::new(response.into_body(), ANSWER_BYTES);
-    let collected = body.collect().await;
-    collected
-        .map(http_body_util::Collected::to_bytes)
-        .map_err(|error| Error::Lost(error.to_string()))
+    let collected = async {
+        let collected = body.collect().await;
+        collected.map_err(|error| Error::Lost(error.to_string()))
+    };
+    Ok(in_time(collected).await?.to_bytes())
 }
 
 fn unexplained(status: StatusCode) -> Problem {
@@ -145,4 +154,36 @@ fn unexplained(status: StatusCode) -> Problem {
         _ => Code::Unavailable,
     };
     Problem::new(code, format!("status {status}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sidecar_that_takes_a_call_and_never_answers_is_not_waited_for_for_ever() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = folder.path().join("sidecar.sock");
+        let _listens = UnixListener::bind(&socket).expect("a socket");
+        let pem = Signer::generate_pem().expect("randomness");
+        let sidecar = Sidecar {
+            learner: "ada".parse().expect("a label"),
+            epoch: Epoch(7),
+            endpoint: Endpoint::Unix(socket),
+            trust: Trust::default(),
+            signer: Signer::from_pem(&pem).expect("a key"),
+            clock: Clock::new(|| Timestamp::UNIX_EPOCH),
+            tracker: TaskTracker::new(),
+        };
+        let patience = 2 * ANSWERS_WITHIN;
+        let ready = timeout(patience, async { sidecar.ready().await.map(drop) });
+        let sleep = timeout(patience, sidecar.sleep());
+        for lost in [ready.await, sleep.await] {
+            let error = lost.expect("it is given up").expect_err("nobody answered");
+            assert!(matches!(error, Error::Lost(_)), "{error}");
+        }
+    }
 }

@@ -11,9 +11,10 @@ use bytes::Bytes;
 use carrel_core::{LearnerId, OwnerId};
 use carrel_protocol::Endpoint;
 use carrel_protocol::gateway::StreamEvent;
+use carrel_protocol::sidecar::LINE_EVERY;
 use carrel_store::processes::Role;
 use carrel_store::turns::Ownership;
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _};
 use http::{Request, header};
 use serde::{Deserialize, Serialize};
 
@@ -21,10 +22,6 @@ use super::{Place, Subscriber};
 use crate::gateway::{Gateway, Shared};
 use crate::sidecar::{Connection, Frames};
 
-/// An empty line goes at least so often: so each end hears that the other is gone.
-const LINE_EVERY: Duration = Duration::from_secs(2);
-/// An owner from whom nothing came for so long is not heard any more, whatever it says.
-const SILENT_FOR: Duration = Duration::from_secs(6);
 /// How long the owner may take to begin its answer.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
@@ -118,12 +115,7 @@ impl Upstream {
         }
     }
 
-    /// Whether the connection brings nothing any more.
-    pub(super) fn is_silent(&self) -> bool {
-        self.lines.heard.elapsed() > SILENT_FOR
-    }
-
-    /// The next event; `None` when it is over.
+    /// The next event; `None` when it is over, or the owner is silent.
     ///
     /// # Cancel safety
     /// Safe: what was read stays.
@@ -138,23 +130,32 @@ pub(crate) fn respond_lines(
     subscriber: Subscriber,
     over: impl Future<Output = ()> + Send + 'static,
 ) -> Response {
-    let lines = futures::stream::unfold(subscriber, async |mut subscriber| {
-        let line = match tokio::time::timeout(LINE_EVERY, subscriber.next()).await {
-            Ok(Some((place, event))) => {
-                let id = place.to_string();
-                serde_json::to_vec(&Line { id, event }).ok()?
-            }
-            Ok(None) => return None,
-            Err(_) => Vec::new(),
-        };
-        Some((line, subscriber))
+    let events = futures::stream::unfold(subscriber, async |mut subscriber| {
+        Some((subscriber.next().await?, subscriber))
     });
-    let lines = lines.take_until(over).map(|mut line| {
+    let lines = lines(events).take_until(over).map(|mut line| {
         line.push(b'\n');
         Ok::<_, Infallible>(Bytes::from(line))
     });
     let headers = [(header::CONTENT_TYPE, "application/x-ndjson")];
     (headers, Body::from_stream(lines)).into_response()
+}
+
+/// A line an event, and an empty one where none comes for a while; what the next waits for goes on meanwhile.
+fn lines(
+    events: impl Stream<Item = (Place, StreamEvent)> + Send,
+) -> impl Stream<Item = Vec<u8>> + Send {
+    futures::stream::unfold(Box::pin(events), async |mut events| {
+        let line = match tokio::time::timeout(LINE_EVERY, events.next()).await {
+            Ok(next) => {
+                let (place, event) = next?;
+                let id = place.to_string();
+                serde_json::to_vec(&Line { id, event }).ok()?
+            }
+            Err(_) => Vec::new(),
+        };
+        Some((line, events))
+    })
 }
 
 /// Whether a request is another gateway's, for this learner.
@@ -163,4 +164,29 @@ pub(crate) fn is_a_gateways(shared: &Shared, learner: &LearnerId, token: &str) -
     carrel_protocol::token::Verifier::new(key)
         .and_then(|verifier| verifier.relay(token, shared.now()))
         .is_ok_and(|of| of == *learner)
+}
+
+#[cfg(test)]
+mod tests {
+    use carrel_core::TurnId;
+    use carrel_protocol::gateway::TurnStep;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_takes_longer_than_a_line_may_is_not_asked_anew_for_each_line() {
+        let reads = futures::stream::once(async {
+            tokio::time::sleep(2 * LINE_EVERY + LINE_EVERY / 2).await;
+            let event = StreamEvent::State {
+                turn_id: TurnId(Uuid::from_u128(7)),
+                state: TurnStep::Queued,
+                detail: String::new(),
+            };
+            (Place::default(), event)
+        });
+        let said: Vec<_> = lines(reads).map(|line| line.len()).collect().await;
+        let is_said = matches!(said[..], [0, 0, line] if line > 0);
+        assert!(is_said, "{said:?}");
+    }
 }

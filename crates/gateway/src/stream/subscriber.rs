@@ -214,7 +214,7 @@ impl Subscriber {
                     }
                 }
                 () = tokio::time::sleep(OWNER_EVERY) => {
-                    if upstream.is_silent() || !self.is_owner(upstream.owner).await {
+                    if !self.is_owner(upstream.owner).await {
                         break;
                     }
                 }

@@ -1,15 +1,20 @@
 //! Deaths under a turn: run again at once, or parked with the reason.
 
+use std::time::Duration;
+
 use carrel_core::OwnerId;
 use carrel_core::turn::FailureCode;
 use carrel_protocol::sidecar::Phase;
 use carrel_store::turns::{Failure, OwnerWrite, Timing};
 use jiff::SignedDuration;
+use tokio::time::timeout;
 
 use crate::client::{assert_rising, text_of};
 use crate::pod::Act;
 use crate::world::{World, accepted, now, streamed, turn_of};
 
+/// That a pod or the way to it is gone, which nobody says, is noticed by then.
+const NOTICED_WITHIN: Duration = Duration::from_secs(20);
 const EVENTS: &str = "/v1/learners/ada/events";
 
 #[tokio::test]
@@ -106,6 +111,63 @@ async fn a_gateway_that_ends_while_a_pod_dies_counts_the_death_and_runs_the_turn
 }
 
 #[tokio::test]
+async fn a_connection_to_a_sidecar_that_brings_nothing_any_more_is_given_up_and_the_turn_is_not() {
+    let world = World::new().await;
+    let ada = world.learner("ada").await;
+    world.fleet.script("ada", [Act::Hold("one ", "two")]);
+    let mut events = streamed(&ada, "ada", "k", "count").await;
+    let mut seen = events.until(|event| event.name == "delta").await;
+    let pod = world.fleet.pod("ada");
+    pod.mute();
+    pod.say("more ");
+    let goes_on = timeout(NOTICED_WITHIN, events.until(|event| event.name == "delta"));
+    seen.extend(goes_on.await.expect("it goes on"));
+    pod.go_on.send_replace(true);
+    seen.extend(events.outcome().await);
+    assert_eq!(text_of(&seen), "one more two");
+    assert!(seen.iter().all(|event| event.name != "restart"), "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_turn_is_not_followed_in_a_pod_that_the_fleet_calls_ended() {
+    let world = World::new().await;
+    let ada = world.learner("ada").await;
+    let acts = [Act::Hold("wrong ", ""), Act::Say(vec!["right"])];
+    world.fleet.script("ada", acts);
+    let mut events = streamed(&ada, "ada", "k", "answer").await;
+    let mut seen = events.until(|event| event.name == "delta").await;
+    // Its connection stays, and says that it lives.
+    world.fleet.forget("ada");
+    let ends = timeout(NOTICED_WITHIN, events.outcome());
+    seen.extend(ends.await.expect("it ends"));
+    assert_eq!(text_of(&seen), "right");
+    assert!(seen.iter().any(|event| event.name == "restart"), "{seen:?}");
+}
+
+#[tokio::test]
+async fn what_a_pod_said_last_counts_although_the_fleet_has_called_it_ended_already() {
+    let world = World::new().await;
+    let ada = world.learner("ada").await;
+    let acts = [Act::FailLater("half "), Act::Say(vec!["again"])];
+    world.fleet.script("ada", acts);
+    let mut events = streamed(&ada, "ada", "k", "answer").await;
+    events.until(|event| event.name == "delta").await;
+    let pod = world.fleet.pod("ada");
+    let mut said_ended = world.fleet.said_ended.subscribe();
+    said_ended.mark_unchanged();
+    world.fleet.forget("ada");
+    said_ended.changed().await.expect("a fleet");
+    pod.go_on.send_replace(true);
+    let seen = events.outcome().await;
+    let error = &seen[seen.len() - 1];
+    let code = &error.data["code"];
+    assert_eq!(
+        (error.name.as_str(), code),
+        ("error", &"agent_failed".into())
+    );
+}
+
+#[tokio::test]
 async fn a_sidecar_that_falls_asleep_just_now_is_waited_out() {
     let world = World::new().await;
     let ada = world.learner("ada").await;
@@ -144,6 +206,23 @@ async fn a_turn_waits_for_the_one_before_it_to_end_in_its_sidecar() {
     assert_eq!(text_of(&seen), "here");
     assert!(seen.iter().all(|event| event.name != "restart"), "{seen:?}");
     assert_eq!(world.fleet.pod("ada").epoch.0, 1);
+}
+
+#[tokio::test]
+async fn a_sidecar_whose_turn_before_never_ends_is_not_waited_for_for_ever() {
+    let world = World::new().await;
+    let ada = world.learner("ada").await;
+    // As often as one asks in ten seconds, ever more seldom.
+    world.fleet.script("ada", vec![Act::Busy; 14]);
+    world.fleet.script("ada", [Act::Say(vec!["here"])]);
+    let mut events = streamed(&ada, "ada", "k", "x").await;
+    events.until(|event| event.data["state"] == "running").await;
+    let pod = world.fleet.pod("ada");
+    let seen = events.outcome().await;
+    assert_eq!(text_of(&seen), "here");
+    assert_eq!(world.fleet.pod("ada").epoch.0, 2);
+    let phase = *pod.phase.lock().expect("whole");
+    assert_eq!(phase, Phase::Draining, "it was not asked to sleep");
 }
 
 #[tokio::test]

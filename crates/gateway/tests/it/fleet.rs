@@ -33,6 +33,8 @@ pub(crate) struct Scripted {
     /// Phases in which the next pods begin and stay.
     births: Mutex<VecDeque<Phase>>,
     changes: broadcast::Sender<LearnerId>,
+    /// How often it has said that a learner has no pod.
+    pub(crate) said_ended: watch::Sender<u64>,
     pub(crate) made: AtomicU64,
     /// While it is set, a wish to wake is noted and nothing comes.
     pub(crate) lazy: Mutex<bool>,
@@ -59,6 +61,7 @@ impl Scripted {
             acts: Mutex::default(),
             births: Mutex::default(),
             changes: broadcast::Sender::new(1024),
+            said_ended: watch::Sender::default(),
             made: AtomicU64::new(0),
             lazy: Mutex::new(false),
             wished: watch::Sender::default(),
@@ -90,6 +93,11 @@ impl Scripted {
         let pod = self.pod(learner);
         pod.dead.cancel();
         self.over(&pod);
+    }
+
+    /// The learner's pod counts as ended, and lives.
+    pub(crate) fn forget(&self, learner: &str) {
+        self.over(&self.pod(learner));
     }
 
     fn over(&self, pod: &Pod) {
@@ -238,10 +246,12 @@ impl Fleet for Scripted {
             return Err(Error::NoLearner(learner.clone()));
         }
         let seen = self.seen.lock().expect("whole");
-        Ok(seen
-            .get(learner)
-            .map(|(status, _)| status.clone())
-            .unwrap_or_default())
+        let status = seen.get(learner).map(|(status, _)| status.clone());
+        let status = status.unwrap_or_default();
+        if status.pod.is_none() {
+            self.said_ended.send_modify(|times| *times += 1);
+        }
+        Ok(status)
     }
 
     fn changes(&self) -> broadcast::Receiver<LearnerId> {

@@ -13,7 +13,7 @@ use axum::{Json, http::StatusCode};
 use carrel_core::event::{Reply, ToolStatus, Usage};
 use carrel_core::turn::FailureCode;
 use carrel_core::{Epoch, LearnerId, PodUid, TurnId};
-use carrel_protocol::sidecar::{Frame, Hello, Phase, PodTiming, TurnOrder};
+use carrel_protocol::sidecar::{Frame, Hello, LINE_EVERY, Phase, PodTiming, TurnOrder};
 use carrel_protocol::token::Verifier;
 use carrel_protocol::{Code, Problem};
 use carrel_store::SharedStore;
@@ -81,6 +81,8 @@ struct Attempt {
     stop: CancellationToken,
     /// Ends each connection that is open now.
     broken: Mutex<CancellationToken>,
+    /// Lets each connection that is open now bring nothing any more.
+    muted: Mutex<CancellationToken>,
 }
 
 impl Attempt {
@@ -130,6 +132,7 @@ impl Pod {
             .route("/v1/ready", get(ready))
             .route("/v1/turns", post(turn))
             .route("/v1/turns/{id}/stop", post(stop))
+            .route("/v1/sleep", post(sleep))
             .route("/agent/{*path}", any(agent))
             .route("/agent/", any(agent))
             .with_state(Arc::clone(&pod));
@@ -147,6 +150,13 @@ impl Pod {
     pub(crate) fn say(&self, text: &str) {
         for attempt in self.attempts.lock().expect("whole").values() {
             attempt.say(text);
+        }
+    }
+
+    /// What is open now stays open and brings nothing any more.
+    pub(crate) fn mute(&self) {
+        for attempt in self.attempts.lock().expect("whole").values() {
+            std::mem::take(&mut *attempt.muted.lock().expect("whole")).cancel();
         }
     }
 
@@ -362,6 +372,7 @@ async fn turn(
                 frames: watch::Sender::default(),
                 stop: CancellationToken::new(),
                 broken: Mutex::default(),
+                muted: Mutex::default(),
             })
         });
         (Arc::clone(attempt), begins)
@@ -372,35 +383,43 @@ async fn turn(
         pod.tracker.spawn(run);
     }
     let broken = attempt.broken.lock().expect("whole").clone();
+    let muted = attempt.muted.lock().expect("whole").clone();
     let start = (0_usize, attempt.frames.subscribe());
     let dead = pod.dead.clone();
     let frames = futures::stream::unfold(start, move |(at, mut frames)| {
         let (dead, broken) = (dead.clone(), broken.clone());
         async move {
-            let frame = tokio::select! {
+            let line = tokio::select! {
                 biased;
-                found = frames.wait_for(|frames| frames.len() > at) => Some(found.ok()?[at].clone()),
+                found = frames.wait_for(|frames| frames.len() > at) => {
+                    let mut line = serde_json::to_vec(&found.ok()?[at]).expect("JSON");
+                    line.push(b'\n');
+                    Some((line, at + 1))
+                }
                 () = dead.cancelled() => None,
                 () = broken.cancelled() => None,
+                () = tokio::time::sleep(LINE_EVERY) => Some((b"\n".to_vec(), at)),
             };
-            let Some(frame) = frame else {
-                return Some((
-                    Err(std::io::Error::other("the connection breaks")),
-                    (at, frames),
-                ));
+            let Some((line, next)) = line else {
+                let breaks = std::io::Error::other("the connection breaks");
+                return Some((Err(breaks), (at, frames)));
             };
-            let mut line = serde_json::to_vec(&frame).expect("JSON");
-            line.push(b'\n');
-            Some((Ok(line), (at + 1, frames)))
+            Some((Ok(line), (next, frames)))
         }
     });
-    Body::from_stream(frames.boxed()).into_response()
+    let frames = frames.take_until(muted.cancelled_owned());
+    Body::from_stream(frames.chain(futures::stream::pending()).boxed()).into_response()
 }
 
 async fn stop(State(pod): State<Arc<Pod>>, InPath(turn): InPath<TurnId>) -> StatusCode {
     if let Some(attempt) = pod.attempts.lock().expect("whole").get(&turn) {
         attempt.stop.cancel();
     }
+    StatusCode::ACCEPTED
+}
+
+async fn sleep(State(pod): State<Arc<Pod>>) -> StatusCode {
+    *pod.phase.lock().expect("whole") = Phase::Draining;
     StatusCode::ACCEPTED
 }
 

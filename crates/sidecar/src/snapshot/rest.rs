@@ -66,7 +66,7 @@ impl RestBackend {
             // Without certificates the client is built at once; the socket has no TLS.
             Endpoint::Unix(path) => builder.tls_certs_only([]).unix_socket(path.as_path()),
             Endpoint::Url(_) => {
-                let trust = Trust::new(&repository.authorities);
+                let trust = Trust::of(&repository.authorities);
                 let trust = trust.map_err(|error| unusable(&error))?;
                 builder.tls_backend_preconfigured((*trust.config()).clone())
             }

@@ -329,7 +329,8 @@ pub(crate) fn attachment(name: &str, data: &str) -> AttachmentData {
 pub(crate) async fn frames(answer: Response) -> Vec<Frame> {
     assert_eq!(answer.status(), 200);
     let text = answer.text().await.expect("a whole answer");
-    text.lines()
+    let lines = text.lines().filter(|line| !line.is_empty());
+    lines
         .map(|line| serde_json::from_str(line).expect("a frame"))
         .collect()
 }

@@ -54,13 +54,24 @@ fn a_start_names_the_file_that_it_cannot_use_and_what_to_do() {
     fs::remove_file(place("tls.crt")).unwrap();
     refused(&["tls.certFile: ", "tls.crt cannot be read", "put it there"]);
 
-    put(folder.path(), &authority.certify(&["localhost"]));
-    fs::write(place("ca.crt"), "nothing").unwrap();
+    put(
+        folder.path(),
+        &authority.certify_until(2020, &["localhost"]),
+    );
     refused(&[
-        "tls.caFile: ",
-        "ca.crt: it holds no certificate",
-        "authority",
+        "tls.certFile: ",
+        "tls.crt: its certificate expired at 2020-01-01",
     ]);
+
+    put(folder.path(), &authority.certify(&["localhost"]));
+    for nobody in ["nothing", ""] {
+        fs::write(place("ca.crt"), nobody).unwrap();
+        refused(&[
+            "tls.caFile: ",
+            "ca.crt: it holds no certificate",
+            "authority",
+        ]);
+    }
     fs::write(place("ca.crt"), authority.pem.repeat(200)).unwrap();
     refused(&["tls.caFile: ", "longer than 64 KiB"]);
 }
@@ -83,4 +94,17 @@ fn what_changes_is_taken_once_it_has_settled_and_a_bad_half_keeps_no_good_one_ou
     let looks = [(); 2].map(|()| files.have_changed());
     assert_eq!(looks, [false, true]);
     read.take(&files).unwrap();
+
+    // Nobody is believed by a file in which nobody stands, and not the machine's instead.
+    fs::write(folder.path().join("ca.crt"), "").unwrap();
+    let said = read.take(&files).unwrap_err().to_string();
+    assert!(said.contains("ca.crt: it holds no certificate"), "{said}");
+    assert_eq!(read.trust.authorities(), new.pem);
+    let none = Tls {
+        ca_file: String::new(),
+        ..tls
+    };
+    let read = Certificates::read(folder.path(), &none).unwrap();
+    assert_eq!(read.trust.authorities(), "");
+    read.take(&Files::of(folder.path(), &none)).unwrap();
 }

@@ -85,7 +85,7 @@ fn message(learner: &str, number: usize, lots: &mut StdRng) -> String {
         0..55 => format!("pay {learner} {number}"),
         55..75 => format!("slow {}", lots.random_range(10..120)),
         75..92 => "count".to_owned(),
-        92..95 => "write 2".to_owned(),
+        92..95 => "keep 1500".to_owned(),
         95..98 => "exit".to_owned(),
         _ => "die".to_owned(),
     }

@@ -39,6 +39,8 @@ pub(crate) struct Talk {
     pub(crate) sent: Vec<Sent>,
     /// Everything that its stream told.
     pub(crate) heard: Vec<Event>,
+    /// On which of its streams, each.
+    pub(crate) heard_on: Vec<usize>,
     /// How often its stream was opened.
     pub(crate) streams: usize,
     /// How often a message was repeated.
@@ -63,6 +65,17 @@ impl Talk {
                 .is_some_and(|text| text.ends_with(" 429"))
         };
         self.heard.iter().filter(reply).count()
+    }
+
+    /// All that it heard, a line each, with the number of the stream on which it came.
+    pub(crate) fn report(&self) -> String {
+        let line = |(stream, event): (&usize, &Event)| {
+            format!(
+                "{} {stream} {} {} {}\n",
+                self.learner, event.place, event.name, event.data
+            )
+        };
+        self.heard_on.iter().zip(&self.heard).map(line).collect()
     }
 
     pub(crate) fn has_outcome(&self, turn: &str) -> bool {
@@ -182,6 +195,7 @@ async fn listen(
     match timeout(SILENCE, open.next()).await {
         Ok(Ok(Some(event))) => {
             talk.heard.push(event);
+            talk.heard_on.push(talk.streams);
             if lots.random_bool(WANDERS) {
                 *stream = None;
             }

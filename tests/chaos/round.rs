@@ -12,7 +12,7 @@ use crate::audit::{self, Evidence, Findings, Refused, Rule};
 use crate::clients::{self, Talk};
 use crate::faults::{self, Done};
 use crate::schedule::Schedule;
-use crate::school::{LEARNERS, School};
+use crate::school::{LEARNERS, REPLACED, School};
 use crate::stale::{self, Stale};
 
 /// Everything accepted has its outcome so long after all is healed.
@@ -67,6 +67,7 @@ pub(crate) async fn round(seed: u64, plan: Plan) -> anyhow::Result<Option<Judged
         let mut talks: Vec<Talk> = LEARNERS.iter().map(|(name, _)| Talk::of(name)).collect();
         let (done, stale) = disturb(&school, &schedule, &mut talks, &mut lots).await;
         let rested = began.elapsed();
+        talks.extend(REPLACED.map(Talk::of));
         let evidence = Evidence {
             talks: &talks,
             stale: &stale,
@@ -86,18 +87,20 @@ pub(crate) async fn round(seed: u64, plan: Plan) -> anyhow::Result<Option<Judged
             sum(Talk::refused),
             began.elapsed()
         );
-        anyhow::Ok((findings, audit::refused(&stale)))
+        let heard: String = talks.iter().map(Talk::report).collect();
+        anyhow::Ok((findings, audit::refused(&stale), heard))
     };
     let judged = tokio::select! {
         judged = course => judged,
         () = school.supervise() => unreachable!("it does not end"),
     };
-    let is_well = judged.as_ref().is_ok_and(|(found, _)| found.0.is_empty());
+    let is_well = judged.as_ref().is_ok_and(|(found, ..)| found.0.is_empty());
     if is_whole && !is_well {
-        let kept = school.keep_evidence(&seed.to_string())?;
+        let heard = judged.as_ref().map_or("", |(_, _, heard)| heard);
+        let kept = school.keep_evidence(&seed.to_string(), heard)?;
         println!("  evidence: {}", kept.display());
     }
-    let (findings, refused) = judged?;
+    let (findings, refused, _) = judged?;
     for broken in &findings.0 {
         println!("  {broken}");
     }
@@ -123,7 +126,7 @@ async fn disturb(
         let done = faults::perform(school, schedule).await;
         school.clear();
         let healed = Instant::now();
-        let stale = stale::all(school, schedule.stale).await;
+        let stale = stale::all(school).await;
         println!("  those who were replaced took {:?}", healed.elapsed());
         stop.cancel();
         let rests = tokio::time::timeout(RESTS_WITHIN, give_up.cancelled());

@@ -162,8 +162,6 @@ pub(crate) struct Schedule {
     pub(crate) faults: Vec<Planned>,
     /// How long it goes on; what began then has its end.
     pub(crate) lasts: Duration,
-    /// Who is replaced, after all else, and learns of it; the first of them, by number.
-    pub(crate) stale: usize,
 }
 
 fn seconds(lots: &mut StdRng, from: f64, to: f64) -> Duration {
@@ -187,11 +185,7 @@ impl Schedule {
             },
         });
         all.sort_by_key(|planned| planned.at);
-        Self {
-            faults: all,
-            lasts,
-            stale: lots.random_range(0..64),
-        }
+        Self { faults: all, lasts }
     }
 }
 

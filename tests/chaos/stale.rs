@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use crate::school::{LEARNERS, School, is_tight};
+use crate::school::{REPLACED, School};
 
 const HELD_WITHIN: Duration = Duration::from_secs(30);
 const ANSWERED_WITHIN: Duration = Duration::from_secs(40);
@@ -90,17 +90,13 @@ impl Stale {
     }
 }
 
-/// All at once, each with a learner of its own, from this one on.
-pub(crate) async fn all(school: &School, lot: usize) -> Stale {
-    let learners: Vec<_> = LEARNERS
-        .iter()
-        .filter(|(name, _)| !is_tight(name))
-        .collect();
-    let learner = |number: usize| learners[(lot + number) % learners.len()].0;
+/// All at once, each with a learner of its own.
+pub(crate) async fn all(school: &School) -> Stale {
+    let [one, another, third] = REPLACED;
     let (commit, call, lease) = tokio::join!(
-        late(school, What::Commit, learner(0)),
-        late(school, What::Call, learner(1)),
-        lost_lease(school, learner(2)),
+        late(school, What::Commit, one),
+        late(school, What::Call, another),
+        lost_lease(school, third),
     );
     let mut stale = Stale::default();
     for late in [commit, call] {

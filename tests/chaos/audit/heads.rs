@@ -49,10 +49,10 @@ impl Left {
     pub(super) fn by(log: &[Value]) -> Self {
         let done = log.iter().filter(|event| event["type"] == "done");
         let replies = done.filter_map(|event| event["reply"]["text"].as_str());
-        let sums = replies.filter_map(|reply| reply.split_once(" kept ")?.1.parse().ok());
+        let mut sums = replies.filter_map(|reply| reply.split_once(" kept ")?.1.parse().ok());
         Self {
             count: committed(log),
-            kept: sums.last().unwrap_or(0),
+            kept: sums.next_back().unwrap_or(0),
         }
     }
 }

@@ -36,9 +36,11 @@ fn all_refused() -> Stale {
     }
 }
 
+type Change = fn(&mut Stale);
+
 #[test]
 fn whoever_was_replaced_must_be_refused_and_seen() {
-    let judged = |change: fn(&mut Stale)| {
+    let judged = |change: Change| {
         let mut stale = all_refused();
         change(&mut stale);
         let mut findings = Findings::default();
@@ -55,7 +57,7 @@ fn whoever_was_replaced_must_be_refused_and_seen() {
     };
     assert_eq!(all, one);
     assert!(all.each_at_least(1) && !all.each_at_least(2));
-    let wrong: [(&str, fn(&mut Stale)); 9] = [
+    let wrong: [(&str, Change); 9] = [
         ("a commit is taken", |stale| {
             stale.late[0].answer = "HTTP/1.1 200 OK\r\n\r\n{}".to_owned();
         }),

@@ -1,5 +1,6 @@
 //! What must hold when everything has come to rest, whatever went wrong before. Each rule that is broken is named.
 
+mod fence;
 mod heads;
 mod money;
 mod streams;
@@ -9,12 +10,16 @@ mod turns;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::process::Output;
 
 use serde_json::Value;
 
 use crate::clients::Talk;
-use crate::faults::LateCommit;
+use crate::faults::Excused;
 use crate::school::School;
+use crate::stale::Stale;
+
+pub(crate) use fence::{Refused, refused};
 
 /// What must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +39,22 @@ pub(crate) enum Rule {
 }
 
 impl Rule {
+    #[cfg(test)]
+    const ALL: [Self; 12] = [
+        Self::Outcome,
+        Self::Order,
+        Self::Counting,
+        Self::Ledger,
+        Self::Budget,
+        Self::Head,
+        Self::Fold,
+        Self::AddsUp,
+        Self::Fence,
+        Self::Stream,
+        Self::Contract,
+        Self::Running,
+    ];
+
     const fn says(self) -> &'static str {
         match self {
             Self::Outcome => "each accepted message has one outcome, and the right one",
@@ -88,7 +109,9 @@ impl Findings {
 /// What the auditor judges by besides what is stored.
 pub(crate) struct Evidence<'a> {
     pub(crate) talks: &'a [Talk],
-    pub(crate) late: &'a [LateCommit],
+    pub(crate) stale: &'a Stale,
+    /// When turns could not but fail.
+    pub(crate) excused: &'a [Excused],
 }
 
 /// A learner's events, from the operator's log.
@@ -104,68 +127,45 @@ pub(crate) async fn audit(school: &School, evidence: &Evidence<'_>) -> anyhow::R
     }
     turns::judge(&logs, evidence, &mut findings);
     streams::judge(&logs, evidence, &mut findings);
-    fence(school, evidence.late, &mut findings);
+    fence::judge(school, evidence.stale, &mut findings);
     money::judge(school, evidence, &mut findings).await?;
     folds(school, &mut findings)?;
     heads::judge(school, &logs, &mut findings).await;
-    running(school, &mut findings)?;
+    let notes = school.notes.lock().map(|notes| notes.clone());
+    running(&notes.unwrap_or_default(), &school.logs()?, &mut findings);
     Ok(findings)
-}
-
-fn fence(school: &School, late: &[LateCommit], findings: &mut Findings) {
-    refused(late, findings);
-    let above = "SELECT l.id FROM learner l WHERE l.fence > l.status_epoch";
-    for row in school.rows(above) {
-        let what = format!("{}'s fence is above every epoch that was given", row[0]);
-        findings.add(Rule::Fence, what);
-    }
-}
-
-fn refused(late: &[LateCommit], findings: &mut Findings) {
-    findings.demand(Rule::Fence, !late.is_empty(), || {
-        "no stale epoch was seen".to_owned()
-    });
-    for late in late {
-        let head = late.answer.lines().next().unwrap_or_default();
-        let is_refused = head.contains(" 409 ") && late.answer.contains("stale_epoch");
-        findings.demand(Rule::Fence, is_refused, || {
-            format!(
-                "a commit of {} in epoch {} that arrived when the fence was at {} was answered: {}",
-                late.learner, late.epoch, late.fence, late.answer
-            )
-        });
-    }
 }
 
 /// `carrel store check`, and `carrel store rebuild usage` changes nothing.
 fn folds(school: &School, findings: &mut Findings) -> anyhow::Result<()> {
-    let check = school.store(&["check"])?;
-    findings.demand(Rule::AddsUp, check.status.success(), || {
-        let said = [check.stdout.as_slice(), check.stderr.as_slice()].concat();
-        String::from_utf8_lossy(&said).into_owned()
-    });
+    succeeds(Rule::AddsUp, &school.store(&["check"])?, findings);
     let usage = || school.rows("SELECT * FROM usage ORDER BY hour, learner, class, model");
     let before = usage();
-    let rebuilt = school.store(&["rebuild", "usage"])?;
-    let after = usage();
-    findings.demand(Rule::Fold, rebuilt.status.success(), || {
-        String::from_utf8_lossy(&rebuilt.stderr).into_owned()
-    });
-    findings.demand(Rule::Fold, before == after, || {
-        format!("usage was {before:?} and is {after:?} when it is folded anew")
-    });
+    succeeds(Rule::Fold, &school.store(&["rebuild", "usage"])?, findings);
+    same_fold(&before, &usage(), findings);
     Ok(())
 }
 
-fn running(school: &School, findings: &mut Findings) -> anyhow::Result<()> {
-    let notes = school.notes.lock().map(|notes| notes.clone());
-    for note in notes.unwrap_or_default() {
-        findings.add(Rule::Running, note);
+fn succeeds(rule: Rule, output: &Output, findings: &mut Findings) {
+    findings.demand(rule, output.status.success(), || {
+        let said = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
+        String::from_utf8_lossy(&said).into_owned()
+    });
+}
+
+fn same_fold(before: &[Vec<String>], after: &[Vec<String>], findings: &mut Findings) {
+    findings.demand(Rule::Fold, before == after, || {
+        format!("usage was {before:?} and is {after:?} when it is folded anew")
+    });
+}
+
+fn running(notes: &[String], logs: &[(&str, String)], findings: &mut Findings) {
+    for note in notes {
+        findings.add(Rule::Running, note.as_str());
     }
-    for (process, log) in school.logs()? {
+    for (process, log) in logs {
         for line in log.lines().filter(|line| line.contains("panicked")) {
             findings.add(Rule::Running, format!("{process}: {line}"));
         }
     }
-    Ok(())
 }

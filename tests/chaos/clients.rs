@@ -39,6 +39,8 @@ pub(crate) struct Talk {
     pub(crate) sent: Vec<Sent>,
     /// Everything that its stream told.
     pub(crate) heard: Vec<Event>,
+    /// On which of its streams, each.
+    pub(crate) heard_on: Vec<usize>,
     /// How often its stream was opened.
     pub(crate) streams: usize,
     /// How often a message was repeated.
@@ -65,6 +67,17 @@ impl Talk {
         self.heard.iter().filter(reply).count()
     }
 
+    /// All that it heard, a line each, with the number of the stream on which it came.
+    pub(crate) fn report(&self) -> String {
+        let line = |(stream, event): (&usize, &Event)| {
+            format!(
+                "{} {stream} {} {} {}\n",
+                self.learner, event.place, event.name, event.data
+            )
+        };
+        self.heard_on.iter().zip(&self.heard).map(line).collect()
+    }
+
     pub(crate) fn has_outcome(&self, turn: &str) -> bool {
         let mut heard = self.heard.iter();
         heard.any(|event| event.is_outcome() && event.text("turn_id") == turn)
@@ -85,7 +98,7 @@ fn message(learner: &str, number: usize, lots: &mut StdRng) -> String {
         0..55 => format!("pay {learner} {number}"),
         55..75 => format!("slow {}", lots.random_range(10..120)),
         75..92 => "count".to_owned(),
-        92..95 => "write 2".to_owned(),
+        92..95 => "keep 1500".to_owned(),
         95..98 => "exit".to_owned(),
         _ => "die".to_owned(),
     }
@@ -182,6 +195,7 @@ async fn listen(
     match timeout(SILENCE, open.next()).await {
         Ok(Ok(Some(event))) => {
             talk.heard.push(event);
+            talk.heard_on.push(talk.streams);
             if lots.random_bool(WANDERS) {
                 *stream = None;
             }

@@ -2,34 +2,27 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use carrel_testkit::link::Weather;
 use carrel_tests::eventually;
-use carrel_tests::machine::{self, Pod};
+use carrel_tests::machine;
 use carrel_tests::up::signal;
+use jiff::Timestamp;
 use rustix::process::Signal;
 
-use crate::schedule::{Fault, Part, Schedule};
-use crate::school::{LEARNERS, School};
+use crate::schedule::{Disk, Excuse, Fault, Part, Schedule};
+use crate::school::School;
 
 /// What a fault is meant for is there by then, or it meets nobody.
 const MET_WITHIN: Duration = Duration::from_secs(3);
 /// Between two looks into the database.
 const GLANCE: Duration = Duration::from_millis(100);
-const HELD_WITHIN: Duration = Duration::from_secs(30);
-const ANSWERED_WITHIN: Duration = Duration::from_secs(40);
 
-/// A commit that was sent before the fence rose above its epoch and arrived after.
-#[derive(Debug, Clone)]
-pub(crate) struct LateCommit {
-    pub(crate) learner: &'static str,
-    /// The turn of the message that was sent for it.
-    pub(crate) turn: String,
-    pub(crate) epoch: u64,
-    /// The fence when it arrived.
-    pub(crate) fence: u64,
-    /// The answer, from its first line on.
-    pub(crate) answer: String,
+/// A time in which some turns could not but fail.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Excused {
+    pub(crate) from: Timestamp,
+    pub(crate) to: Timestamp,
+    pub(crate) what: Excuse,
 }
 
 /// What came of a schedule.
@@ -37,7 +30,7 @@ pub(crate) struct LateCommit {
 pub(crate) struct Done {
     /// Faults that met somebody.
     pub(crate) met: usize,
-    pub(crate) late_commit: Option<anyhow::Result<LateCommit>>,
+    pub(crate) excused: Vec<Excused>,
 }
 
 /// Carries a schedule out. Ends when all that it disturbed has ended.
@@ -45,7 +38,9 @@ pub(crate) async fn perform(school: &School, schedule: &Schedule) -> Done {
     let began = Instant::now();
     let each = schedule.faults.iter().map(|planned| async move {
         tokio::time::sleep_until((began + planned.at).into()).await;
+        let from = Timestamp::now();
         let met = one(school, &planned.fault).await;
+        let to = Timestamp::now();
         println!(
             "  {:>5.1}–{:>4.1} s  {}{}",
             planned.at.as_secs_f64(),
@@ -53,13 +48,14 @@ pub(crate) async fn perform(school: &School, schedule: &Schedule) -> Done {
             planned.fault,
             if met { "" } else { " (met nobody)" }
         );
-        met
+        let excuse = planned.fault.excuses().filter(|_| met);
+        (met, excuse.map(|what| Excused { from, to, what }))
     });
-    let met = futures::future::join_all(each).await;
+    let each = futures::future::join_all(each).await;
     tokio::time::sleep_until((began + schedule.lasts).into()).await;
     Done {
-        met: met.into_iter().filter(|met| *met).count(),
-        late_commit: None,
+        met: each.iter().filter(|(met, _)| *met).count(),
+        excused: each.iter().filter_map(|(_, excused)| *excused).collect(),
     }
 }
 
@@ -105,6 +101,11 @@ async fn one(school: &School, fault: &Fault) -> bool {
             let restarted = tokio::task::spawn_blocking(move || server.restart(end, down));
             restarted.await.is_ok()
         }
+        Fault::Full { disk, lasts } => match (disk, &school.pods_disk) {
+            (Disk::Database, _) => school.database_disk.fill_for(*lasts).await,
+            (Disk::Pods, Some(disk)) => disk.fill_for(*lasts).await,
+            (Disk::Pods, None) => false,
+        },
     }
 }
 
@@ -143,12 +144,7 @@ async fn owner(school: &School) -> Option<u32> {
             "SELECT p.address FROM turn t JOIN process p ON p.id = t.lease_owner WHERE t.state = 'running' LIMIT 1",
         ).await;
         let address = rows.first().and_then(|row| row.first().cloned());
-        let owner = ["gateway-1", "gateway-2"].into_iter().find(|gateway| {
-            let link = school.link(&format!("gateways to {gateway}")).address();
-            address
-                .as_ref()
-                .is_some_and(|address| address.ends_with(&link))
-        });
+        let owner = address.and_then(|address| school.gateway_at(&address));
         if owner.is_none() {
             tokio::time::sleep(GLANCE).await;
         }
@@ -157,75 +153,4 @@ async fn owner(school: &School) -> Option<u32> {
     eventually("a turn has an owner", MET_WITHIN * 3, look)
         .await
         .ok()
-}
-
-/// A commit is held on its way, its incarnation dies, the next one raises the fence, and then the commit arrives.
-pub(crate) async fn late_commit(school: &School, lot: usize) -> anyhow::Result<LateCommit> {
-    let learner = LEARNERS[lot % LEARNERS.len()].0;
-    let vaults = school.link("all to vaults");
-    let place = vaults.held().len();
-    vaults.weather(Weather::Held(format!("PUT /v1/learners/{learner}/head")));
-    let key = format!("late-{place}");
-    let sent = async {
-        let mut gateway = 0;
-        eventually("a message is accepted", HELD_WITHIN, || {
-            gateway += 1;
-            let api = school.client(gateway);
-            let key = key.clone();
-            async move { Ok(api?.post(learner, "count", &key).await.ok()) }
-        })
-        .await
-    };
-    let turn = sent.await?.turn;
-    let held = eventually("a commit is held", HELD_WITHIN, || async {
-        Ok((vaults.held().len() > place).then_some(()))
-    })
-    .await;
-    let result = async {
-        held?;
-        let (epoch, pod) = eventually("its pod is seen", HELD_WITHIN, || async {
-            let document = school.client(0)?.learner(learner).await?;
-            let pod: Option<Pod> = school
-                .pods()
-                .into_iter()
-                .find(|pod| document["pod"] == pod.name.as_str());
-            Ok(pod
-                .zip(document["epoch"].as_u64())
-                .map(|(pod, epoch)| (epoch, pod)))
-        })
-        .await?;
-        machine::kill(pod.sidecar);
-        let fence = eventually(
-            "the next incarnation raises the fence",
-            HELD_WITHIN,
-            || async {
-                let rows = school
-                    .ask(&format!("SELECT fence FROM learner WHERE id = '{learner}'"))
-                    .await;
-                let fence: Option<u64> = rows.first().and_then(|row| row[0].parse().ok());
-                Ok(fence.filter(|fence| *fence > epoch))
-            },
-        )
-        .await?;
-        vaults.weather(Weather::Clear);
-        let answer = eventually("what came late is answered", ANSWERED_WITHIN, || async {
-            // It is JSON.
-            Ok(vaults
-                .held()
-                .get(place)
-                .filter(|answer| answer.contains('}'))
-                .cloned())
-        })
-        .await?;
-        anyhow::Ok(LateCommit {
-            learner,
-            turn,
-            epoch,
-            fence,
-            answer,
-        })
-    }
-    .await;
-    vaults.weather(Weather::Clear);
-    result.with_context(|| format!("a late commit of {learner}"))
 }

@@ -8,11 +8,12 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tokio_util::sync::CancellationToken;
 
-use crate::audit::{self, Evidence, Findings, Rule};
+use crate::audit::{self, Evidence, Findings, Refused, Rule};
 use crate::clients::{self, Talk};
 use crate::faults::{self, Done};
 use crate::schedule::Schedule;
-use crate::school::{LEARNERS, School};
+use crate::school::{LEARNERS, REPLACED, School};
+use crate::stale::{self, Stale};
 
 /// Everything accepted has its outcome so long after all is healed.
 const RESTS_WITHIN: Duration = Duration::from_secs(100);
@@ -43,8 +44,8 @@ static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 /// What came of a round.
 pub(crate) struct Judged {
     pub(crate) findings: Findings,
-    /// How often a gateway that had slept, or had been cut off, found its turn taken.
-    pub(crate) leases_lost: usize,
+    /// What came from who was replaced, and was refused.
+    pub(crate) refused: Refused,
 }
 
 /// What the auditor found. `None` when the machine lacks what a round needs.
@@ -64,9 +65,15 @@ pub(crate) async fn round(seed: u64, plan: Plan) -> anyhow::Result<Option<Judged
     println!("  everything runs after {:?}", began.elapsed());
     let course = async {
         let mut talks: Vec<Talk> = LEARNERS.iter().map(|(name, _)| Talk::of(name)).collect();
-        let done = disturb(&school, &schedule, &mut talks, &mut lots).await;
+        let (done, stale) = disturb(&school, &schedule, &mut talks, &mut lots).await;
         let rested = began.elapsed();
-        let findings = judge(&school, &done, &talks).await?;
+        talks.extend(REPLACED.map(Talk::of));
+        let evidence = Evidence {
+            talks: &talks,
+            stale: &stale,
+            excused: &done.excused,
+        };
+        let findings = judge(&school, &evidence).await?;
         let sum = |of: fn(&Talk) -> usize| talks.iter().map(of).sum::<usize>();
         println!(
             "  {} of {} faults met somebody, {} pieces disturbed, {} messages ({} repeats), {} streams, {} calls refused by \
@@ -80,23 +87,24 @@ pub(crate) async fn round(seed: u64, plan: Plan) -> anyhow::Result<Option<Judged
             sum(Talk::refused),
             began.elapsed()
         );
-        anyhow::Ok(findings)
+        let heard: String = talks.iter().map(Talk::report).collect();
+        anyhow::Ok((findings, audit::refused(&stale), heard))
     };
-    let findings = tokio::select! {
-        findings = course => findings,
+    let judged = tokio::select! {
+        judged = course => judged,
         () = school.supervise() => unreachable!("it does not end"),
     };
-    if is_whole && findings.as_ref().map_or(true, |found| !found.0.is_empty()) {
-        let kept = school.keep_evidence(&seed.to_string())?;
+    let is_well = judged.as_ref().is_ok_and(|(found, ..)| found.0.is_empty());
+    if is_whole && !is_well {
+        let heard = judged.as_ref().map_or("", |(_, _, heard)| heard);
+        let kept = school.keep_evidence(&seed.to_string(), heard)?;
         println!("  evidence: {}", kept.display());
     }
-    for broken in findings.iter().flat_map(|found| &found.0) {
+    let (findings, refused, _) = judged?;
+    for broken in &findings.0 {
         println!("  {broken}");
     }
-    Ok(Some(Judged {
-        findings: findings?,
-        leases_lost: school.leases_lost()?,
-    }))
+    Ok(Some(Judged { findings, refused }))
 }
 
 /// Talks and disturbs, heals, and waits for everything to come to rest.
@@ -105,7 +113,7 @@ async fn disturb(
     schedule: &Schedule,
     talks: &mut [Talk],
     lots: &mut StdRng,
-) -> Done {
+) -> (Done, Stale) {
     let lots: Vec<StdRng> = talks.iter().map(|_| StdRng::from_rng(lots)).collect();
     let (stop, give_up) = (CancellationToken::new(), CancellationToken::new());
     let each = talks.iter_mut().zip(lots);
@@ -115,30 +123,30 @@ async fn disturb(
         give_up.cancel();
     };
     let disturbing = async {
-        let mut done = faults::perform(school, schedule).await;
+        let done = faults::perform(school, schedule).await;
         school.clear();
         let healed = Instant::now();
-        done.late_commit = Some(faults::late_commit(school, schedule.late_commit).await);
-        println!("  a late commit took {:?}", healed.elapsed());
+        let stale = stale::all(school).await;
+        println!("  those who were replaced took {:?}", healed.elapsed());
         stop.cancel();
         let rests = tokio::time::timeout(RESTS_WITHIN, give_up.cancelled());
         if rests.await.is_err() {
             give_up.cancel();
         }
-        done
+        (done, stale)
     };
     tokio::join!(talking, disturbing).1
 }
 
-async fn judge(school: &School, done: &Done, talks: &[Talk]) -> anyhow::Result<Findings> {
+async fn judge(school: &School, evidence: &Evidence<'_>) -> anyhow::Result<Findings> {
     let mut findings = Findings::default();
-    // No client waits for the message whose commit came late.
+    // No client waits for the messages of those who were replaced.
     let open = "SELECT learner, turn_id FROM turn WHERE state IN ('queued', 'running')";
     let none = || async { Ok(school.rows(open).is_empty().then_some(())) };
     if let Err(error) = eventually("no turn is open", RESTS_WITHIN, none).await {
         findings.add(Rule::Outcome, format!("{error}: {:?}", school.rows(open)));
     }
-    for talk in talks {
+    for talk in evidence.talks {
         for open in talk.open() {
             let what = format!(
                 "{}: turn {} ('{}') was not told an outcome within {RESTS_WITHIN:?}",
@@ -147,19 +155,10 @@ async fn judge(school: &School, done: &Done, talks: &[Talk]) -> anyhow::Result<F
             findings.add(Rule::Outcome, what);
         }
     }
-    let late: Vec<_> = match &done.late_commit {
-        Some(Err(error)) => {
-            findings.add(Rule::Fence, format!("{error:#}"));
-            Vec::new()
-        }
-        Some(Ok(late)) => vec![late.clone()],
-        None => Vec::new(),
-    };
     if let Err(error) = school.all_ready().await {
         findings.add(Rule::Running, format!("{error:#}"));
     }
-    let evidence = Evidence { talks, late: &late };
-    let found = audit::audit(school, &evidence).await?;
+    let found = audit::audit(school, evidence).await?;
     findings.0.extend(found.0);
     Ok(findings)
 }

@@ -1,5 +1,8 @@
 //! What is to go wrong, and when: drawn from a seed, and nothing else.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -20,14 +23,26 @@ pub(crate) const PROCESSES: [&str; 7] = [
     "vault-2",
     "fleet",
 ];
+/// The way to pods for gateways that are elsewhere.
+pub(crate) const DOOR: &str = "gateways to the fleet";
 /// Links that are not between a process and its database.
-pub(crate) const LINKS: [&str; 6] = [
+pub(crate) const LINKS: [&str; 7] = [
+    DOOR,
     "clients to gateway-1",
     "clients to gateway-2",
     "gateways to gateway-1",
     "gateways to gateway-2",
     "all to routers",
     "all to vaults",
+];
+/// What the bucket answers.
+const STORAGE: [s3::Fault; 6] = [
+    s3::Fault::Answer(500, "InternalError"),
+    s3::Fault::Answer(503, "SlowDown"),
+    s3::Fault::Slow(Duration::from_millis(300)),
+    s3::Fault::Truncated,
+    s3::Fault::Cut,
+    s3::Fault::Full,
 ];
 /// A gateway's lease lasts 6 s: it is over after a pause of this.
 const PAST_A_LEASE: Duration = Duration::from_secs(8);
@@ -44,6 +59,15 @@ pub(crate) enum Part {
     Shim,
     /// The sidecar's short-lived child that restores or backs up.
     Worker,
+}
+
+/// A disk besides the bucket's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Disk {
+    /// The database's: it can be read.
+    Database,
+    /// That of the machine of the pods: workspaces, and what is restored.
+    Pods,
 }
 
 /// Something that goes wrong.
@@ -92,6 +116,36 @@ pub(crate) enum Fault {
         end: End,
         down: Duration,
     },
+    /// There is no room on a disk.
+    Full {
+        disk: Disk,
+        lasts: Duration,
+    },
+}
+
+impl Fault {
+    /// Which turns may fail because of it, while it lasts.
+    pub(crate) fn excuses(&self) -> Option<Excuse> {
+        match self {
+            Self::Storage {
+                fault: s3::Fault::Full | s3::Fault::Truncated,
+                ..
+            } => Some(Excuse::Snapshots),
+            Self::Full {
+                disk: Disk::Pods, ..
+            } => Some(Excuse::Anything),
+            _ => None,
+        }
+    }
+}
+
+/// What fails as it should while something lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Excuse {
+    /// A turn whose snapshot the bucket does not take for longer than a commit waits, or does not give back whole.
+    Snapshots,
+    /// Any turn: an agent that cannot write fails in whatever way it does.
+    Anything,
 }
 
 /// A fault at its time.
@@ -108,8 +162,6 @@ pub(crate) struct Schedule {
     pub(crate) faults: Vec<Planned>,
     /// How long it goes on; what began then has its end.
     pub(crate) lasts: Duration,
-    /// Whose commit arrives late, behind the fence, after all else; by number.
-    pub(crate) late_commit: usize,
 }
 
 fn seconds(lots: &mut StdRng, from: f64, to: f64) -> Duration {
@@ -133,49 +185,42 @@ impl Schedule {
             },
         });
         all.sort_by_key(|planned| planned.at);
-        Self {
-            faults: all,
-            lasts,
-            late_commit: lots.random_range(0..64),
-        }
+        Self { faults: all, lasts }
     }
 }
 
 fn fault(lots: &mut StdRng) -> Fault {
     let (lot, who) = (lots.random_range(0..64), *lots.pick(&PROCESSES));
     match lots.random_range(0..100) {
-        0..16 => Fault::Kill {
+        0..15 => Fault::Kill {
             who,
             back: seconds(lots, 0.0, 3.0),
         },
-        16..34 => Fault::KillPart {
+        15..31 => Fault::KillPart {
             part: *lots.pick(&[Part::Sidecar, Part::Shim, Part::Worker]),
             lot,
         },
-        34..42 => Fault::Pause {
+        31..39 => Fault::Pause {
             who,
             lasts: seconds(lots, 0.5, 9.0),
         },
-        42..48 => Fault::PausePart {
+        39..45 => Fault::PausePart {
             part: *lots.pick(&[Part::Sidecar, Part::Shim]),
             lot,
             lasts: seconds(lots, 0.5, 6.0),
         },
-        48..78 => weather(lots, who),
-        78..92 => Fault::Storage {
-            fault: *lots.pick(&[
-                s3::Fault::Answer(500, "InternalError"),
-                s3::Fault::Answer(503, "SlowDown"),
-                s3::Fault::Slow(Duration::from_millis(300)),
-                s3::Fault::Truncated,
-                s3::Fault::Cut,
-                s3::Fault::Full,
-            ]),
+        45..74 => weather(lots, who),
+        74..87 => Fault::Storage {
+            fault: *lots.pick(&STORAGE),
             every: *lots.pick(&[1, 1, 2, 3]),
             lasts: seconds(lots, 0.5, 5.0),
         },
-        92..95 => Fault::PauseStorage {
+        87..90 => Fault::PauseStorage {
             lasts: seconds(lots, 0.5, 5.0),
+        },
+        90..95 => Fault::Full {
+            disk: *lots.pick(&[Disk::Database, Disk::Pods]),
+            lasts: seconds(lots, 0.5, 4.0),
         },
         _ => Fault::Database {
             end: *lots.pick(&[End::Fast, End::Crash]),
@@ -190,10 +235,11 @@ fn weather(lots: &mut StdRng, who: &str) -> Fault {
     } else {
         (*lots.pick(&LINKS)).to_owned()
     };
+    let late = seconds(lots, 0.01, 0.3);
     let weather = match lots.random_range(0..10) {
         0..4 => Weather::Cut,
-        4..7 => Weather::Swallowed,
-        _ => Weather::Late(seconds(lots, 0.01, 0.3)),
+        4..7 if link != DOOR => Weather::Swallowed,
+        _ => Weather::Late(late),
     };
     Fault::Link {
         link,
@@ -237,6 +283,7 @@ impl fmt::Display for Fault {
             ),
             Self::PauseStorage { lasts } => write!(f, "storage is paused for {lasts:?}"),
             Self::Database { end, down } => write!(f, "database: {end:?}, down for {down:?}"),
+            Self::Full { disk, lasts } => write!(f, "disk of {disk:?}: full for {lasts:?}"),
         }
     }
 }

@@ -16,11 +16,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::bill::Bill;
-use crate::schedule::{PROCESSES, to_database};
+use crate::disk::{DatabaseDisk, PodsDisk};
+use crate::schedule::{DOOR, PROCESSES, to_database};
 
 /// All processes that ended are there again by then.
 const BACK_WITHIN: Duration = Duration::from_mins(1);
-const LEASE_LOST: &str = "the turn is not ours any more";
 /// A database that does not answer within this is away.
 const ASKED_WITHIN: Duration = Duration::from_secs(3);
 const GLANCE: Duration = Duration::from_millis(50);
@@ -38,6 +38,8 @@ pub(crate) const LEARNERS: [(&str, &str); 8] = [
     ("gus", "tight"),
     ("hal", "tight"),
 ];
+/// Learners who say nothing by themselves: the incarnations and owners of their turns are replaced.
+pub(crate) const REPLACED: [&str; 3] = ["ivy", "jan", "kim"];
 /// What the class `tight` may spend in a day, in nano-USD: a few calls.
 pub(crate) const BUDGET: u64 = 2_500_000;
 
@@ -61,7 +63,12 @@ pub(crate) struct School {
     /// The provider's key and prices, which routers read.
     _files: TempDir,
     links: BTreeMap<String, Link>,
+    /// Where each process itself listens.
+    listens: BTreeMap<&'static str, String>,
     slots: Vec<Arc<Slot>>,
+    pub(crate) database_disk: DatabaseDisk,
+    /// Only root can make one.
+    pub(crate) pods_disk: Option<PodsDisk>,
     tokens: String,
     /// What happened that nobody ordered.
     pub(crate) notes: Arc<Mutex<Vec<String>>>,
@@ -95,10 +102,58 @@ fn documents() -> Vec<Value> {
         ),
     ];
     let classes = classes.iter().map(|(name, more)| agent::http(name, more));
-    let learners = LEARNERS
-        .iter()
-        .map(|(name, class)| agent::learner(name, class));
+    let replaced = REPLACED.iter().map(|name| (*name, "steady"));
+    let learners = LEARNERS.into_iter().chain(replaced);
+    let learners = learners.map(|(name, class)| agent::learner(name, class));
     classes.chain(learners).collect()
+}
+
+/// All links but those to the database.
+fn between(listens: &BTreeMap<&str, String>) -> anyhow::Result<BTreeMap<String, Link>> {
+    let near = |process: &str| -> anyhow::Result<SocketAddr> { Ok(listens[process].parse()?) };
+    let mut links = BTreeMap::new();
+    for gateway in ["gateway-1", "gateway-2"] {
+        for who in ["clients", "gateways"] {
+            let link = Link::start(To::OneOf(vec![near(gateway)?]))?;
+            links.insert(format!("{who} to {gateway}"), link);
+        }
+    }
+    for role in ["router", "vault"] {
+        let both = vec![near(&format!("{role}-1"))?, near(&format!("{role}-2"))?];
+        links.insert(format!("all to {role}s"), Link::start(To::OneOf(both))?);
+    }
+    let door = Link::start(To::OneOf(vec![near("fleet")?]))?;
+    links.insert(DOOR.to_owned(), door);
+    Ok(links)
+}
+
+fn role_of(process: &'static str) -> &'static str {
+    process.split('-').next().unwrap_or(process)
+}
+
+/// By which links a process reaches the database, and is reached.
+fn variables(
+    process: &'static str,
+    roles: &Roles,
+    links: &BTreeMap<String, Link>,
+) -> Vec<(&'static str, String)> {
+    let store = format!(
+        "postgres://carrel_{}@{}/{}",
+        role_of(process),
+        links[&to_database(process)].address(),
+        roles.database
+    );
+    let mut variables = vec![("CARREL_STORE_URL", store)];
+    let reached = [
+        ("CARREL_GATEWAY_RELAY_URL", format!("gateways to {process}")),
+        ("CARREL_FLEET_URL", format!("gateways to the {process}")),
+    ];
+    for (variable, link) in reached {
+        if let Some(link) = links.get(&link) {
+            variables.push((variable, format!("http://{}", link.address())));
+        }
+    }
+    variables
 }
 
 impl School {
@@ -116,18 +171,7 @@ impl School {
         for process in PROCESSES {
             listens.insert(process, lasting_address()?);
         }
-        let near = |process: &str| -> anyhow::Result<SocketAddr> { Ok(listens[process].parse()?) };
-        let mut links = BTreeMap::new();
-        for gateway in ["gateway-1", "gateway-2"] {
-            for who in ["clients", "gateways"] {
-                let link = Link::start(To::OneOf(vec![near(gateway)?]))?;
-                links.insert(format!("{who} to {gateway}"), link);
-            }
-        }
-        for role in ["router", "vault"] {
-            let both = vec![near(&format!("{role}-1"))?, near(&format!("{role}-2"))?];
-            links.insert(format!("all to {role}s"), Link::start(To::OneOf(both))?);
-        }
+        let mut links = between(&listens)?;
         let url = |link: &str| format!("http://{}", links[link].address());
         let files = TempDir::new()?;
         let mut settings = bill.settings(files.path())?;
@@ -143,6 +187,10 @@ impl School {
             Some(executable) => roles.running(executable),
             None => roles,
         };
+        let database_disk = DatabaseDisk::of(roles.server, &roles.database);
+        let is_root = rustix::process::geteuid().is_root();
+        let pods_disk = is_root.then(|| PodsDisk::of(&roles.data(), roles.executable()));
+        let pods_disk = pods_disk.transpose()?;
         let mut slots = Vec::new();
         for process in [
             "gateway-1",
@@ -153,29 +201,20 @@ impl School {
             "vault-1",
             "vault-2",
         ] {
-            let link = Link::start(To::Socket(roles.server.socket()))?;
-            let role = process.split('-').next().unwrap_or(process);
-            let store = format!(
-                "postgres://carrel_{role}@{}/{}",
-                link.address(),
-                roles.database
-            );
-            links.insert(to_database(process), link);
-            let mut variables = vec![("CARREL_STORE_URL", store)];
-            if let Some(relay) = links.get(&format!("gateways to {process}")) {
-                variables.push((
-                    "CARREL_GATEWAY_RELAY_URL",
-                    format!("http://{}", relay.address()),
-                ));
-            }
+            let database = Link::start(To::Socket(roles.server.socket()))?;
+            links.insert(to_database(process), database);
             let how = How {
                 listen: Some(listens[process].clone()),
-                variables,
+                variables: variables(process, &roles, &links),
                 log: Some(roles.data().join(format!("{process}.log"))),
+                under: match &pods_disk {
+                    Some(disk) if process == "fleet" => disk.joins(),
+                    _ => Vec::new(),
+                },
             };
             slots.push(Arc::new(Slot {
                 name: process,
-                role,
+                role: role_of(process),
                 how,
                 member: Mutex::new(None),
                 back_at: Mutex::new(Instant::now()),
@@ -195,6 +234,9 @@ impl School {
             _files: files,
             links,
             slots,
+            listens,
+            database_disk,
+            pods_disk,
             tokens: token.trim().to_owned(),
             notes: Arc::default(),
         }))
@@ -266,6 +308,19 @@ impl School {
         &self.links[name]
     }
 
+    /// Where a process listens, past every link.
+    pub(crate) fn address(&self, process: &str) -> &str {
+        &self.listens[process]
+    }
+
+    /// The gateway of which the database knows this address.
+    pub(crate) fn gateway_at(&self, address: &str) -> Option<&'static str> {
+        ["gateway-1", "gateway-2"].into_iter().find(|gateway| {
+            let link = self.link(&format!("gateways to {gateway}"));
+            address.ends_with(&link.address())
+        })
+    }
+
     /// How much was disturbed on all links.
     pub(crate) fn disturbed(&self) -> u64 {
         self.links.values().map(Link::disturbed).sum()
@@ -306,20 +361,13 @@ impl School {
 
     /// Every log, with its process.
     pub(crate) fn logs(&self) -> anyhow::Result<Vec<(&'static str, String)>> {
-        let read = |slot: &Arc<Slot>| {
-            let log = std::fs::read_to_string(self.log_file(slot.name))?;
-            anyhow::Ok((slot.name, log))
-        };
+        let read = |slot: &Arc<Slot>| anyhow::Ok((slot.name, self.log(slot.name)?));
         self.slots.iter().map(read).collect()
     }
 
-    /// How often a gateway found that a turn was not its own any more.
-    pub(crate) fn leases_lost(&self) -> anyhow::Result<usize> {
-        let logs = self.logs()?;
-        Ok(logs
-            .iter()
-            .map(|(_, log)| log.matches(LEASE_LOST).count())
-            .sum())
+    /// What a process has logged, since the beginning.
+    pub(crate) fn log(&self, name: &str) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(self.log_file(name))?)
     }
 
     fn log_file(&self, name: &str) -> PathBuf {
@@ -354,10 +402,11 @@ impl School {
         Ok(command.env("CARREL_STORE_URL", url).output()?)
     }
 
-    /// Keeps logs and configuration, of which a failure is to be understood; where.
-    pub(crate) fn keep_evidence(&self, name: &str) -> anyhow::Result<PathBuf> {
+    /// Keeps logs, and what clients heard, of which a failure is to be understood; where.
+    pub(crate) fn keep_evidence(&self, name: &str, heard: &str) -> anyhow::Result<PathBuf> {
         let folder = std::env::temp_dir().join(format!("carrel-chaos-{name}"));
         std::fs::create_dir_all(&folder)?;
+        std::fs::write(folder.join("heard"), heard)?;
         for slot in &self.slots {
             let log = self.log_file(slot.name);
             std::fs::copy(log, folder.join(format!("{}.log", slot.name)))?;

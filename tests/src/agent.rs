@@ -13,6 +13,7 @@ const COMMAND: &str = include_str!("agent/counting.sh");
 ///
 /// What a message tells it, after it has counted: `slow N` answers in N pieces, 20 ms apart · `die` ends by SIGKILL ·
 /// `exit` ends with status 1 · `hang` says nothing any more · `write N` writes N MiB · `files N` makes N files ·
+/// `keep N` keeps N KiB that nobody knows and adds `kept` and the sum of their bytes · `kept` adds the same of what is there ·
 /// `file NAME TEXT` writes a file and adds it to the reply · `link TARGET` adds a link to TARGET as if it were one ·
 /// `name PATH` adds whatever is there · `context` answers with the context that it was given ·
 /// `pay …` asks the model once, with the message, and adds the status of its answer.

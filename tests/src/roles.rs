@@ -1,9 +1,10 @@
 //! Carrel as separate processes: gateways, routers, vaults and the fleet on one database and one bucket.
 
+use std::ffi::OsStr;
 use std::fs::{File, Permissions};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -39,6 +40,8 @@ pub struct How {
     pub variables: Vec<(&'static str, String)>,
     /// Where its log is kept, after what is there; else in a file of its own.
     pub log: Option<PathBuf>,
+    /// A command that becomes the process whose words follow it, as in `nsenter`.
+    pub under: Vec<String>,
 }
 
 /// One process of one role. Dropping it kills it.
@@ -166,6 +169,11 @@ impl Roles {
         self
     }
 
+    /// The executable that they run.
+    pub fn executable(&self) -> &Path {
+        &self.executable
+    }
+
     /// The folder with keys and configuration.
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
@@ -176,10 +184,19 @@ impl Roles {
     /// # Errors
     /// When there is no executable.
     pub fn command(&self, words: &[&str]) -> anyhow::Result<Command> {
+        self.command_under(&[], words)
+    }
+
+    fn command_under(&self, under: &[String], words: &[&str]) -> anyhow::Result<Command> {
         let role = words.first().context("a command has a word")?;
         let url = self.server.url(&format!("carrel_{role}"), &self.database);
-        let mut command = Command::new(&self.executable);
+        let mut program = under
+            .iter()
+            .map(OsStr::new)
+            .chain([self.executable.as_os_str()]);
+        let mut command = Command::new(program.next().context("there is an executable")?);
         unheard(&mut command)
+            .args(program)
             .args(words)
             .env("CARREL_DATA_DIR", self.data())
             .env("CARREL_STORE_URL", url);
@@ -213,7 +230,8 @@ impl Roles {
     /// # Errors
     /// When it does not start.
     pub async fn start_as(&self, role: &str, how: &How) -> anyhow::Result<Member> {
-        let mut command = self.command(&[role, "-o", "json", "--health-listen", "127.0.0.1:0"])?;
+        let words = [role, "-o", "json", "--health-listen", "127.0.0.1:0"];
+        let mut command = self.command_under(&how.under, &words)?;
         let address = how.listen.as_deref().unwrap_or("127.0.0.1:0");
         command.args(["--listen", address]);
         command.envs(how.variables.iter().map(|(name, value)| (name, value)));

@@ -60,12 +60,20 @@ struct Shared {
     resets: watch::Sender<u64>,
     next: AtomicUsize,
     disturbed: AtomicU64,
-    /// What each held connection was answered.
-    held: Mutex<Vec<String>>,
+    held: Mutex<Vec<Held>>,
+}
+
+/// A connection that was held.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Held {
+    /// The piece for which it was held: what its client sent last by then.
+    pub asked: String,
+    /// What it has been answered since.
+    pub answer: String,
 }
 
 impl Shared {
-    fn held(&self) -> MutexGuard<'_, Vec<String>> {
+    fn held(&self) -> MutexGuard<'_, Vec<Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -126,8 +134,8 @@ impl Link {
         self.shared.disturbed.load(Ordering::Relaxed)
     }
 
-    /// What each connection that was held has been answered since, in the order in which they were held.
-    pub fn held(&self) -> Vec<String> {
+    /// Each connection that was held, in the order in which they were.
+    pub fn held(&self) -> Vec<Held> {
         self.shared.held().clone()
     }
 }
@@ -258,7 +266,10 @@ async fn up(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, w
         {
             let place = {
                 let mut held = wire.shared.held();
-                held.push(String::new());
+                held.push(Held {
+                    asked: String::from_utf8_lossy(&piece[..read]).into_owned(),
+                    answer: String::new(),
+                });
                 held.len() - 1
             };
             wire.held.send_replace(Some(place));
@@ -294,7 +305,8 @@ async fn down(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin,
         };
         let held = *wire.held.borrow();
         if let Some(place) = held {
-            wire.shared.held()[place].push_str(&String::from_utf8_lossy(&piece[..read]));
+            let text = String::from_utf8_lossy(&piece[..read]);
+            wire.shared.held()[place].answer.push_str(&text);
             // Its client may be gone.
             let _ = to.write_all(&piece[..read]).await;
             continue;

@@ -114,15 +114,25 @@ pub(super) fn compare(learner: &str, books: Books, findings: &mut Findings) {
 fn budgets(school: &School, findings: &mut Findings) {
     for (learner, _) in LEARNERS.iter().filter(|(learner, _)| is_tight(learner)) {
         let spent = "SELECT day, held + settled FROM account WHERE learner = ";
-        for row in school.rows(&format!("{spent} '{learner}'")) {
-            let spent = row[1].parse().unwrap_or(u64::MAX);
-            findings.demand(Rule::Budget, spent <= BUDGET, || {
-                format!("{learner} spent {spent} of {BUDGET} on day {}", row[0])
-            });
-        }
-        let billed: u64 = school.bill.of(learner).iter().sum();
-        findings.demand(Rule::Budget, billed <= BUDGET, || {
-            format!("the provider bills {billed} for {learner}, who may spend {BUDGET}")
+        let spent = school.rows(&format!("{spent} '{learner}'"));
+        within(
+            learner,
+            &spent,
+            school.bill.of(learner).iter().sum(),
+            findings,
+        );
+    }
+}
+
+/// What is spent on each day, and what the provider bills.
+pub(super) fn within(learner: &str, days: &[Vec<String>], billed: u64, findings: &mut Findings) {
+    for day in days {
+        let spent = day[1].parse().unwrap_or(u64::MAX);
+        findings.demand(Rule::Budget, spent <= BUDGET, || {
+            format!("{learner} spent {spent} of {BUDGET} on day {}", day[0])
         });
     }
+    findings.demand(Rule::Budget, billed <= BUDGET, || {
+        format!("the provider bills {billed} for {learner}, who may spend {BUDGET}")
+    });
 }

@@ -1,14 +1,28 @@
 //! The auditor can see: books and logs in which one thing is wrong, and the rule that it names.
 
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{ExitStatus, Output};
+
+use anyhow::anyhow;
 use carrel_tests::{Event, Place};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::money::{Books, Charge, compare};
-use super::{Evidence, Findings, Logs, Rule, refused, streams, turns};
+use super::heads::Left;
+use super::money::{Books, Charge, compare, within};
+use super::{
+    Evidence, Findings, Logs, Rule, fence, heads, running, same_fold, streams, succeeds, turns,
+};
 use crate::clients::{Sent, Talk};
-use crate::faults::LateCommit;
+use crate::faults::Excused;
+use crate::schedule::Excuse;
+use crate::school::BUDGET;
+use crate::stale::Stale;
 
-fn named(findings: &Findings) -> Vec<Rule> {
+/// What ada's turns left in her workspace.
+const LEFT: Left = Left { count: 3, kept: 77 };
+
+pub(super) fn named(findings: &Findings) -> Vec<Rule> {
     let mut rules: Vec<_> = findings.0.iter().map(|broken| broken.rule).collect();
     rules.sort();
     rules.dedup();
@@ -52,12 +66,17 @@ fn well() -> (Vec<Value>, Talk) {
 }
 
 fn judged(change: impl FnOnce(&mut Vec<Value>, &mut Talk)) -> Vec<Rule> {
+    judged_with(&[], change)
+}
+
+fn judged_with(excused: &[Excused], change: impl FnOnce(&mut Vec<Value>, &mut Talk)) -> Vec<Rule> {
     let (mut log, mut talk) = well();
     change(&mut log, &mut talk);
     let (logs, talks) = (Logs::from([("ada", log)]), [talk]);
     let evidence = Evidence {
         talks: &talks,
-        late: &[],
+        stale: &Stale::default(),
+        excused,
     };
     let mut findings = Findings::default();
     turns::judge(&logs, &evidence, &mut findings);
@@ -73,7 +92,7 @@ fn what_is_well_is_not_called_broken() {
 #[test]
 fn what_is_wrong_with_turns_and_streams_is_named() {
     type Change = fn(&mut Vec<Value>, &mut Talk);
-    let cases: [(&str, Change, &[Rule]); 12] = [
+    let cases: [(&str, Change, &[Rule]); 15] = [
         (
             "lost",
             |log, _| drop(log.remove(5)),
@@ -121,6 +140,21 @@ fn what_is_wrong_with_turns_and_streams_is_named() {
             &[Rule::Stream],
         ),
         (
+            "an outcome that was heard twice",
+            |_, talk| talk.heard.push(talk.heard[4].clone()),
+            &[Rule::Stream],
+        ),
+        (
+            "outcomes heard out of order",
+            |_, talk| talk.heard.swap(1, 2),
+            &[Rule::Stream],
+        ),
+        (
+            "text that was heard twice",
+            |_, talk| talk.heard.insert(3, talk.heard[3].clone()),
+            &[Rule::Stream],
+        ),
+        (
             "text that nobody heard",
             |_, talk| drop(talk.heard.remove(3)),
             &[Rule::Stream],
@@ -137,11 +171,207 @@ fn what_is_wrong_with_turns_and_streams_is_named() {
             assert!(found.contains(rule), "{what}: {found:?} and not {rule:?}");
         }
     }
-    let surprised = judged(|_, talk| {
-        talk.surprises
-            .push("'count' was answered with 500".to_owned());
-    });
-    assert_eq!(surprised, [Rule::Contract]);
+    let surprised = |what: &str| judged(|_, talk| talk.surprises.push(what.to_owned()));
+    assert_eq!(surprised("'count' was answered with 500"), [Rule::Contract]);
+    let falls = "its stream: delta has id 3.1 after 3.2";
+    assert_eq!(surprised(falls), [Rule::Stream]);
+}
+
+#[test]
+fn a_lost_snapshot_is_excused_by_a_fault_of_the_disk_that_lasted_and_by_nothing_else() {
+    let time = |text: &str| -> Timestamp { text.parse().expect("a time") };
+    let (from, to) = (time("2026-01-01T00:00:10Z"), time("2026-01-01T00:00:14Z"));
+    let snapshots = Excused {
+        from,
+        to,
+        what: Excuse::Snapshots,
+    };
+    let anything = Excused {
+        what: Excuse::Anything,
+        ..snapshots
+    };
+    let ended = |excused: &[Excused], code: &str, time: &str| {
+        judged_with(excused, |log, talk| {
+            // The last one fails instead.
+            log[5] = json!({"type": "failed", "turn_id": "t3", "code": code, "time": time});
+            talk.heard.truncate(3);
+            let told = json!({"turn_id": "t3"});
+            talk.heard.push(Event {
+                place: Place(9, 0),
+                name: "error".to_owned(),
+                data: told,
+            });
+        })
+    };
+    let (during, before) = ("2026-01-01T00:00:12Z", "2026-01-01T00:00:09Z");
+    let (soon, late) = ("2026-01-01T00:00:20Z", "2026-01-01T00:00:40Z");
+    let well: [(&[Excused], &str, &str); 4] = [
+        (&[snapshots], "snapshot_failed", during),
+        (&[snapshots], "snapshot_failed", soon),
+        (&[anything], "snapshot_failed", during),
+        (&[anything], "agent_failed", during),
+    ];
+    for (excused, code, time) in well {
+        assert_eq!(ended(excused, code, time), [], "{code} at {time}");
+    }
+    let wrong: [(&[Excused], &str, &str); 5] = [
+        (&[], "snapshot_failed", during),
+        (&[snapshots], "snapshot_failed", before),
+        (&[snapshots], "snapshot_failed", late),
+        (&[snapshots], "agent_failed", during),
+        (&[anything], "agent_failed", late),
+    ];
+    for (excused, code, time) in wrong {
+        assert_eq!(
+            ended(excused, code, time),
+            [Rule::Outcome],
+            "{code} at {time}"
+        );
+    }
+}
+
+/// Of each rule one case in which nothing else is broken.
+fn breaking(rule: Rule) -> Findings {
+    let mut findings = Findings::default();
+    let rows = |cell: &str| vec![vec!["1".to_owned(), cell.to_owned()]];
+    match rule {
+        Rule::Outcome | Rule::Order | Rule::Counting | Rule::Stream | Rule::Contract => {
+            let rules = judged(|log, talk| match rule {
+                Rule::Outcome => drop(talk.sent.pop()),
+                Rule::Order => talk.sent.swap(0, 1),
+                Rule::Counting => {
+                    log[5]["reply"]["text"] = json!("3 1 2");
+                    for (place, key) in [(3, "text"), (4, "reply")] {
+                        let told = &mut talk.heard[place].data[key];
+                        *told = if key == "text" {
+                            json!("3 1 2")
+                        } else {
+                            json!({"text": "3 1 2"})
+                        };
+                    }
+                }
+                Rule::Stream => drop(talk.heard.remove(3)),
+                _ => talk
+                    .surprises
+                    .push("'count' was answered with 500".to_owned()),
+            });
+            for rule in rules {
+                findings.add(rule, "");
+            }
+        }
+        Rule::Ledger => {
+            let charges = vec![Charge {
+                cost: 9,
+                is_reported: true,
+            }];
+            let (bill, orphans) = (Vec::new(), Vec::new());
+            let books = Books {
+                bill,
+                orphans,
+                charges,
+            };
+            compare("ada", books, &mut findings);
+        }
+        Rule::Budget => within(
+            "gus",
+            &rows(&(BUDGET + 1).to_string()),
+            BUDGET,
+            &mut findings,
+        ),
+        Rule::Head => heads::same("ada", &LEFT, Ok(Left { count: 2, ..LEFT }), &mut findings),
+        Rule::Fold => same_fold(&rows("7"), &rows("8"), &mut findings),
+        Rule::AddsUp => {
+            let output = Output {
+                status: ExitStatus::from_raw(1 << 8),
+                stdout: b"ada: a message has no turn".to_vec(),
+                stderr: Vec::new(),
+            };
+            succeeds(Rule::AddsUp, &output, &mut findings);
+        }
+        Rule::Fence => fence::above(&rows(""), &mut findings),
+        Rule::Running => running(&["vault-1 ended by itself".to_owned()], &[], &mut findings),
+    }
+    findings
+}
+
+#[test]
+fn each_rule_is_named_when_it_alone_is_broken() {
+    for rule in Rule::ALL {
+        assert_eq!(named(&breaking(rule)), [rule]);
+    }
+}
+
+#[test]
+fn nothing_is_said_of_what_holds() {
+    let mut findings = Findings::default();
+    let rows = vec![vec!["1".to_owned(), BUDGET.to_string()]];
+    within("gus", &rows, BUDGET, &mut findings);
+    heads::same("ada", &LEFT, Ok(LEFT), &mut findings);
+    heads::goes_on("ada", &LEFT, Ok("4 kept 77".to_owned()), &mut findings);
+    same_fold(&rows, &rows, &mut findings);
+    let output = Output {
+        status: ExitStatus::default(),
+        stdout: Vec::new(),
+        stderr: b"everything that is stored adds up".to_vec(),
+    };
+    succeeds(Rule::AddsUp, &output, &mut findings);
+    fence::above(&[], &mut findings);
+    running(&[], &[("fleet", "all is well".to_owned())], &mut findings);
+    assert_eq!(named(&findings), []);
+}
+
+#[test]
+fn each_way_in_which_a_head_a_budget_and_a_process_are_wrong_is_seen() {
+    let seen = |judge: &dyn Fn(&mut Findings)| {
+        let mut findings = Findings::default();
+        judge(&mut findings);
+        named(&findings)
+    };
+    let other = Left { kept: 78, ..LEFT };
+    assert_eq!(
+        seen(&|found| heads::same("ada", &LEFT, Ok(other), found)),
+        [Rule::Head]
+    );
+    assert_eq!(
+        seen(&|found| heads::same("ada", &LEFT, Err(anyhow!("damaged")), found)),
+        [Rule::Head]
+    );
+    for next in ["3 kept 77", "5 kept 77", "4 kept 0", "4"] {
+        let judge = |found: &mut Findings| {
+            heads::goes_on("ada", &LEFT, Ok(next.to_owned()), found);
+        };
+        assert_eq!(seen(&judge), [Rule::Head], "{next}");
+    }
+    assert_eq!(
+        seen(&|found| heads::goes_on("ada", &LEFT, Err(anyhow!("it does not wake")), found)),
+        [Rule::Head]
+    );
+    let log = [
+        json!({"type": "done", "reply": {"text": "1 kept 5"}}),
+        json!({"type": "failed"}),
+        json!({"type": "done", "reply": {"text": "2 kept 77"}}),
+        json!({"type": "done", "reply": {"text": "3"}}),
+    ];
+    assert_eq!(Left::by(&log), LEFT);
+    assert_eq!(
+        seen(&|found| within("gus", &[], BUDGET + 1, found)),
+        [Rule::Budget],
+        "billed"
+    );
+    let log = "thread 'tokio' panicked at crates/vault/src/lib.rs:1:1".to_owned();
+    assert_eq!(
+        seen(&|found| running(&[], &[("vault-1", log.clone())], found)),
+        [Rule::Running]
+    );
+    let output = Output {
+        status: ExitStatus::from_raw(1 << 8),
+        stdout: Vec::new(),
+        stderr: Vec::new(),
+    };
+    assert_eq!(
+        seen(&|found| succeeds(Rule::Fold, &output, found)),
+        [Rule::Fold]
+    );
 }
 
 fn books(bill: &[u64], orphans: &[u64], charges: &[(u64, bool)]) -> usize {
@@ -193,35 +423,4 @@ fn books_that_balance_are_told_from_books_that_do_not() {
         1,
         "an orphan twice"
     );
-}
-
-#[test]
-fn a_stale_commit_must_be_refused_and_seen() {
-    let judged = |answers: &[&str]| {
-        let late: Vec<_> = answers
-            .iter()
-            .map(|answer| LateCommit {
-                learner: "ada",
-                turn: String::new(),
-                epoch: 3,
-                fence: 4,
-                answer: (*answer).to_owned(),
-            })
-            .collect();
-        let mut findings = Findings::default();
-        refused(&late, &mut findings);
-        named(&findings)
-    };
-    let refusal = "HTTP/1.1 409 Conflict\r\n\r\n{\"code\":\"stale_epoch\"}";
-    assert_eq!(judged(&[refusal]), []);
-    for wrong in [
-        &["HTTP/1.1 200 OK\r\n\r\n{}"][..],
-        &[
-            refusal,
-            "HTTP/1.1 409 Conflict\r\n\r\n{\"code\":\"head_moved\"}",
-        ],
-        &[],
-    ] {
-        assert_eq!(judged(wrong), [Rule::Fence]);
-    }
 }

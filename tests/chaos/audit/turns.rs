@@ -2,9 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::{Evidence, Findings, Logs, Rule};
+use crate::faults::Excused;
+use crate::schedule::Excuse;
+
+/// A turn that fails because of something has its outcome so long after, while the database may be away.
+const TOLD_WITHIN: SignedDuration = SignedDuration::from_secs(15);
 
 pub(super) fn judge(logs: &Logs, evidence: &Evidence<'_>, findings: &mut Findings) {
     for talk in evidence.talks {
@@ -16,8 +22,11 @@ pub(super) fn judge(logs: &Logs, evidence: &Evidence<'_>, findings: &mut Finding
                 .iter()
                 .map(|sent| (sent.turn.as_str(), sent.text.as_str())),
         );
-        let late = evidence.late.iter().filter(|late| late.learner == learner);
-        said.extend(late.map(|late| (late.turn.as_str(), "count")));
+        let stale = evidence
+            .stale
+            .turns()
+            .filter(|turn| turn.learner == learner);
+        said.extend(stale.map(|turn| (turn.id.as_str(), turn.text.as_str())));
 
         let turn = |event: &Value| event["turn_id"].as_str().unwrap_or_default().to_owned();
         let of = |kinds: &[&str]| -> Vec<&Value> {
@@ -60,14 +69,16 @@ pub(super) fn judge(logs: &Logs, evidence: &Evidence<'_>, findings: &mut Finding
         let mut count = 0;
         for event in outcomes {
             let (id, text) = (turn(event), said.get(turn(event).as_str()).copied());
-            outcome(
-                learner,
-                &id,
-                text.unwrap_or_default(),
-                event,
-                &mut count,
-                findings,
-            );
+            let excuses: Vec<Excuse> = excuses(event, evidence.excused).collect();
+            let text = text.unwrap_or_default();
+            let is_allowed = is_allowed(text, event, &excuses);
+            findings.demand(Rule::Outcome, is_allowed, || {
+                format!("{learner}: '{text}' (turn {id}) ended in {event}")
+            });
+            if event["type"] == "done" {
+                count += 1;
+                counted(learner, &id, text, event, count, findings);
+            }
         }
         for event in of(&["fell_back"]) {
             findings.add(
@@ -78,43 +89,54 @@ pub(super) fn judge(logs: &Logs, evidence: &Evidence<'_>, findings: &mut Finding
     }
 }
 
+/// What lasted when a turn ended, or not long before.
+fn excuses<'a>(event: &Value, excused: &'a [Excused]) -> impl Iterator<Item = Excuse> + 'a {
+    let time: Option<Timestamp> = event["time"].as_str().and_then(|time| time.parse().ok());
+    let lasted = move |excused: &&Excused| {
+        time.is_some_and(|time| excused.from <= time && time <= excused.to + TOLD_WITHIN)
+    };
+    excused.iter().filter(lasted).map(|excused| excused.what)
+}
+
 /// Whether a turn ended as its message lets it end.
-fn outcome(
+fn is_allowed(text: &str, event: &Value, excuses: &[Excuse]) -> bool {
+    let is_done = event["type"] == "done";
+    let code = event["code"].as_str().unwrap_or_default();
+    let as_said = match text {
+        "exit" => !is_done && code == "agent_failed",
+        "die" => !is_done && code == "agent_died",
+        _ => is_done,
+    };
+    let excused = |excuse: &Excuse| match excuse {
+        Excuse::Snapshots => code == "snapshot_failed",
+        Excuse::Anything => true,
+    };
+    as_said || (!is_done && excuses.iter().any(excused))
+}
+
+/// The turn that is number `count` says so, and whatever else it was to say.
+fn counted(
     learner: &str,
     id: &str,
     text: &str,
     event: &Value,
-    count: &mut u64,
+    count: u64,
     findings: &mut Findings,
 ) {
-    let is_done = event["type"] == "done";
-    let code = event["code"].as_str().unwrap_or_default();
-    let allowed = match text {
-        "exit" => !is_done && code == "agent_failed",
-        "die" => !is_done && code == "agent_died",
-        // A bucket that was full for longer than a commit waits.
-        _ => is_done || code == "snapshot_failed",
-    };
-    findings.demand(Rule::Outcome, allowed, || {
-        format!("{learner}: '{text}' (turn {id}) ended in {event}")
+    let reply = event["reply"]["text"].as_str().unwrap_or_default();
+    let number = reply.split(' ').next().and_then(|word| word.parse().ok());
+    findings.demand(Rule::Counting, number == Some(count), || {
+        format!("{learner}: turn {id} should be number {count} and says '{reply}'")
     });
-    if is_done {
-        *count += 1;
-        let reply = event["reply"]["text"].as_str().unwrap_or_default();
-        let number = reply.split(' ').next().and_then(|word| word.parse().ok());
-        findings.demand(Rule::Counting, number == Some(*count), || {
-            format!("{learner}: turn {id} should be number {count} and says '{reply}'")
+    if let Some(pieces) = text
+        .strip_prefix("slow ")
+        .and_then(|n| n.parse::<u64>().ok())
+    {
+        let rest = reply.split_once(' ').map_or("", |(_, rest)| rest);
+        let said = rest.split(' ').map(str::parse::<u64>);
+        findings.demand(Rule::Counting, said.eq((1..=pieces).map(Ok)), || {
+            format!("{learner}: turn {id} of '{text}' says '{reply}'")
         });
-        if let Some(pieces) = text
-            .strip_prefix("slow ")
-            .and_then(|n| n.parse::<u64>().ok())
-        {
-            let rest = reply.split_once(' ').map_or("", |(_, rest)| rest);
-            let said = rest.split(' ').map(str::parse::<u64>);
-            findings.demand(Rule::Counting, said.eq((1..=pieces).map(Ok)), || {
-                format!("{learner}: turn {id} of '{text}' says '{reply}'")
-            });
-        }
     }
 }
 

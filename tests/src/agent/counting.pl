@@ -62,6 +62,12 @@ sub save {
     print $file $content or die "$name: $!";
     close $file or die "$name: $!";
 }
+# The sum of the bytes that are kept.
+sub kept {
+    open(my $file, '<', 'kept') or return 0;
+    local $/;
+    return unpack('%32C*', <$file> // '');
+}
 sub name_file {
     my ($client, $path) = @_;
     syswrite($client, qq({"type":"file","name":"$path","media_type":"text/plain","path":"$path"}\n));
@@ -104,6 +110,12 @@ sub turn {
         open(my $random, '<', '/dev/urandom') or die "urandom: $!";
         open(my $file, '>', 'big') or die "big: $!";
         for (1 .. $1) { sysread($random, my $bytes, 1 << 20); syswrite($file, $bytes) or die "big: $!" }
+    } elsif ($text =~ /^keep (\d+)/) {
+        open(my $random, '<', '/dev/urandom') or die "urandom: $!";
+        sysread($random, my $bytes, $1 << 10);
+        save('kept', $bytes);
+        say_text($client, ' kept ' . kept());
+    } elsif ($text eq 'kept') { say_text($client, ' kept ' . kept())
     } elsif ($text =~ /^files (\d+)/) {
         mkdir 'many';
         save("many/$_", $_) for 1 .. $1;

@@ -1,5 +1,7 @@
 //! What one gateway gives another: a learner's stream, to the bearer of a gateway's token for that learner alone.
 
+use std::time::Duration;
+
 use carrel_core::{Epoch, OwnerId};
 use carrel_protocol::token::{Caller, Signer};
 use carrel_store::processes::{Process, Role};
@@ -15,6 +17,9 @@ use uuid::Uuid;
 
 use crate::pod::Act;
 use crate::world::{World, now, streamed};
+
+/// Who runs a turn is asked every second or so.
+const ASKED_AGAIN_WITHIN: Duration = Duration::from_secs(30);
 
 fn path(learner: &str, after: &str, fresh: bool) -> String {
     format!("/internal/v1/learners/{learner}/stream?after={after}&fresh={fresh}")
@@ -136,6 +141,8 @@ async fn who_runs_a_turn_that_was_nobodys_is_asked_again() {
     let heard = events.until(|event| event.data["text"] == "from far away");
     tokio::select! {
         heard = heard => assert_eq!(heard[heard.len() - 1].name, "delta"),
+        // Its signs of life keep the stream open.
+        () = tokio::time::sleep(ASKED_AGAIN_WITHIN) => panic!("nobody was asked again"),
         ended = elsewhere(listener, &line) => panic!("it left: {ended:?}"),
     }
 }

@@ -1,5 +1,6 @@
 //! Brings a snapshot back, in the worker: into a fresh folder, verified, then up into the workspace.
 
+use std::any::Any;
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::io;
@@ -67,12 +68,22 @@ pub(super) fn restore(
         return Err(failure);
     }
     restored
-        .map_err(|_| Failure::Damaged("reading it panicked".to_owned()))?
+        .map_err(|cause| panicked(&*cause))?
         .map_err(damaged)?;
 
     let outcome = verify(&repo, &fresh, &nodes)?;
     raise(&fresh, workspace).map_err(|error| unwritable(&error))?;
     Ok(outcome)
+}
+
+/// It panics over a file that cannot be written, too: then an error of the system's is in what it says, as [`io::Error`] is
+/// written for developers. No stored byte makes one.
+fn panicked(cause: &(dyn Any + Send)) -> Failure {
+    let said = cause.downcast_ref::<String>().map_or("", String::as_str);
+    match said.find("Os {") {
+        Some(place) => Failure::Workspace(said[place..].to_owned()),
+        None => Failure::Damaged("its data make no sense".to_owned()),
+    }
 }
 
 fn unwritable(error: &io::Error) -> Failure {
@@ -143,4 +154,33 @@ fn raise(fresh: &Path, workspace: &Path) -> io::Result<()> {
     }
     fs::set_permissions(fresh, Permissions::from_mode(0o700))?;
     fs::remove_dir(fresh)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn caught(panics: impl FnOnce()) -> Failure {
+        panicked(&*catch_unwind(AssertUnwindSafe(panics)).expect_err("it panics"))
+    }
+
+    #[test]
+    fn a_full_disk_is_not_taken_for_damage() {
+        let full = || {
+            let mut full = fs::OpenOptions::new()
+                .write(true)
+                .open("/dev/full")
+                .expect("it is there");
+            full.write_all(b"n").expect("writing a file");
+        };
+        let failure = caught(full);
+        assert!(
+            matches!(&failure, Failure::Workspace(what) if what.contains("StorageFull")),
+            "{failure:?}"
+        );
+        let damage = caught(|| assert_eq!(b"pack"[0], b"hash"[0], "a pack"));
+        assert!(matches!(damage, Failure::Damaged(_)), "{damage:?}");
+    }
 }

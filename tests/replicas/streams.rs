@@ -163,6 +163,12 @@ async fn a_gateway_that_slept_past_its_lease_writes_nothing() -> anyhow::Result<
     assert_eq!(school.roles.owner().await?, second.text("url"));
     read(&mut its_own, &accepted.turn, usize::MAX, &mut events).await?;
     assert_whole(&events, &accepted.turn, 1200)?;
+    let again = events.iter().rposition(|event| event.name == "restart");
+    let pieces = events[again.context("the new owner began again")?..]
+        .iter()
+        .filter(|event| event.name == "delta");
+    let pieces = pieces.count();
+    assert!(pieces > 100, "the rest came in {pieces} pieces");
     read(&mut stream, &accepted.turn, usize::MAX, &mut elsewhere).await?;
     assert_whole(&elsewhere, &accepted.turn, 1200)?;
     assert_eq!(sleepy.reply("ada", "count").await?, "3");

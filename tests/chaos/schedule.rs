@@ -238,7 +238,7 @@ fn weather(lots: &mut StdRng, who: &str) -> Fault {
     let late = seconds(lots, 0.01, 0.3);
     let weather = match lots.random_range(0..10) {
         0..4 => Weather::Cut,
-        4..7 if link != DOOR => Weather::Swallowed,
+        4..7 => Weather::Swallowed,
         _ => Weather::Late(late),
     };
     Fault::Link {

@@ -38,6 +38,8 @@ pub(super) struct Log {
     floor: Place,
     /// What clients were told of the running attempt; `None` when that was not here.
     said: Option<String>,
+    /// The turn of which that is.
+    running: Option<TurnId>,
     /// Whether the running attempt is published here: a reader may come with the text that another gateway published.
     is_ours: bool,
     /// The turn whose live text is published here: its outcome waits for the last of it.
@@ -57,6 +59,7 @@ impl Log {
             bytes: 0,
             floor: last,
             said: None,
+            running: None,
             is_ours: false,
             relaying: None,
             ended: None,
@@ -128,15 +131,16 @@ impl Log {
 
     fn follow(&mut self, body: &EventBody) {
         match body {
-            EventBody::Started { .. } | EventBody::Restarted { .. } => {
+            EventBody::Started { turn_id, .. } | EventBody::Restarted { turn_id, .. } => {
                 self.said = Some(String::new());
+                self.running = Some(*turn_id);
                 self.is_ours = false;
             }
             EventBody::Done { turn_id, .. } | EventBody::Failed { turn_id, .. } => {
                 self.ended = Some(*turn_id);
                 // One that was stopped while it waited says nothing of the one that runs.
                 if self.relaying.is_none() {
-                    self.said = None;
+                    (self.said, self.running) = (None, None);
                 }
             }
             _ => {}
@@ -183,7 +187,9 @@ impl Log {
     /// The running attempt's text so far for a reader who has all durable events up to the newest: at places of its own,
     /// preceded by `restart` unless the reader is known to have no text of it.
     pub(super) fn text_so_far(&mut self, fresh: bool) -> Vec<(Place, StreamEvent)> {
-        let Some(turn_id) = self.relaying else {
+        // Between the last of the text and its outcome nothing is relayed any more, and the outcome brings no text.
+        let published = self.running.filter(|_| self.is_ours);
+        let Some(turn_id) = self.relaying.or(published) else {
             return Vec::new();
         };
         let text = self.said().to_owned();
@@ -374,6 +380,33 @@ mod tests {
             let names = events.iter().map(|(_, event)| <&str>::from(event));
             assert_eq!(names.collect::<Vec<_>>(), ["restart", "delta", "done"]);
         }
+    }
+
+    #[test]
+    fn a_reader_who_comes_between_the_last_text_and_the_outcome_gets_the_text_once() {
+        for (fresh, names) in [(true, &["delta"][..]), (false, &["restart", "delta"])] {
+            let mut log = running();
+            log.live(delta("fo"));
+            log.live(delta("ur"));
+            log.relay(None);
+            let told = log.text_so_far(fresh);
+            let kinds = |events: &[(Place, StreamEvent)]| -> Vec<&str> {
+                events.iter().map(|(_, event)| event.into()).collect()
+            };
+            assert_eq!(kinds(&told), names);
+            assert_eq!(told[told.len() - 1].1, delta("four"));
+            let at = log.last();
+            assert!(log.append(&[done(3, "four")]));
+            let Read::Events(rest) = log.after(at) else {
+                unreachable!("its place is kept");
+            };
+            assert_eq!(kinds(&rest), ["done"]);
+        }
+        let mut of_another = running();
+        of_another.live(delta("fo"));
+        of_another.relay(None);
+        of_another.let_go();
+        assert_eq!(of_another.text_so_far(true), []);
     }
 
     #[test]

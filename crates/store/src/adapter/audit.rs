@@ -24,7 +24,7 @@ pub const CHECKS: [(&str, &str); 12] = [
         "SELECT DISTINCT g.learner FROM generation g \
             LEFT JOIN event e ON e.learner = g.learner AND e.version = g.version \
          WHERE e.type IS NULL OR e.type NOT IN ('done', 'snapshotted', 'fell_back', 'restored') \
-            OR CAST(e.body->>'generation' AS bigint) <> g.generation \
+            OR coalesce(CAST(e.body->>'generation' AS bigint), -1) <> g.generation \
             OR coalesce(e.body->>'snapshot_id', g.snapshot, '') <> coalesce(g.snapshot, '') \
             OR coalesce(CAST(e.body->>'to' AS bigint), g.copy_of, -1) <> coalesce(g.copy_of, -1)",
     ),
@@ -49,7 +49,7 @@ pub const CHECKS: [(&str, &str); 12] = [
         "a turn runs in another epoch than its start says",
         "SELECT t.learner FROM turn t LEFT JOIN event e ON e.learner = t.learner AND e.version = t.started_version \
          WHERE t.state = 'running' AND (t.epoch IS NULL OR coalesce(e.type, '') <> 'started' \
-            OR CAST(e.body->>'epoch' AS bigint) <> t.epoch)",
+            OR coalesce(CAST(e.body->>'epoch' AS bigint), -1) <> t.epoch)",
     ),
     (
         "a message has no turn",

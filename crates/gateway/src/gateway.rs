@@ -117,6 +117,7 @@ pub fn start(options: Options, tracker: TaskTracker, cancel: CancellationToken) 
             .follow_fleet(shared.options.fleet.changes(), shared.cancel.clone()),
     );
     tracker.spawn(dispatch::run(Arc::clone(&shared)));
+    tracker.spawn(dispatch::catch_up(Arc::clone(&shared)));
     tracker.spawn(dispatch::renew(Arc::clone(&shared)));
     tracker.spawn(dispatch::announce(Arc::clone(&shared)));
     tracker.spawn(erase::resume(Arc::clone(&shared)));

@@ -22,7 +22,7 @@ use crate::pool::Pool;
 
 /// Statements at a time.
 const LANES: usize = 4;
-/// Learners who wait for their locks at a time, about.
+/// Places at which messages wait until one at a time of each learner waits for its lock.
 pub(crate) const SLOW: usize = 64;
 /// One that holds more goes alone, so that what waits together is small.
 const SMALL_BYTES: usize = 16 * 1024;
@@ -115,7 +115,12 @@ impl PostgresStore {
             return Ok(refused);
         }
         // Somebody wrote for this learner meanwhile: decided under the lock, for which of a learner's messages one waits at a time.
-        let _one_of_a_learner = self.slow[place_of(&message.learner)].lock().await;
+        let waits = async {
+            let one_of_a_learner = self.slow[place_of(&message.learner)].lock().await;
+            (one_of_a_learner, self.slowly.acquire().await)
+        };
+        let late = |_elapsed| sqlx::Error::PoolTimedOut;
+        let _turn = timeout(self.patience, waits).await.map_err(late)?;
         let mut write = self.write_on(&self.admission, &message.learner).await?;
         if !take(write.connection(), &[(message.clone(), now)])
             .await?

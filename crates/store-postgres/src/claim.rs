@@ -20,15 +20,17 @@ use crate::turn_row::{TurnRow, turn_columns};
 
 /// From learner to learner, and of each the oldest open turn alone: it costs as much as learners have open turns, however many.
 pub(crate) const WAITING: &str = "WITH RECURSIVE w AS (\
-        (SELECT learner, place, lease_until FROM turn WHERE state IN ('queued', 'running') \
+        (SELECT learner, place FROM turn WHERE state IN ('queued', 'running') \
             ORDER BY learner, place LIMIT 1) \
-        UNION ALL SELECT n.* FROM w, LATERAL (SELECT learner, place, lease_until FROM turn t \
+        UNION ALL SELECT n.* FROM w, LATERAL (SELECT learner, place FROM turn t \
             WHERE t.state IN ('queued', 'running') AND t.learner > w.learner \
             ORDER BY t.learner, t.place LIMIT 1) AS n) \
-    SELECT learner FROM w WHERE lease_until <= $1 ORDER BY place LIMIT $2";
-pub(crate) const WAITING_AMONG: &str = "SELECT n.asked FROM unnest($2::text[]) AS n (asked) \
-    WHERE (SELECT o.lease_until FROM turn o WHERE o.learner = n.asked \
-        AND o.state IN ('queued', 'running') ORDER BY o.place LIMIT 1) <= $1";
+    SELECT w.learner FROM w WHERE (SELECT t.lease_until FROM turn t WHERE t.place = w.place) <= $1 \
+    ORDER BY w.place LIMIT $2";
+pub(crate) const WAITING_AMONG: &str = "SELECT n.asked FROM (SELECT a.asked, \
+        (SELECT o.place FROM turn o WHERE o.learner = a.asked AND o.state IN ('queued', 'running') \
+            ORDER BY o.place LIMIT 1) AS oldest FROM unnest($2::text[]) AS a (asked)) AS n \
+    WHERE (SELECT t.lease_until FROM turn t WHERE t.place = n.oldest) <= $1";
 pub(crate) const BACKLOG: &str = "SELECT count(*), (SELECT m.sent_time FROM message m WHERE m.place = \
     (SELECT min(place) FROM turn WHERE state IN ('queued', 'running'))) \
     FROM turn WHERE state IN ('queued', 'running')";

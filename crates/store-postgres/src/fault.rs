@@ -51,21 +51,22 @@ pub(crate) fn during(doing: &'static str) -> impl FnOnce(Fault) -> Error {
             doing,
             source: Box::new(error),
         },
-        Fault::Database(sqlx::Error::Database(error))
-            if error.code().as_deref() == Some(INSUFFICIENT_PRIVILEGE) =>
-        {
+        Fault::Database(error) => lasting(doing, &error),
+        Fault::OfMany(error) => lasting(doing, &error),
+        Fault::Impossible(what) => Error::Corrupt { doing, what },
+    }
+}
+
+fn lasting(doing: &'static str, error: &sqlx::Error) -> Error {
+    match error {
+        sqlx::Error::Database(error) if error.code().as_deref() == Some(INSUFFICIENT_PRIVILEGE) => {
             let what = error.message().to_owned();
             Error::NotAllowed { doing, what }
         }
-        Fault::Database(error) => Error::Corrupt {
+        error => Error::Corrupt {
             doing,
             what: error.to_string(),
         },
-        Fault::OfMany(error) => Error::Corrupt {
-            doing,
-            what: error.to_string(),
-        },
-        Fault::Impossible(what) => Error::Corrupt { doing, what },
     }
 }
 

@@ -5,13 +5,17 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::fault::{Fault, Inner};
 
+/// Who waits behind a statement waits no longer than this for it: its connection may have fallen silent.
+const WITHIN: Duration = Duration::from_secs(5);
 /// The most questions of one statement.
 const TOGETHER: usize = 64;
 /// The most questions of one key that wait; more are refused, so that the others find room.
@@ -161,7 +165,9 @@ where
         if questions.is_empty() {
             continue;
         }
-        let answers: Vec<Answer<A>> = match work(questions).await {
+        // Given up, it drops its connection; what it did all the same is found by who asks again.
+        let done = timeout(WITHIN, work(questions)).await;
+        let answers: Vec<Answer<A>> = match done.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
             Ok(answers) => answers.into_iter().map(Ok).collect(),
             Err(error) => {
                 let error = Arc::new(error);
@@ -178,11 +184,10 @@ where
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
-    use std::time::Duration;
 
     use futures::future::{join, join_all};
     use tokio::sync::Semaphore;
-    use tokio::time::{sleep, timeout};
+    use tokio::time::{Instant, sleep};
 
     use super::*;
 
@@ -263,6 +268,27 @@ mod tests {
         assert_eq!(taken(&seen)[1], [1, 9_000], "with the second of the flood");
         let answered = flood.iter().filter(|answer| answer.is_ok()).count();
         assert_eq!(answered, OF_ONE + 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_behind_a_statement_that_is_not_answered_does_not_wait_for_it() {
+        let permits = Arc::new(Semaphore::new(0));
+        let (gather, _) = doubling(1, &permits);
+        let began = Instant::now();
+        let silent = gather.ask("ada", 1);
+        let behind = async {
+            sleep(Duration::from_secs(1)).await;
+            let asked = gather.ask("bob", 2);
+            let heals = async {
+                sleep(WITHIN).await;
+                permits.add_permits(1);
+            };
+            join(asked, heals).await.0
+        };
+        let (silent, behind) = join(silent, behind).await;
+        silent.expect_err("it is given up");
+        assert_eq!(behind.expect("an answer"), 4);
+        assert_eq!(began.elapsed(), WITHIN + Duration::from_secs(1));
     }
 
     #[tokio::test(start_paused = true)]

@@ -41,7 +41,7 @@ use std::time::Duration;
 use hints::Hints;
 use pool::Pool;
 use sqlx::postgres::PgConnectOptions;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::DropGuard;
 use tokio_util::task::TaskTracker;
 
@@ -54,8 +54,10 @@ pub struct PostgresStore {
     taken: accept::Gathered,
     /// Turns that are claimed together.
     claims: claim::Claims,
-    /// Learners whose message waits for their lock: one connection each.
+    /// Where messages of learners wait that others write for.
     slow: [Mutex<()>; accept::SLOW],
+    /// So many of them have a connection: the others are for who need not wait.
+    slowly: Semaphore,
     /// Secrets that are looked up together.
     subjects: access::Subjects,
     /// Learners that are read together.

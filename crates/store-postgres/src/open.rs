@@ -7,7 +7,7 @@ use carrel_store::Error as StoreError;
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -179,6 +179,7 @@ impl PostgresStore {
             taken,
             claims,
             slow: std::array::from_fn(|_| Mutex::default()),
+            slowly: Semaphore::new(options.admission.div_ceil(3) as usize),
             subjects,
             rows,
             logs,

@@ -218,6 +218,11 @@ fn no_hot_statement_reads_a_whole_table() {
         );
     }
     let plans = plans(server, "school", &[], &statements);
+    for waiting in [claim::WAITING, claim::WAITING_AMONG] {
+        let at = statements.iter().position(|sql| *sql == waiting);
+        let plan = &plans[at.expect("it is among them")];
+        assert!(plan.contains("turn_open"), "{plan}");
+    }
     for plan in &plans[statements.len() - of_one.len()..statements.len()] {
         assert!(plan.contains("usage_learner"), "{plan}");
     }

@@ -202,7 +202,7 @@ mod tests {
         let mut data = Data::hold(folder.path()).unwrap();
         data.make().unwrap();
         let lock = data.lock.as_ref().unwrap().try_clone().unwrap();
-        let mut child = Command::new("sleep").arg("1").stdin(lock).spawn().unwrap();
+        let mut child = Command::new("sleep").arg("3").stdin(lock).spawn().unwrap();
         drop(data);
         let held_after = |pid: u32| {
             std::fs::write(folder.path().join(LOCK), pid.to_string()).unwrap();

@@ -260,8 +260,7 @@ impl Incarnation<'_> {
 }
 
 impl Plan {
-    /// An incarnation that has committed ends the row of those that died young. It is stored when it is ready again: a row
-    /// that says `Busy` would not be corrected, because that a turn has ended is shown and not stored.
+    /// An incarnation that has committed ends the row of those that died young, once it is ready again.
     fn young_no_more(mut self, stored: &Status, phase: Phase, committed: bool) -> Self {
         if committed && phase == Phase::Ready && stored.young_deaths > 0 {
             self.status.young_deaths = 0;

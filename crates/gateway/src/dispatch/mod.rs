@@ -18,7 +18,7 @@ use std::time::Duration;
 use carrel_core::LearnerId;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::gateway::Shared;
 use roster::Entry;
@@ -42,23 +42,13 @@ pub(crate) async fn run(shared: Shared) {
             tracing::warn!(%error, "leases of an earlier process stay until they end");
         }
     }
-    let mut poll = interval(if shared.options.alone {
-        POLL_EVERY
-    } else {
-        POLL_OTHERS_EVERY
-    });
-    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut poll = polling(&shared);
     loop {
         let hinted = tokio::select! {
             () = shared.draining.cancelled() => return,
-            _ = poll.tick() => {
-                if let Err(error) = shared.hubs.catch_up_all(store).await {
-                    tracing::warn!(%error, "streams are behind");
-                }
-                None
-            }
+            _ = poll.tick() => None,
             changed = changes.recv() => match changed {
-                Ok(learner) if shared.roster.has(&learner) => continue,
+                Ok(learner) if shared.roster.look_again(&learner) => continue,
                 Ok(learner) => {
                     tokio::time::sleep(HINTS_GATHER).await;
                     hinted(&shared, learner, &mut changes)
@@ -68,6 +58,7 @@ pub(crate) async fn run(shared: Shared) {
             },
         };
         let found = match &hinted {
+            Some(learners) if learners.is_empty() => continue,
             Some(learners) => store.waiting_among(learners, shared.now()).await,
             None => store.waiting(shared.now(), FOUND_AT_ONCE).await,
         };
@@ -76,6 +67,29 @@ pub(crate) async fn run(shared: Shared) {
             Err(error) => tracing::warn!(%error, "turns that wait cannot be listed"),
         }
     }
+}
+
+/// Looks at the store for all streams now and then, until the process ends.
+pub(crate) async fn catch_up(shared: Shared) {
+    let mut poll = polling(&shared);
+    let looks = async {
+        loop {
+            poll.tick().await;
+            shared.hubs.catch_up_all(&shared.options.store).await;
+        }
+    };
+    shared.cancel.run_until_cancelled(looks).await;
+}
+
+/// When the store is asked without a hint.
+fn polling(shared: &Shared) -> Interval {
+    let mut poll = interval(if shared.options.alone {
+        POLL_EVERY
+    } else {
+        POLL_OTHERS_EVERY
+    });
+    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    poll
 }
 
 /// Who changed lately and is not seen to here already. `None`: hints were lost, it may be anybody.
@@ -92,7 +106,9 @@ fn hinted(
             Err(TryRecvError::Empty | TryRecvError::Closed) => break,
         }
     }
-    let others = learners.into_iter().filter(|id| !shared.roster.has(id));
+    let others = learners
+        .into_iter()
+        .filter(|learner| !shared.roster.look_again(learner));
     Some(others.collect())
 }
 

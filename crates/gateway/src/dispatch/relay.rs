@@ -109,8 +109,8 @@ impl Run<'_> {
                     }),
                 ) if told.is_nothing() => {
                     let since = *busy_since.get_or_insert_with(Instant::now);
-                    if since.elapsed() > BUSY_FOR {
-                        return self.is_stuck(incarnation, &error).await;
+                    if since.elapsed() > BUSY_FOR && self.is_given_up(incarnation).await {
+                        return After::Died(Death::Infrastructure, error.to_string());
                     }
                     error
                 }
@@ -133,11 +133,12 @@ impl Run<'_> {
     }
 
     /// The turn runs in the next incarnation, which begins when this one has ended the turn before and sleeps.
-    async fn is_stuck(&self, incarnation: &Incarnation, why: &Error) -> After {
-        if let Err(error) = incarnation.sidecar.sleep().await {
-            tracing::info!(turn.id = %self.turn_id(), %error, "the sidecar is not asked to sleep");
+    async fn is_given_up(&self, incarnation: &Incarnation) -> bool {
+        let asked = incarnation.sidecar.sleep().await;
+        if let Err(error) = &asked {
+            tracing::info!(turn.id = %self.turn_id(), %error, "the sidecar cannot be asked to sleep");
         }
-        After::Died(Death::Infrastructure, why.to_string())
+        asked.is_ok()
     }
 
     async fn follow(

@@ -62,8 +62,14 @@ impl Roster {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn has(&self, learner: &LearnerId) -> bool {
-        self.lock().contains_key(learner)
+    /// Whether this learner's turns are run here. One whose last turn has just ended is looked at again: the hint may be of the next.
+    pub(super) fn look_again(&self, learner: &LearnerId) -> bool {
+        let entries = self.lock();
+        let entry = entries.get(learner);
+        if let Some(entry) = entry.filter(|entry| entry.owned().is_none()) {
+            entry.again.store(true, Ordering::SeqCst);
+        }
+        entry.is_some()
     }
 
     /// Whether a turn of this learner runs now, and its lease is ours.

@@ -201,8 +201,7 @@ impl Waker {
                     };
                     self.tell(TurnStep::Restoring, detail, say);
                 }
-                let found = self.wait_at(gateway, &pod, status).await?;
-                Ok(found.map_or(Step::LookAgain(CONNECT_AGAIN), Step::Ready))
+                self.wait_at(gateway, &pod, status).await
             }
         }
     }
@@ -276,43 +275,45 @@ impl Waker {
         self.untried = !self.untried && is_last_try(seen, now);
     }
 
-    /// Waits at a pod's sidecar. `None`: look again.
+    /// Waits at a pod's sidecar.
     async fn wait_at(
         &mut self,
         gateway: &Gateway,
         pod: &PodRef,
         status: &Status,
-    ) -> Result<Option<Incarnation>, NotAwake> {
+    ) -> Result<Step, NotAwake> {
         let epoch = status.epoch;
         let Ok(endpoint) = pod.address.parse() else {
             tracing::error!(learner.id = %self.learner, address = pod.address, "a pod's address makes no sense");
-            return Ok(None);
+            return Ok(Step::LookAgain(LOOK_AGAIN));
         };
         let sidecar = gateway.sidecar(&self.learner, epoch, endpoint);
         let hello = match sidecar.ready().await {
             Ok(hello) => hello,
             Err(Error::Lost(why)) => {
                 tracing::debug!(learner.id = %self.learner, why, "the sidecar is not there");
-                return Ok(None);
+                return Ok(Step::LookAgain(CONNECT_AGAIN));
             }
             Err(error) => {
                 tracing::warn!(learner.id = %self.learner, %error, "the sidecar cannot be used");
-                return Ok(None);
+                return Ok(Step::LookAgain(LOOK_AGAIN));
             }
         };
         match hello.phase {
-            Phase::Ready | Phase::Busy => Ok(Some(self.incarnation(sidecar, status, &hello))),
+            Phase::Ready | Phase::Busy => {
+                Ok(Step::Ready(self.incarnation(sidecar, status, &hello)))
+            }
             Phase::Blank | Phase::Restoring => {
                 let is_explained = !hello.detail.is_empty();
                 if is_explained && !self.is_explained {
                     tracing::warn!(learner.id = %self.learner, why = hello.detail, "a learner waits for its workspace");
                 }
                 self.is_explained = is_explained;
-                Ok(None)
+                Ok(Step::LookAgain(CONNECT_AGAIN))
             }
             Phase::Draining | Phase::Snapshotting => {
                 self.dismiss(epoch);
-                Ok(None)
+                Ok(Step::LookAgain(CONNECT_AGAIN))
             }
             Phase::Ending => {
                 self.dismiss(epoch);
@@ -321,7 +322,7 @@ impl Waker {
                     let reason = hello.detail;
                     return Err(NotAwake::Died { epoch, reason });
                 }
-                Ok(None)
+                Ok(Step::LookAgain(CONNECT_AGAIN))
             }
         }
     }

@@ -85,8 +85,12 @@ impl Connection {
             .map_err(|error| Error::Nonsense(error.to_string()))?;
         let answer = self.send(request).await?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-            let status = answer.status();
-            return Err(Error::Lost(format!("the fleet's answer is {status}")));
+            let said = format!("the fleet's door answers {}", answer.status());
+            return Err(if answer.status() == StatusCode::NOT_FOUND {
+                Error::Lost(said)
+            } else {
+                Error::Nonsense(said)
+            });
         }
         let through = hyper::upgrade::on(answer).await;
         let through = through.map_err(|error| Error::Lost(error.to_string()))?;

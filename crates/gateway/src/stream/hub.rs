@@ -129,6 +129,13 @@ impl Hub {
         }
     }
 
+    /// The same; it is tried again at the next hint or poll.
+    pub(super) async fn follow(&self, store: &SharedStore) {
+        if let Err(error) = self.catch_up(store).await {
+            tracing::warn!(learner.id = %self.learner, %error, "a stream is behind");
+        }
+    }
+
     /// Whether the caller should read the store: not when somebody else is about to.
     pub(super) fn should_look(&self) -> bool {
         !self.looking.swap(true, Ordering::SeqCst)

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use carrel_core::{EventVersion, LearnerId};
 use carrel_store::{Result, SharedStore};
-use futures::stream::{self, TryStreamExt as _};
+use futures::stream::{self, StreamExt as _};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
@@ -101,11 +101,7 @@ impl Hubs {
                     continue;
                 }
                 let store = Arc::clone(&store);
-                tracker.spawn(async move {
-                    if let Err(error) = hub.catch_up(&store).await {
-                        tracing::warn!(learner.id = %hub.learner(), %error, "a stream is behind");
-                    }
-                });
+                tracker.spawn(async move { hub.follow(&store).await });
             }
         }
     }
@@ -133,15 +129,15 @@ impl Hubs {
     }
 
     /// Looks at the store for all streams: what a lost hint would have said.
-    pub(crate) async fn catch_up_all(&self, store: &SharedStore) -> Result<()> {
+    pub(crate) async fn catch_up_all(&self, store: &SharedStore) {
         let hubs = self.all();
         // All of them first: a stream that cannot be read must not keep the others from hearing that they are over.
         for hub in &hubs {
             hub.hint();
         }
-        stream::iter(hubs.iter().map(Ok))
-            .try_for_each_concurrent(READ_AT_ONCE, async |hub| hub.catch_up(store).await)
-            .await
+        stream::iter(&hubs)
+            .for_each_concurrent(READ_AT_ONCE, async |hub| hub.follow(store).await)
+            .await;
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use carrel_core::LearnerId;
+use carrel_core::{LearnerId, RepositoryId};
 use carrel_protocol::problem::{Code, Problem};
 use carrel_protocol::token::LearnerClaims;
 use carrel_protocol::vault::{CommitAnswer, CommitRequest, DataKey, Head, TurnResult};
@@ -37,6 +37,7 @@ impl Vault {
     pub(crate) async fn commit(
         &self,
         claims: &LearnerClaims,
+        repository: RepositoryId,
         request: CommitRequest,
     ) -> Result<CommitAnswer, Problem> {
         if request.epoch != claims.ep {
@@ -45,10 +46,6 @@ impl Vault {
         }
         let figures = request.figures;
         let commit = admitted(&claims.sub, request)?;
-        let (_, repository) = self
-            .contact(&claims.sub, claims.ep)
-            .await
-            .map_err(|error| error.problem())?;
         let read_back = async {
             let keyed = self.keyed(&claims.sub, repository).await?;
             self.read_back(&keyed, &commit.snapshot).await

@@ -11,7 +11,7 @@ use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use carrel_core::{LearnerId, RepositoryId};
+use carrel_core::RepositoryId;
 use carrel_protocol::problem::{Code, Problem};
 use carrel_protocol::token::{Audience, LearnerClaims};
 
@@ -106,19 +106,16 @@ fn claims(vault: &Vault, headers: &HeaderMap, learner: &str) -> Result<LearnerCl
     }
 }
 
-/// Who may use a repository's files: the bearer of a current token of its learner.
+/// Who may use a repository and move its head: the bearer of a current token of its learner.
 struct Reach {
-    learner: LearnerId,
+    claims: LearnerClaims,
     repository: RepositoryId,
 }
 
 async fn reach(vault: &Vault, headers: &HeaderMap, learner: &str) -> Result<Reach, Refusal> {
     let claims = claims(vault, headers, learner)?;
     let (_, repository) = vault.contact(&claims.sub, claims.ep).await?;
-    Ok(Reach {
-        learner: claims.sub,
-        repository,
-    })
+    Ok(Reach { claims, repository })
 }
 
 type LearnerPath = Path<String>;

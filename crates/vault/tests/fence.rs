@@ -41,6 +41,9 @@ async fn a_fenced_pod_reads_writes_and_commits_nothing() {
     );
     let refused = old.put_head(&old.request(&late.snapshot_id)).await;
     assert_eq!(refused, Err(conflict("stale_epoch")));
+    let unread = desk.client.put(old.url("head")).bearer_auth(old.token());
+    let refused = answer::<Head>(unread.body("what it sends is not looked at")).await;
+    assert_eq!(refused, Err(conflict("stale_epoch")));
     let refused = old.report_damage().await;
     assert_eq!(refused, Err(conflict("stale_epoch")));
     let backup = old.snapshots().backup(workspace.path(), None).await;
@@ -126,9 +129,9 @@ async fn a_commit_waits_for_no_upload() {
 
     let url = format!("http://vault/restic/ada/data/{}", "ab".repeat(32));
     let upload = || desk.client.post(&url).bearer_auth(pod.token());
-    // Two take as much as there is room for, and go silent.
+    // Three take as much as there is room for and what one may take past it, and go silent.
     let silent = TaskTracker::new();
-    for _ in 0..2 {
+    for _ in 0..3 {
         let much = Frame::data(Bytes::from(vec![0; 64 << 20]));
         let much = stream::iter([Ok::<_, std::io::Error>(much)]);
         let body = reqwest::Body::wrap(StreamBody::new(much.chain(stream::pending())));

@@ -210,6 +210,24 @@ async fn a_restore_goes_only_into_an_empty_workspace_and_clears_what_an_earlier_
     assert!(matches!(again, Err(Error::NotEmpty)), "{again:?}");
 }
 
+/// As on a full disk, where a folder cannot be made either.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workspace_in_which_a_folder_cannot_be_made_is_not_taken_for_damage() {
+    let desk = Desk::new().await;
+    let mut pod = desk.pod(&desk.learner("ada").await, 1).await;
+    let workspace = tempfile::tempdir().unwrap();
+    let (name, longest) = ("d".repeat(200), 4096);
+    let deep = |root: &Path, levels| (0..levels).fold(root.to_owned(), |path, _| path.join(&name));
+    fs::create_dir_all(deep(workspace.path(), 4)).unwrap();
+    let snapshot = pod.save(workspace.path()).await.snapshot_id;
+
+    let place = tempfile::tempdir().unwrap();
+    let target = deep(place.path(), longest / name.len() - 3);
+    fs::create_dir_all(&target).unwrap();
+    let refused = pod.snapshots().restore(&snapshot, &target).await;
+    assert!(matches!(refused, Err(Error::Workspace(_))), "{refused:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_small_change_costs_little() {
     let desk = Desk::new().await;

@@ -62,7 +62,19 @@ pub(crate) async fn survey(dir: &Path, config: &Config) -> Option<Survey> {
         .timeout(ANSWERS_WITHIN)
         .tls_backend_preconfigured((*certificates.trust.config()).clone())
         .no_proxy();
-    let client = client.build().unwrap_or_default();
+    let client = match client.build() {
+        Ok(client) => client,
+        Err(error) => {
+            let why = format!("no HTTP client: {:#}", anyhow::Error::from(error));
+            found.push(("certificates", bad(why, "carrel config show")));
+            let trust = certificates.trust;
+            return Some(Survey {
+                found,
+                gateway: None,
+                trust,
+            });
+        }
+    };
     let mut gateway = None;
     let store = match Opened::open(dir, &config.store).await {
         Ok(opened) => Some(opened.shared()),

@@ -199,7 +199,11 @@ fn refusal(answer: Response) -> Failure {
             Failure::Fenced(problem.and_then(|problem| problem.fence).map(Epoch))
         }
         StatusCode::INSUFFICIENT_STORAGE => Failure::StorageFull,
-        other => Failure::Storage(format!("it answered {other}")),
+        other => {
+            let problem = answer.json::<Problem>();
+            let why = problem.map_or(String::new(), |problem| format!(": {problem}"));
+            Failure::Storage(format!("it answered {other}{why}"))
+        }
     }
 }
 
@@ -297,6 +301,7 @@ mod tests {
     use std::io::Write as _;
     use std::net::TcpListener;
 
+    use carrel_protocol::problem::Code;
     use carrel_protocol::vault::DataKey;
 
     use super::*;
@@ -324,6 +329,25 @@ mod tests {
         let refused = backend.write_bytes(FileType::Index, &Id::default(), false, content);
         refused.unwrap_err();
         assert!(matches!(backend.failure(), Some(Failure::Crashed)));
+    }
+
+    #[test]
+    fn a_refusal_says_why_where_the_vault_did() {
+        let problem = Problem::new(Code::Unavailable, "too much is being sent");
+        let told = serde_json::to_string(&problem).unwrap();
+        let title = &problem.title;
+        let why = format!("it answered 503 Service Unavailable: {title}: too much is being sent");
+        for (body, said) in [
+            (told.as_str(), why.as_str()),
+            ("", "it answered 503 Service Unavailable"),
+        ] {
+            let answer = http::Response::builder().status(503).body(body.to_owned());
+            let failure = refusal(answer.unwrap().into());
+            assert!(
+                matches!(&failure, Failure::Storage(what) if what == said),
+                "{failure:?}"
+            );
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 
 use carrel_core::SnapshotId;
 use rustic_core::repofile::{Node, SnapshotFile};
-use rustic_core::{LocalDestination, LsOptions, RestoreOptions, RusticError};
+use rustic_core::{ErrorKind, LocalDestination, LsOptions, RestoreOptions, RusticError};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::RESTORE_FOLDER;
@@ -59,7 +59,7 @@ pub(super) fn restore(
     let options = RestoreOptions::default().no_ownership(true);
     let plan = repo
         .prepare_restore(&options, stream(), &destination, false)
-        .map_err(damaged)?;
+        .map_err(|error| unrestored(&backend, &error))?;
     // It panics over damaged packs, and over a vault that went away: the backend knows which.
     let restored = catch_unwind(AssertUnwindSafe(|| {
         repo.restore(plan, &options, stream(), &destination)
@@ -69,11 +69,22 @@ pub(super) fn restore(
     }
     restored
         .map_err(|cause| panicked(&*cause))?
-        .map_err(damaged)?;
+        .map_err(|error| unrestored(&backend, &error))?;
 
     let outcome = verify(&repo, &fresh, &nodes)?;
     raise(&fresh, workspace).map_err(|error| unwritable(&error))?;
     Ok(outcome)
+}
+
+/// An error of files is the workspace's, as nothing else is one here. Its kind is told in words alone.
+fn unrestored(backend: &RestBackend, error: &RusticError) -> Failure {
+    let said = error.display_log();
+    match backend.failure() {
+        None if said.contains(&format!("(kind: related to {})", ErrorKind::InputOutput)) => {
+            Failure::Workspace(said)
+        }
+        _ => blame(backend, &said),
+    }
 }
 
 /// It panics over a file that cannot be written, too: then an error of the system's is in what it says, as [`io::Error`] is
@@ -86,7 +97,7 @@ fn panicked(cause: &(dyn Any + Send)) -> Failure {
     }
 }
 
-fn unwritable(error: &io::Error) -> Failure {
+pub(super) fn unwritable(error: &io::Error) -> Failure {
     Failure::Workspace(error.to_string())
 }
 

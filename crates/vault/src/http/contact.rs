@@ -9,7 +9,7 @@ use carrel_protocol::problem::{Code, Problem};
 use carrel_protocol::vault::{CommitAnswer, DamageReport, DataKey, Head};
 
 use super::intake::discard;
-use super::{LearnerPath, Refusal, claims};
+use super::{LearnerPath, Reach, Refusal, claims, reach};
 use crate::Vault;
 
 /// `GET /v1/learners/{id}/head`
@@ -39,19 +39,20 @@ pub(super) async fn commit(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<CommitAnswer>, Refusal> {
-    let claims = match claims(&vault, &headers, &learner) {
-        Ok(claims) => claims,
+    let Reach { claims, repository } = match reach(&vault, &headers, &learner).await {
+        Ok(reach) => reach,
         Err(refusal) => {
             discard(body).await;
             return Err(refusal);
         }
     };
     let content = vault.commits().take(body).await?;
-    let request = serde_json::from_slice(&content.bytes);
     let malformed = |error: serde_json::Error| Problem::new(Code::InvalidBody, error.to_string());
-    Ok(Json(
-        vault.commit(&claims, request.map_err(malformed)?).await?,
-    ))
+    let request = serde_json::from_slice(&content.bytes).map_err(malformed)?;
+    // While the commit waits for the storage others may send theirs.
+    drop(content);
+    let committed = vault.commit(&claims, repository, request).await?;
+    Ok(Json(committed))
 }
 
 /// `POST /v1/learners/{id}/damage`
@@ -61,9 +62,8 @@ pub(super) async fn damage(
     headers: HeaderMap,
     report: Result<Json<DamageReport>, JsonRejection>,
 ) -> Result<Json<Head>, Refusal> {
-    let claims = claims(&vault, &headers, &learner)?;
+    let Reach { claims, repository } = reach(&vault, &headers, &learner).await?;
     let Json(report) = report.map_err(|rejection| malformed(&rejection))?;
-    let (_, repository) = vault.contact(&claims.sub, claims.ep).await?;
     tracing::warn!(learner.id = %claims.sub, generation = %report.generation, "a snapshot could not be restored");
     let damage = vault.fall_back(&claims.sub, report.generation).await?;
     let head = damage.head();

@@ -33,7 +33,7 @@ pub(super) async fn create(
     headers: HeaderMap,
 ) -> Result<StatusCode, Refusal> {
     let reach = reach(&vault, &headers, &learner).await?;
-    vault.keyed(&reach.learner, reach.repository).await?;
+    vault.keyed(&reach.claims.sub, reach.repository).await?;
     Ok(StatusCode::OK)
 }
 

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 
 /// The most of one: a pack is 16 MiB and what does not fit any more; a commit may carry the files of a reply.
 const MOST: usize = 64 << 20;
-/// The most that is held at once of all files that are sent.
+/// The most that is held at once of all files that are sent, and of one more.
 const FILES_ROOM: usize = 128 << 20;
 /// The same of commits, which decide turns: they wait for no file.
 const COMMITS_ROOM: usize = 64 << 20;
@@ -30,13 +30,18 @@ const GOES_BY_FOR: Duration = Duration::from_secs(10);
 
 /// Room for what callers send.
 #[derive(Debug)]
-pub(crate) struct Intake(Arc<Semaphore>);
+pub(crate) struct Intake {
+    room: Arc<Semaphore>,
+    /// As much again as one may need, given whole to one who finds no room: where all hold a part and wait for more, that one
+    /// comes to its end and gives back what it holds.
+    overdraft: Arc<Semaphore>,
+}
 
 /// Something that was sent, in the room that it takes.
 #[derive(Debug)]
 pub(super) struct Content {
     pub(super) bytes: Bytes,
-    _room: Option<OwnedSemaphorePermit>,
+    _room: Vec<OwnedSemaphorePermit>,
 }
 
 impl Intake {
@@ -51,18 +56,21 @@ impl Intake {
     }
 
     fn of(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes / UNIT)))
+        Self {
+            room: Arc::new(Semaphore::new(bytes / UNIT)),
+            overdraft: Arc::new(Semaphore::new(MOST / UNIT)),
+        }
     }
 
     /// Takes what comes. Only what has come takes room.
     pub(super) async fn take(&self, body: Body) -> Result<Content, Problem> {
-        let most = u64::try_from(MOST).unwrap_or(u64::MAX);
-        if body.size_hint().lower() > most {
+        let told = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+        if told > MOST {
             return Err(Problem::new(Code::BodyTooLarge, ""));
         }
         let mut pieces = body.into_data_stream();
-        let mut bytes = Vec::new();
-        let mut room: Option<OwnedSemaphorePermit> = None;
+        let mut bytes = Vec::with_capacity(told);
+        let (mut room, mut held) = (Vec::new(), 0);
         // Each piece gives the next one time, as much as it took on the slowest line.
         let mut patience = SILENCE;
         loop {
@@ -79,11 +87,11 @@ impl Intake {
             if length > MOST {
                 return Err(Problem::new(Code::BodyTooLarge, ""));
             }
-            let held = room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-            let more = self.room(length.div_ceil(UNIT) - held).await?;
-            match &mut room {
-                Some(room) => room.merge(more),
-                None => room = Some(more),
+            let needed = length.div_ceil(UNIT);
+            if needed > held {
+                let more = self.room(needed - held).await?;
+                held += more.num_permits();
+                room.push(more);
             }
             bytes.extend_from_slice(&piece);
         }
@@ -93,12 +101,24 @@ impl Intake {
         })
     }
 
+    /// So much room, or the overdraft: all that its holder may come to need.
     async fn room(&self, units: usize) -> Result<OwnedSemaphorePermit, Problem> {
-        let units = u32::try_from(units).unwrap_or(u32::MAX);
-        let room = Arc::clone(&self.0).acquire_many_owned(units);
-        let none = || Problem::new(Code::Unavailable, "too much is being sent");
-        let given = timeout(FOR_ROOM, room).await;
-        given.map_err(|_| none())?.map_err(|_| none())
+        let of = |semaphore: &Arc<Semaphore>, units| {
+            let units = u32::try_from(units).unwrap_or(u32::MAX);
+            Arc::clone(semaphore).acquire_many_owned(units)
+        };
+        let either = async {
+            tokio::select! {
+                biased;
+                given = of(&self.room, units) => given,
+                given = of(&self.overdraft, MOST / UNIT) => given,
+            }
+        };
+        let Ok(Ok(given)) = timeout(FOR_ROOM, either).await else {
+            tracing::warn!("too much is being sent at once: a caller was told to come again");
+            return Err(Problem::new(Code::Unavailable, "too much is being sent"));
+        };
+        Ok(given)
     }
 }
 

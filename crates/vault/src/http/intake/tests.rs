@@ -1,3 +1,4 @@
+use futures::future::join_all;
 use futures::{FutureExt as _, Stream, stream};
 use tokio::time::sleep;
 
@@ -25,22 +26,22 @@ fn never() -> impl Stream<Item = Result<Bytes, axum::Error>> {
 fn with_left(bytes: usize) -> (Intake, OwnedSemaphorePermit) {
     let intake = Intake::of_files();
     let units = u32::try_from((FILES_ROOM - bytes) / UNIT).unwrap();
-    let taken = Arc::clone(&intake.0).try_acquire_many_owned(units);
+    let taken = Arc::clone(&intake.room).try_acquire_many_owned(units);
     (intake, taken.unwrap())
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_silent_is_ended_and_holds_room_only_for_what_came() {
     let intake = Intake::of_files();
-    let all = intake.0.available_permits();
+    let all = intake.room.available_permits();
     for (came, held) in [(0, 0), (3 * UNIT + 1, 4)] {
         let began = Instant::now();
         let mut taking = Box::pin(intake.take(silent_after(vec![0; came].into())));
         assert!(taking.as_mut().now_or_never().is_none());
-        assert_eq!(intake.0.available_permits(), all - held);
+        assert_eq!(intake.room.available_permits(), all - held);
         assert_eq!(taking.await.unwrap_err().code, Code::RequestTimeout);
         assert_eq!(began.elapsed(), SILENCE);
-        assert_eq!(intake.0.available_permits(), all);
+        assert_eq!(intake.room.available_permits(), all);
     }
 }
 
@@ -63,6 +64,7 @@ async fn what_goes_on_at_a_bearable_pace_may_take_long_and_what_trickles_is_ende
 #[tokio::test(start_paused = true)]
 async fn who_finds_no_room_waits_a_little_and_is_told_to_come_again() {
     let (intake, taken) = with_left(UNIT);
+    let past = intake.take(Body::from(vec![0; 2 * UNIT])).await.unwrap();
     let began = Instant::now();
     let refused = intake.take(Body::from(vec![0; 2 * UNIT])).await;
     assert_eq!(refused.unwrap_err().code, Code::Unavailable);
@@ -71,8 +73,29 @@ async fn who_finds_no_room_waits_a_little_and_is_told_to_come_again() {
     let mut next = Box::pin(intake.take(Body::from("x")));
     assert!(next.as_mut().now_or_never().is_none(), "there is no room");
     drop(small);
-    assert_eq!(next.await.unwrap().bytes, "x");
+    let held = next.await.unwrap();
+    assert_eq!(held.bytes, "x");
+    let mut next = Box::pin(intake.take(Body::from("y")));
+    assert!(next.as_mut().now_or_never().is_none(), "one at a time");
+    drop(past);
+    assert_eq!(next.await.unwrap().bytes, "y");
     drop(taken);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_many_that_grow_at_the_same_pace_past_all_room_each_comes_to_its_end() {
+    const EACH: usize = 8 << 20;
+    let intake = Intake::of_files();
+    let pause = Duration::from_millis(1);
+    let sent = (0..=FILES_ROOM / EACH).map(|_| async {
+        let taken = intake.take(pieces(EACH >> 16, 1 << 16, pause)).await;
+        taken.map(|content| content.bytes.len())
+    });
+    let taken = join_all(sent).await;
+    assert!(
+        taken.iter().all(|taken| matches!(taken, Ok(EACH))),
+        "{taken:?}"
+    );
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ struct Break {
     shows: [&'static str; 2],
 }
 
-const BREAKS: [Break; 4] = [
+const BREAKS: [Break; 5] = [
     Break {
         file: "crates/store-postgres/src/write.rs",
         line: "epoch.is_some_and(|epoch| epoch < fence)",
@@ -34,6 +34,13 @@ const BREAKS: [Break; 4] = [
         instead: "&& !standing.turn.state.is_ended()",
         rule: Rule::Fence,
         shows: ["a Commit of ", "was answered: HTTP/1.1 200"],
+    },
+    Break {
+        file: "crates/store-postgres/src/ledger.rs",
+        line: "($2::bigint IS NULL OR l.fence <= $2)",
+        instead: "($2::bigint IS NULL OR l.fence >= 0)",
+        rule: Rule::Fence,
+        shows: ["a Call of ", "was answered: HTTP/1.1 200"],
     },
     Break {
         file: "crates/store-postgres/src/ledger.rs",

@@ -1,5 +1,7 @@
 //! What kinds of faults there are.
 
+use std::collections::BTreeSet;
+
 use carrel_testkit::link::Weather;
 
 use super::Fault;
@@ -42,10 +44,19 @@ pub(crate) const KINDS: [&str; 34] = [
     "database Crash",
 ];
 
-/// What must have met somebody, over the fixed seeds: all but what lives for some milliseconds, and what only root can do.
-pub(crate) fn must_meet(is_root: bool) -> impl Iterator<Item = &'static str> {
-    let by_chance = move |kind: &&str| *kind == "kill Worker" || (*kind == "full Pods" && !is_root);
-    KINDS.into_iter().filter(move |kind| !by_chance(kind))
+/// What met nobody over the fixed seeds and should have. A backup or a restore lasts some milliseconds, what else keeps pods away
+/// keeps them from storage, of which one fault must have met, and only root fills the pods' disk.
+pub(crate) fn missed(met: &BTreeSet<String>, is_root: bool) -> Vec<&'static str> {
+    let of_storage = |kind: &str| kind.starts_with("storage ") || kind == "full bucket";
+    let by_chance = |kind: &str| kind == "kill Worker" || (kind == "full Pods" && !is_root);
+    let demanded = KINDS
+        .into_iter()
+        .filter(|kind| !of_storage(kind) && !by_chance(kind));
+    let mut missed: Vec<_> = demanded.filter(|kind| !met.contains(*kind)).collect();
+    if !met.iter().any(|kind| of_storage(kind)) {
+        missed.push("storage");
+    }
+    missed
 }
 
 fn role(process: &str) -> &str {

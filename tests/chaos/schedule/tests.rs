@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rand::SeedableRng as _;
 
-use super::kinds::{KINDS, kinds};
+use super::kinds::{KINDS, kinds, missed};
 use super::{Disk, Fault, Schedule, StdRng};
 use crate::SEEDS;
 use crate::round::Plan;
@@ -30,6 +30,21 @@ fn the_fixed_seeds_have_every_kind_of_fault_between_them() {
     let known = |kind: &&String| !KINDS.contains(&kind.as_str());
     let unknown: Vec<_> = drawn.iter().filter(known).collect();
     assert!(unknown.is_empty(), "{unknown:?}");
+}
+
+#[test]
+fn what_met_nobody_is_named_but_for_what_meets_by_chance() {
+    let mut met: BTreeSet<String> = KINDS.map(str::to_owned).into();
+    assert!(missed(&met, true).is_empty());
+    for by_chance in ["kill Worker", "storage cut", "full bucket"] {
+        met.remove(by_chance);
+    }
+    assert!(missed(&met, true).is_empty());
+    met.remove("full Pods");
+    assert!(missed(&met, false).is_empty());
+    met.remove("pause fleet");
+    met.retain(|kind| !kind.starts_with("storage "));
+    assert_eq!(missed(&met, true), ["pause fleet", "full Pods", "storage"]);
 }
 
 #[test]

@@ -44,17 +44,22 @@ pub(crate) const KINDS: [&str; 34] = [
     "database Crash",
 ];
 
-/// What met nobody over the fixed seeds and should have. A backup or a restore lasts some milliseconds, what else keeps pods away
-/// keeps them from storage, of which one fault must have met, and only root fills the pods' disk.
+/// What met nobody over the fixed seeds and should have. What else goes wrong at the time may keep everybody from storage or off a
+/// link: of each of these one fault must have met. A backup or a restore lasts some milliseconds, and only root fills the pods' disk.
 pub(crate) fn missed(met: &BTreeSet<String>, is_root: bool) -> Vec<&'static str> {
     let of_storage = |kind: &str| kind.starts_with("storage ") || kind == "full bucket";
+    let of_links =
+        |kind: &str| kind.starts_with("on ") || ["cut", "late", "half-open"].contains(&kind);
     let by_chance = |kind: &str| kind == "kill Worker" || (kind == "full Pods" && !is_root);
     let demanded = KINDS
         .into_iter()
-        .filter(|kind| !of_storage(kind) && !by_chance(kind));
+        .filter(|kind| !of_storage(kind) && !of_links(kind) && !by_chance(kind));
     let mut missed: Vec<_> = demanded.filter(|kind| !met.contains(*kind)).collect();
     if !met.iter().any(|kind| of_storage(kind)) {
         missed.push("storage");
+    }
+    if !met.iter().any(|kind| of_links(kind)) {
+        missed.push("links");
     }
     missed
 }

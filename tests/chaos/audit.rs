@@ -1,5 +1,6 @@
 //! What must hold when everything has come to rest, whatever went wrong before. Each rule that is broken is named.
 
+mod contract;
 mod fence;
 mod heads;
 mod money;
@@ -11,6 +12,7 @@ mod turns;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::process::Output;
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -112,6 +114,8 @@ pub(crate) struct Evidence<'a> {
     pub(crate) stale: &'a Stale,
     /// When turns could not but fail.
     pub(crate) excused: &'a [Excused],
+    /// When all faults were over.
+    pub(crate) healed: Instant,
 }
 
 /// A learner's events, from the operator's log.
@@ -127,6 +131,7 @@ pub(crate) async fn audit(school: &School, evidence: &Evidence<'_>) -> anyhow::R
     }
     turns::judge(&logs, evidence, &mut findings);
     streams::judge(&logs, evidence, &mut findings);
+    contract::judge(evidence, &mut findings);
     fence::judge(school, evidence.stale, &mut findings);
     money::judge(school, evidence, &mut findings).await?;
     folds(school, &mut findings)?;

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 
-use crate::audit::Rule;
+use crate::audit::{Findings, Rule};
 
 /// A line of the sources that keeps an invariant, and what stands there instead.
 struct Break {
@@ -16,38 +16,63 @@ struct Break {
     instead: &'static str,
     /// What the auditor must say of it.
     rule: Rule,
+    /// Its evidence, in one sentence: what was done that must not be. That nothing was seen is none.
+    shows: [&'static str; 2],
 }
 
-const BREAKS: [Break; 3] = [
+const BREAKS: [Break; 5] = [
     Break {
         file: "crates/store-postgres/src/write.rs",
         line: "epoch.is_some_and(|epoch| epoch < fence)",
         instead: "epoch.is_some_and(|epoch| epoch < fence && fence < epoch)",
         rule: Rule::Fence,
+        shows: ["an old token at vault-", "was answered: 200 OK"],
     },
     Break {
         file: "crates/store-postgres/src/commit.rs",
         line: "&& standing.runs_in(commit.epoch)",
         instead: "&& !standing.turn.state.is_ended()",
         rule: Rule::Fence,
+        shows: ["a Commit of ", "was answered: HTTP/1.1 200"],
+    },
+    Break {
+        file: "crates/store-postgres/src/ledger.rs",
+        line: "($2::bigint IS NULL OR l.fence <= $2)",
+        instead: "($2::bigint IS NULL OR l.fence >= 0)",
+        rule: Rule::Fence,
+        shows: ["a Call of ", "was answered: HTTP/1.1 200"],
     },
     Break {
         file: "crates/store-postgres/src/ledger.rs",
         line: "WHERE $5 <= greatest(coalesce($9 - in_day, $5), 0)",
         instead: "WHERE $5 <= greatest(coalesce($9 - in_day, $5), $5)",
         rule: Rule::Budget,
+        shows: ["the provider bills ", "who may spend"],
+    },
+    // Whoever owned a turn renews its lease, whatever the owner and the generation are now.
+    Break {
+        file: "crates/store-postgres/src/claim.rs",
+        line: "ON t.turn_id = r.turn_id AND t.lease_owner = r.owner AND t.lease_generation = r.generation",
+        instead: "ON t.turn_id = r.turn_id",
+        rule: Rule::Fence,
+        shows: [
+            "woke up and ran turn",
+            "to its end, which another had taken",
+        ],
     },
 ];
 
 /// The version of ours, and that of what is broken.
 const VERSION: (&str, &str) = ("version = \"0.1.0\"", "version = \"0.1.0-broken\"");
 
-/// What the auditor must find in it.
-pub(crate) fn rules() -> Vec<Rule> {
-    let mut rules: Vec<_> = BREAKS.iter().map(|broken| broken.rule).collect();
-    rules.sort();
-    rules.dedup();
-    rules
+/// Where it was broken and the auditor has no evidence of it.
+pub(crate) fn unseen(findings: &Findings) -> Vec<&'static str> {
+    let is_seen = |broken: &Break| {
+        let mut said = findings.0.iter().filter(|said| said.rule == broken.rule);
+        said.any(|said| broken.shows.iter().all(|shows| said.what.contains(shows)))
+    };
+    let unseen = BREAKS.iter().filter(|broken| !is_seen(broken));
+    unseen.map(|broken| broken.line).collect()
 }
 
 /// Builds it.
@@ -157,4 +182,15 @@ fn write(to: &Path, text: &[u8]) -> anyhow::Result<()> {
         fs::create_dir_all(folder)?;
     }
     Ok(fs::write(to, text)?)
+}
+
+#[test]
+fn that_nothing_was_seen_is_no_evidence() {
+    let mut findings = Findings::default();
+    for rule in [Rule::Fence, Rule::Budget] {
+        findings.add(rule, "a late Commit of ivy: not within 30 s: it is held");
+        findings.add(rule, "no late Commit was seen");
+        findings.add(rule, "gateway-1 was not seen to let turn t1 go");
+    }
+    assert_eq!(unseen(&findings), BREAKS.map(|broken| broken.line));
 }

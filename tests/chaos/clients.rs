@@ -2,7 +2,7 @@
 //! of all its events, which it resumes by the last one's id at whichever gateway answers.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use carrel_tests::{Event, Place};
 use rand::Rng as _;
@@ -29,6 +29,8 @@ pub(crate) struct Sent {
     pub(crate) text: String,
     /// Its turn, as it was accepted.
     pub(crate) turn: String,
+    /// When it was.
+    pub(crate) at: Instant,
 }
 
 /// What a learner said and heard.
@@ -45,6 +47,8 @@ pub(crate) struct Talk {
     pub(crate) streams: usize,
     /// How often a message was repeated.
     pub(crate) repeated: usize,
+    /// When it was told that something is away, and what.
+    pub(crate) turned_away: Vec<(Instant, String)>,
     /// What it was told and should not have been.
     pub(crate) surprises: Vec<String>,
 }
@@ -78,6 +82,16 @@ impl Talk {
         self.heard_on.iter().zip(&self.heard).map(line).collect()
     }
 
+    /// Whether something is in its workspace.
+    fn has_kept(&self) -> bool {
+        let reply = |event: &Event| {
+            event.data["reply"]["text"]
+                .as_str()
+                .is_some_and(|text| text.contains(" kept "))
+        };
+        self.heard.iter().any(reply)
+    }
+
     pub(crate) fn has_outcome(&self, turn: &str) -> bool {
         let mut heard = self.heard.iter();
         heard.any(|event| event.is_outcome() && event.text("turn_id") == turn)
@@ -91,7 +105,11 @@ impl Talk {
 }
 
 /// What a learner says next.
-fn message(learner: &str, number: usize, lots: &mut StdRng) -> String {
+fn message(talk: &Talk, number: usize, lots: &mut StdRng) -> String {
+    let learner = talk.learner;
+    if !talk.has_kept() {
+        return "keep 1500".to_owned();
+    }
     // Those with little to spend spend it.
     let among = if is_tight(learner) { 0..60 } else { 25..100 };
     match lots.random_range(among) {
@@ -104,7 +122,7 @@ fn message(learner: &str, number: usize, lots: &mut StdRng) -> String {
     }
 }
 
-/// Talks until told to stop, and then until everything that was accepted has its outcome, or `give_up`.
+/// Talks until told to stop, says one thing more, and waits until everything that was accepted has its outcome, or `give_up`.
 pub(crate) async fn talk(
     school: &School,
     talk: &mut Talk,
@@ -115,20 +133,24 @@ pub(crate) async fn talk(
     let mut number = talk.sent.len();
     let mut due = VecDeque::new();
     let mut stream = None;
+    let mut was_last = false;
     loop {
-        let stopped = stop.is_cancelled();
-        if give_up.is_cancelled() || (stopped && due.is_empty()) {
+        if give_up.is_cancelled() || (was_last && due.is_empty()) {
             return;
         }
-        let wants_more = due.len() < AHEAD && (due.is_empty() || lots.random_bool(0.3));
-        if !stopped && wants_more {
-            let text = message(talk.learner, number, &mut lots);
+        let stopped = stop.is_cancelled();
+        let wants_more =
+            stopped || (due.len() < AHEAD && (due.is_empty() || lots.random_bool(0.3)));
+        if !was_last && wants_more {
+            was_last = stopped;
+            let text = message(talk, number, &mut lots);
             let key = format!("{}-{number}", talk.learner);
             let turn = say(school, talk, &text, &key, &mut lots, give_up).await;
             let Some(turn) = turn else { return };
             talk.sent.push(Sent {
                 text,
                 turn: turn.clone(),
+                at: Instant::now(),
             });
             due.push_back(turn);
             number += 1;
@@ -160,6 +182,10 @@ async fn say(
                 StatusCode::SERVICE_UNAVAILABLE,
                 StatusCode::TOO_MANY_REQUESTS,
             ];
+            if status == StatusCode::SERVICE_UNAVAILABLE {
+                let told = format!("'{text}' was answered with {status}: {body}");
+                talk.turned_away.push((Instant::now(), told));
+            }
             if !is_expected.contains(&status) {
                 talk.surprises
                     .push(format!("'{text}' was answered with {status}: {body}"));

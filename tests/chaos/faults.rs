@@ -1,5 +1,6 @@
 //! Does what a schedule says, to what is met at that moment.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use carrel_testkit::link::Weather;
@@ -9,6 +10,7 @@ use carrel_tests::up::signal;
 use jiff::Timestamp;
 use rustix::process::Signal;
 
+use crate::schedule::kinds::kinds;
 use crate::schedule::{Disk, Excuse, Fault, Part, Schedule};
 use crate::school::School;
 
@@ -30,6 +32,8 @@ pub(crate) struct Excused {
 pub(crate) struct Done {
     /// Faults that met somebody.
     pub(crate) met: usize,
+    /// Of which kinds these were.
+    pub(crate) kinds: BTreeSet<String>,
     pub(crate) excused: Vec<Excused>,
 }
 
@@ -48,14 +52,22 @@ pub(crate) async fn perform(school: &School, schedule: &Schedule) -> Done {
             planned.fault,
             if met { "" } else { " (met nobody)" }
         );
-        let excuse = planned.fault.excuses().filter(|_| met);
-        (met, excuse.map(|what| Excused { from, to, what }))
+        met.then_some((&planned.fault, from, to))
     });
-    let each = futures::future::join_all(each).await;
+    let met: Vec<_> = futures::future::join_all(each)
+        .await
+        .into_iter()
+        .flatten()
+        .collect();
     tokio::time::sleep_until((began + schedule.lasts).into()).await;
+    let excused = met.iter().filter_map(|(fault, from, to)| {
+        let (from, to, what) = (*from, *to, fault.excuses()?);
+        Some(Excused { from, to, what })
+    });
     Done {
-        met: each.iter().filter(|(met, _)| *met).count(),
-        excused: each.iter().filter_map(|(_, excused)| *excused).collect(),
+        met: met.len(),
+        kinds: met.iter().flat_map(|(fault, ..)| kinds(fault)).collect(),
+        excused: excused.collect(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! One seed, from an empty database to the audit.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,10 @@ pub(crate) struct Judged {
     pub(crate) findings: Findings,
     /// What came from who was replaced, and was refused.
     pub(crate) refused: Refused,
+    /// What could not be brought about for that.
+    pub(crate) missing: Vec<String>,
+    /// The kinds of the faults that met somebody.
+    pub(crate) met: BTreeSet<String>,
 }
 
 /// What the auditor found. `None` when the machine lacks what a round needs.
@@ -65,13 +70,14 @@ pub(crate) async fn round(seed: u64, plan: Plan) -> anyhow::Result<Option<Judged
     println!("  everything runs after {:?}", began.elapsed());
     let course = async {
         let mut talks: Vec<Talk> = LEARNERS.iter().map(|(name, _)| Talk::of(name)).collect();
-        let (done, stale) = disturb(&school, &schedule, &mut talks, &mut lots).await;
+        let (done, stale, healed) = disturb(&school, &schedule, &mut talks, &mut lots).await;
         let rested = began.elapsed();
         talks.extend(REPLACED.map(Talk::of));
         let evidence = Evidence {
             talks: &talks,
             stale: &stale,
             excused: &done.excused,
+            healed,
         };
         let findings = judge(&school, &evidence).await?;
         let sum = |of: fn(&Talk) -> usize| talks.iter().map(of).sum::<usize>();
@@ -88,23 +94,31 @@ pub(crate) async fn round(seed: u64, plan: Plan) -> anyhow::Result<Option<Judged
             began.elapsed()
         );
         let heard: String = talks.iter().map(Talk::report).collect();
-        anyhow::Ok((findings, audit::refused(&stale), heard))
+        let judged = Judged {
+            findings,
+            refused: audit::refused(&stale),
+            missing: stale.missing,
+            met: done.kinds,
+        };
+        anyhow::Ok((judged, heard))
     };
     let judged = tokio::select! {
         judged = course => judged,
         () = school.supervise() => unreachable!("it does not end"),
     };
-    let is_well = judged.as_ref().is_ok_and(|(found, ..)| found.0.is_empty());
+    let is_well = judged
+        .as_ref()
+        .is_ok_and(|(judged, _)| judged.findings.0.is_empty());
     if is_whole && !is_well {
-        let heard = judged.as_ref().map_or("", |(_, _, heard)| heard);
+        let heard = judged.as_ref().map_or("", |(_, heard)| heard);
         let kept = school.keep_evidence(&seed.to_string(), heard)?;
         println!("  evidence: {}", kept.display());
     }
-    let (findings, refused, _) = judged?;
-    for broken in &findings.0 {
+    let (judged, _) = judged?;
+    for broken in &judged.findings.0 {
         println!("  {broken}");
     }
-    Ok(Some(Judged { findings, refused }))
+    Ok(Some(judged))
 }
 
 /// Talks and disturbs, heals, and waits for everything to come to rest.
@@ -113,7 +127,7 @@ async fn disturb(
     schedule: &Schedule,
     talks: &mut [Talk],
     lots: &mut StdRng,
-) -> (Done, Stale) {
+) -> (Done, Stale, Instant) {
     let lots: Vec<StdRng> = talks.iter().map(|_| StdRng::from_rng(lots)).collect();
     let (stop, give_up) = (CancellationToken::new(), CancellationToken::new());
     let each = talks.iter_mut().zip(lots);
@@ -133,7 +147,7 @@ async fn disturb(
         if rests.await.is_err() {
             give_up.cancel();
         }
-        (done, stale)
+        (done, stale, healed)
     };
     tokio::join!(talking, disturbing).1
 }

@@ -1,5 +1,6 @@
 //! What is to go wrong, and when: drawn from a seed, and nothing else.
 
+pub(crate) mod kinds;
 #[cfg(test)]
 mod tests;
 
@@ -133,7 +134,7 @@ impl Fault {
             } => Some(Excuse::Snapshots),
             Self::Full {
                 disk: Disk::Pods, ..
-            } => Some(Excuse::Anything),
+            } => Some(Excuse::Pods),
             _ => None,
         }
     }
@@ -144,8 +145,23 @@ impl Fault {
 pub(crate) enum Excuse {
     /// A turn whose snapshot the bucket does not take for longer than a commit waits, or does not give back whole.
     Snapshots,
-    /// Any turn: an agent that cannot write fails in whatever way it does.
-    Anything,
+    /// A turn whose agent cannot write, or does not start, or whose snapshot has no room.
+    Pods,
+}
+
+impl Excuse {
+    /// With which codes those turns fail.
+    pub(crate) const fn codes(self) -> &'static [&'static str] {
+        match self {
+            Self::Snapshots => &["snapshot_failed"],
+            Self::Pods => &[
+                "snapshot_failed",
+                "agent_failed",
+                "agent_ended",
+                "agent_not_ready",
+            ],
+        }
+    }
 }
 
 /// A fault at its time.

@@ -20,8 +20,10 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(40);
 /// A lease lasts 6 s, and its turn is found within 2 more.
 const TAKEN_WITHIN: Duration = Duration::from_secs(20);
 const LEASE_LOST: &str = "the turn is not ours any more";
-/// Outlasts a lease, in pieces of 20 ms.
-const LONG: &str = "slow 600";
+/// Outlasts a lease by far, in pieces of 20 ms.
+const LONG: &str = "slow 1500";
+/// By then the gateway that woke up has let that turn go, or run it to its end.
+const OVER_WITHIN: Duration = Duration::from_secs(90);
 
 /// What arrives late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,13 +70,15 @@ pub(crate) struct Asked {
 pub(crate) struct Lease {
     pub(crate) turn: Turn,
     pub(crate) gateway: &'static str,
-    /// Whether it was seen to let the turn go.
+    /// Whether it said that it lets the turn go; it ran it to its end otherwise.
     pub(crate) is_let_go: bool,
 }
 
 /// All of them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Stale {
+    /// What each of the learners kept before.
+    pub(crate) kept: Vec<Turn>,
     pub(crate) late: Vec<Late>,
     pub(crate) asked: Vec<Asked>,
     pub(crate) lease: Option<Lease>,
@@ -86,19 +90,26 @@ impl Stale {
     /// The turns that were sent for it.
     pub(crate) fn turns(&self) -> impl Iterator<Item = &Turn> {
         let late = self.late.iter().map(|late| &late.turn);
-        late.chain(self.lease.iter().map(|lease| &lease.turn))
+        let lease = self.lease.iter().map(|lease| &lease.turn);
+        self.kept.iter().chain(late).chain(lease)
     }
 }
 
 /// All at once, each with a learner of its own.
 pub(crate) async fn all(school: &School) -> Stale {
+    let mut stale = Stale::default();
+    for kept in futures::future::join_all(REPLACED.map(|learner| keep(school, learner))).await {
+        match kept {
+            Ok(turn) => stale.kept.push(turn),
+            Err(error) => stale.missing.push(format!("{error:#}")),
+        }
+    }
     let [one, another, third] = REPLACED;
     let (commit, call, lease) = tokio::join!(
         late(school, What::Commit, one),
         late(school, What::Call, another),
         lost_lease(school, third),
     );
-    let mut stale = Stale::default();
     for late in [commit, call] {
         match late {
             Ok((late, asked)) => {
@@ -128,6 +139,21 @@ async fn send(school: &School, learner: &'static str, text: &str) -> anyhow::Res
         id: accepted.await?.turn,
         text: text.to_owned(),
     })
+}
+
+/// Leaves something in a workspace that whoever comes next must find.
+async fn keep(school: &School, learner: &'static str) -> anyhow::Result<Turn> {
+    let turn = send(school, learner, "keep 300").await?;
+    let done = format!(
+        "SELECT 1 FROM turn WHERE turn_id = '{}' AND state = 'done'",
+        turn.id
+    );
+    let what = format!("{learner} keeps something");
+    eventually(&what, HELD_WITHIN, || async {
+        Ok((!school.ask(&done).await.is_empty()).then_some(()))
+    })
+    .await?;
+    Ok(turn)
 }
 
 /// A commit or a model call is held on its way, its incarnation dies, the next one raises the fence, and then it arrives. The
@@ -304,15 +330,22 @@ async fn lost_lease(school: &School, learner: &'static str) -> anyhow::Result<Le
     .await;
     signal(pid, Signal::CONT)?;
     taken?;
-    let let_go = eventually("it lets the turn go", HELD_WITHIN, || async {
+    let open = format!(
+        "SELECT state IN ('queued', 'running') FROM turn WHERE turn_id = '{}'",
+        turn.id
+    );
+    let over = "it lets the turn go, or runs it to its end";
+    let is_let_go = eventually(over, OVER_WITHIN, || async {
+        let has_ended = school.ask(&open).await == [["f"]];
         let log = school.log(gateway)?;
-        let mut lines = log.lines();
         let of_turn = |line: &str| line.contains(LEASE_LOST) && line.contains(&turn.id);
-        Ok(lines.any(of_turn).then_some(()))
-    });
+        let is_let_go = log.lines().any(of_turn);
+        Ok((is_let_go || has_ended).then_some(is_let_go))
+    })
+    .await?;
     Ok(Lease {
         gateway,
-        is_let_go: let_go.await.is_ok(),
+        is_let_go,
         turn: turn.clone(),
     })
 }

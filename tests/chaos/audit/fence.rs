@@ -122,7 +122,7 @@ pub(super) fn seen(stale: &Stale, findings: &mut Findings) {
         Some(lease) => findings.demand(Rule::Fence, lease.is_let_go, || {
             let Lease { gateway, turn, .. } = lease;
             format!(
-                "{gateway} woke up and was not seen to let turn {} go, which another had taken",
+                "{gateway} woke up and ran turn {} to its end, which another had taken",
                 turn.id
             )
         }),

@@ -23,6 +23,7 @@ pub(super) async fn judge(school: &School, logs: &Logs, findings: &mut Findings)
 
 async fn of_one(school: &School, learner: &str, left: Left) -> Findings {
     let mut findings = Findings::default();
+    something(learner, &left, &mut findings);
     if left.count > 0 {
         same(learner, &left, found(school, learner).await, &mut findings);
     }
@@ -55,6 +56,13 @@ impl Left {
             kept: sums.next_back().unwrap_or(0),
         }
     }
+}
+
+/// Equality of nothing shows nothing: each learner keeps something before anything else.
+pub(super) fn something(learner: &str, left: &Left, findings: &mut Findings) {
+    findings.demand(Rule::Head, left.kept > 0, || {
+        format!("{learner} has kept nothing that could be compared")
+    });
 }
 
 pub(super) fn same(

@@ -2,6 +2,7 @@
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitStatus, Output};
+use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use carrel_tests::{Event, Place};
@@ -11,7 +12,8 @@ use serde_json::{Value, json};
 use super::heads::Left;
 use super::money::{Books, Charge, compare, within};
 use super::{
-    Evidence, Findings, Logs, Rule, fence, heads, running, same_fold, streams, succeeds, turns,
+    Evidence, Findings, Logs, Rule, contract, fence, heads, running, same_fold, streams, succeeds,
+    turns,
 };
 use crate::clients::{Sent, Talk};
 use crate::faults::Excused;
@@ -34,7 +36,7 @@ fn well() -> (Vec<Value>, Talk) {
     let log = vec![
         json!({"type": "queued", "turn_id": "t1"}),
         json!({"type": "queued", "turn_id": "t2"}),
-        json!({"type": "queued", "turn_id": "t3"}),
+        json!({"type": "queued", "turn_id": "t3", "time": "2026-01-01T00:00:05Z"}),
         json!({"type": "done", "turn_id": "t1", "reply": {"text": "1"}}),
         json!({"type": "failed", "turn_id": "t2", "code": "agent_failed"}),
         json!({"type": "done", "turn_id": "t3", "reply": {"text": "2 1 2"}}),
@@ -43,6 +45,7 @@ fn well() -> (Vec<Value>, Talk) {
     let sent = texts.map(|(turn, text)| Sent {
         text: text.to_owned(),
         turn: turn.to_owned(),
+        at: Instant::now(),
     });
     let told = [
         ("delta", json!({"turn_id": "t1", "text": "1"})),
@@ -70,6 +73,7 @@ fn judged(change: impl FnOnce(&mut Vec<Value>, &mut Talk)) -> Vec<Rule> {
 }
 
 fn judged_with(excused: &[Excused], change: impl FnOnce(&mut Vec<Value>, &mut Talk)) -> Vec<Rule> {
+    let healed = Instant::now();
     let (mut log, mut talk) = well();
     change(&mut log, &mut talk);
     let (logs, talks) = (Logs::from([("ada", log)]), [talk]);
@@ -77,10 +81,12 @@ fn judged_with(excused: &[Excused], change: impl FnOnce(&mut Vec<Value>, &mut Ta
         talks: &talks,
         stale: &Stale::default(),
         excused,
+        healed,
     };
     let mut findings = Findings::default();
     turns::judge(&logs, &evidence, &mut findings);
     streams::judge(&logs, &evidence, &mut findings);
+    contract::judge(&evidence, &mut findings);
     named(&findings)
 }
 
@@ -178,6 +184,24 @@ fn what_is_wrong_with_turns_and_streams_is_named() {
 }
 
 #[test]
+fn when_all_is_healed_each_is_accepted_and_nobody_is_turned_away_for_long() {
+    let turned_away = |after: u64| {
+        judged(|_, talk| {
+            let at = Instant::now() + Duration::from_secs(after);
+            talk.turned_away.push((at, "503".to_owned()));
+        })
+    };
+    assert_eq!(turned_away(3), []);
+    assert_eq!(turned_away(30), [Rule::Contract]);
+    let silent = judged(|_, talk| {
+        for sent in &mut talk.sent {
+            sent.at -= Duration::from_secs(5);
+        }
+    });
+    assert_eq!(silent, [Rule::Contract]);
+}
+
+#[test]
 fn a_lost_snapshot_is_excused_by_a_fault_of_the_disk_that_lasted_and_by_nothing_else() {
     let time = |text: &str| -> Timestamp { text.parse().expect("a time") };
     let (from, to) = (time("2026-01-01T00:00:10Z"), time("2026-01-01T00:00:14Z"));
@@ -186,9 +210,14 @@ fn a_lost_snapshot_is_excused_by_a_fault_of_the_disk_that_lasted_and_by_nothing_
         to,
         what: Excuse::Snapshots,
     };
-    let anything = Excused {
-        what: Excuse::Anything,
+    let pods = Excused {
+        what: Excuse::Pods,
         ..snapshots
+    };
+    let over = Excused {
+        from: time("2026-01-01T00:00:01Z"),
+        to: time("2026-01-01T00:00:04Z"),
+        what: Excuse::Snapshots,
     };
     let ended = |excused: &[Excused], code: &str, time: &str| {
         judged_with(excused, |log, talk| {
@@ -208,18 +237,22 @@ fn a_lost_snapshot_is_excused_by_a_fault_of_the_disk_that_lasted_and_by_nothing_
     let well: [(&[Excused], &str, &str); 4] = [
         (&[snapshots], "snapshot_failed", during),
         (&[snapshots], "snapshot_failed", soon),
-        (&[anything], "snapshot_failed", during),
-        (&[anything], "agent_failed", during),
+        (&[pods], "snapshot_failed", during),
+        (&[pods], "agent_failed", during),
     ];
     for (excused, code, time) in well {
         assert_eq!(ended(excused, code, time), [], "{code} at {time}");
     }
-    let wrong: [(&[Excused], &str, &str); 5] = [
+    let wrong: [(&[Excused], &str, &str); 8] = [
         (&[], "snapshot_failed", during),
         (&[snapshots], "snapshot_failed", before),
         (&[snapshots], "snapshot_failed", late),
         (&[snapshots], "agent_failed", during),
-        (&[anything], "agent_failed", late),
+        (&[pods], "agent_failed", late),
+        (&[pods], "timeout", during),
+        (&[pods], "budget_exhausted", during),
+        // What was accepted when it was over.
+        (&[over], "snapshot_failed", during),
     ];
     for (excused, code, time) in wrong {
         assert_eq!(
@@ -353,6 +386,12 @@ fn each_way_in_which_a_head_a_budget_and_a_process_are_wrong_is_seen() {
         json!({"type": "done", "reply": {"text": "3"}}),
     ];
     assert_eq!(Left::by(&log), LEFT);
+    let nothing = Left { kept: 0, ..LEFT };
+    assert_eq!(
+        seen(&|found| heads::something("ada", &nothing, found)),
+        [Rule::Head]
+    );
+    assert_eq!(seen(&|found| heads::something("ada", &LEFT, found)), []);
     assert_eq!(
         seen(&|found| within("gus", &[], BUDGET + 1, found)),
         [Rule::Budget],

@@ -69,7 +69,8 @@ pub(super) fn judge(logs: &Logs, evidence: &Evidence<'_>, findings: &mut Finding
         let mut count = 0;
         for event in outcomes {
             let (id, text) = (turn(event), said.get(turn(event).as_str()).copied());
-            let excuses: Vec<Excuse> = excuses(event, evidence.excused).collect();
+            let accepted = of(&["queued"]).into_iter().find(|event| turn(event) == id);
+            let excuses: Vec<Excuse> = excuses(accepted, event, evidence.excused).collect();
             let text = text.unwrap_or_default();
             let is_allowed = is_allowed(text, event, &excuses);
             findings.demand(Rule::Outcome, is_allowed, || {
@@ -89,11 +90,19 @@ pub(super) fn judge(logs: &Logs, evidence: &Evidence<'_>, findings: &mut Finding
     }
 }
 
-/// What lasted when a turn ended, or not long before.
-fn excuses<'a>(event: &Value, excused: &'a [Excused]) -> impl Iterator<Item = Excuse> + 'a {
-    let time: Option<Timestamp> = event["time"].as_str().and_then(|time| time.parse().ok());
+/// What lasted when a turn ended, or not long before, and had not ended when it was accepted.
+fn excuses<'a>(
+    accepted: Option<&Value>,
+    ended: &Value,
+    excused: &'a [Excused],
+) -> impl Iterator<Item = Excuse> + 'a {
+    let time = |event: &Value| event["time"].as_str()?.parse::<Timestamp>().ok();
+    let times = accepted.and_then(time).zip(time(ended));
     let lasted = move |excused: &&Excused| {
-        time.is_some_and(|time| excused.from <= time && time <= excused.to + TOLD_WITHIN)
+        times.is_some_and(|(accepted, ended)| {
+            let (from, to) = (excused.from, excused.to);
+            accepted <= to && from <= ended && ended <= to + TOLD_WITHIN
+        })
     };
     excused.iter().filter(lasted).map(|excused| excused.what)
 }
@@ -107,10 +116,7 @@ fn is_allowed(text: &str, event: &Value, excuses: &[Excuse]) -> bool {
         "die" => !is_done && code == "agent_died",
         _ => is_done,
     };
-    let excused = |excuse: &Excuse| match excuse {
-        Excuse::Snapshots => code == "snapshot_failed",
-        Excuse::Anything => true,
-    };
+    let excused = |excuse: &Excuse| excuse.codes().contains(&code);
     as_said || (!is_done && excuses.iter().any(excused))
 }
 

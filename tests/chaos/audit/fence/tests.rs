@@ -22,6 +22,7 @@ fn all_refused() -> Stale {
         answer: REFUSAL.to_owned(),
     };
     Stale {
+        kept: Vec::new(),
         late: What::ALL.map(late).into(),
         asked: vec![Asked {
             what: "vault-1: GET /v1/learners/ada/key".to_owned(),

@@ -15,6 +15,9 @@ use crate::exit::{Failure, Kind};
 use crate::paths;
 use crate::run_file::RunFile;
 
+/// A server that says nothing for so long is given up; what it may have to read is large.
+const SILENT_FOR: Duration = Duration::from_mins(5);
+
 /// A server and the right to command it.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -29,6 +32,7 @@ pub(crate) struct Client {
 fn builder() -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .connect_timeout(Duration::from_secs(5))
+        .read_timeout(SILENT_FOR)
         .user_agent(concat!("carrel/", env!("CARGO_PKG_VERSION")))
 }
 

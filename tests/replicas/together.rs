@@ -82,6 +82,29 @@ async fn a_learner_wakes_is_answered_sleeps_and_comes_back() -> anyhow::Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn gateways_that_wake_a_learner_at_once_make_one_incarnation() -> anyhow::Result<()> {
+    let Some(school) = school("one wake").await? else {
+        return Ok(());
+    };
+    let second = school.roles.start("gateway").await?;
+    let (here, there) = (
+        school.roles.api(&school.gateway)?,
+        school.roles.api(&second)?,
+    );
+    assert_eq!(here.reply("ada", "count").await?, "1");
+    for (epoch, next) in [(2, ["2", "3"]), (3, ["4", "5"]), (4, ["6", "7"])] {
+        here.sleep("ada").await?;
+        let (one, other) =
+            tokio::try_join!(here.reply("ada", "count"), there.reply("ada", "count"))?;
+        let mut replies = [one, other];
+        replies.sort();
+        assert_eq!(replies, next);
+        assert_eq!(here.learner("ada").await?["epoch"], epoch);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_process_with_a_key_of_its_own_is_refused() -> anyhow::Result<()> {
     let Some(school) = school("keys of their own").await? else {
         return Ok(());

@@ -1,7 +1,6 @@
 //! Taking messages: inbox row, turn and event `queued` of each, of as many as wait, in one statement.
 
 use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use carrel_core::event::EventBody;
 use carrel_core::{LearnerId, MessageId, TurnId};
@@ -9,6 +8,7 @@ use carrel_store::adapter::column::{nanos, to_json};
 use carrel_store::turns::{Accepted, Attachment, NewMessage};
 use jiff::Timestamp;
 use sqlx::PgExecutor;
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::PostgresStore;
 use crate::fault::{Fault, Inner, is_passing};
-use crate::gather::Gather;
+use crate::gather::{Gather, place_of};
 use crate::hints::Hints;
 use crate::pool::Pool;
 
@@ -116,10 +116,9 @@ impl PostgresStore {
         }
         // Somebody wrote for this learner meanwhile: decided under the lock, for which of a learner's messages one waits at a time.
         let waits = async {
-            let one_of_a_learner = self.slow[place_of(&message.learner)].lock().await;
+            let one_of_a_learner = self.slow[place_of(&message.learner, SLOW)].lock().await;
             (one_of_a_learner, self.slowly.acquire().await)
         };
-        let late = |_elapsed| sqlx::Error::PoolTimedOut;
         let _turn = timeout(self.patience, waits).await.map_err(late)?;
         let mut write = self.write_on(&self.admission, &message.learner).await?;
         if !take(write.connection(), &[(message.clone(), now)])
@@ -144,17 +143,12 @@ impl PostgresStore {
             return Ok(was_taken);
         }
         let answer = self.taken.ask(message.learner.clone(), asked);
-        let late = |_elapsed| sqlx::Error::PoolTimedOut;
         timeout(self.patience, answer).await.map_err(late)?
     }
 }
 
-/// Where a learner's messages wait for its lock; others may wait there, too.
-fn place_of(learner: &LearnerId) -> usize {
-    let mut hasher = DefaultHasher::new();
-    learner.hash(&mut hasher);
-    let place = hasher.finish() % SLOW as u64;
-    usize::try_from(place).unwrap_or_default()
+fn late(_elapsed: Elapsed) -> sqlx::Error {
+    sqlx::Error::PoolTimedOut
 }
 
 fn size(message: &NewMessage) -> usize {

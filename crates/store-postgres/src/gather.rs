@@ -73,10 +73,7 @@ where
     /// # Cancel safety
     /// A question whose caller goes away is not begun; one that was begun is done.
     pub(crate) async fn ask(&self, key: K, question: Q) -> Inner<A> {
-        let mut hasher = DefaultHasher::new();
-        key.hash(&mut hasher);
-        let lane = hasher.finish() % self.lanes.len() as u64;
-        let lane = usize::try_from(lane).unwrap_or_default();
+        let lane = place_of(&key, self.lanes.len());
         let (answer, answered) = oneshot::channel();
         let asked = Asked {
             key,
@@ -90,6 +87,14 @@ where
         let answer = answered.await.map_err(|_gone| sqlx::Error::PoolTimedOut)?;
         answer.map_err(Fault::OfMany)
     }
+}
+
+/// Which of so many places is a key's; others may have the same.
+pub(crate) fn place_of(key: &impl Hash, places: usize) -> usize {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    let place = hasher.finish() % places as u64;
+    usize::try_from(place).unwrap_or_default()
 }
 
 /// Questions that wait, by key.

@@ -17,7 +17,7 @@ static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Brings the schema up to this program's version, one process at a time (an advisory lock of the database). Each migration is
-/// one transaction that only adds: the version before this one runs on the new schema, and what it used is removed by a later
+/// one transaction that only adds, or replaces an index: the version before this one runs on the new schema, and what it used is removed by a later
 /// one. Repeatable.
 ///
 /// # Errors

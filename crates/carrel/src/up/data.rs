@@ -140,8 +140,8 @@ pub(super) fn read_or_make(
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
-    use std::sync::Barrier;
+    use std::process::{Command, Stdio};
+    use std::sync::{Barrier, mpsc};
     use std::thread;
 
     use super::*;
@@ -202,7 +202,12 @@ mod tests {
         let mut data = Data::hold(folder.path()).unwrap();
         data.make().unwrap();
         let lock = data.lock.as_ref().unwrap().try_clone().unwrap();
-        let mut child = Command::new("sleep").arg("3").stdin(lock).spawn().unwrap();
+        // It lives until what it reads is closed.
+        let mut child = Command::new("cat")
+            .stdin(Stdio::piped())
+            .stdout(lock)
+            .spawn()
+            .unwrap();
         drop(data);
         let held_after = |pid: u32| {
             std::fs::write(folder.path().join(LOCK), pid.to_string()).unwrap();
@@ -211,7 +216,15 @@ mod tests {
         assert!(held_after(std::process::id()).is_err(), "a server runs");
         let mut gone = Command::new("true").spawn().unwrap();
         gone.wait().unwrap();
-        held_after(gone.id()).unwrap();
+        thread::scope(|scope| {
+            let (say, said) = mpsc::channel();
+            let (hold, gone) = (&held_after, gone.id());
+            scope.spawn(move || say.send(hold(gone).map(drop)));
+            let early = said.recv_timeout(LOOK_AGAIN * 10);
+            assert!(early.is_err(), "it did not wait: {early:?}");
+            drop(child.stdin.take());
+            said.recv().unwrap().unwrap();
+        });
         child.wait().unwrap();
     }
 

@@ -11,12 +11,14 @@ use carrel_core::PodUid;
 use carrel_core::class::ClassSpec;
 use carrel_core::learner::{PodRef, StartKind};
 use carrel_core::lifecycle::PodSeen;
+use carrel_protocol::Endpoint;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
 use super::watch::Watched;
 use super::{Pod, SharedGround};
-use crate::call::Sidecar;
+use carrel_wire::Trust;
+use carrel_wire::sidecar::Sidecar;
 use crate::container::{ContainerId, ContainerSpec, Limits, RootKind, Runtime, in_own_session};
 use crate::image::{Image, Images};
 
@@ -142,7 +144,7 @@ impl Maker {
         let (seen_sender, seen) = tokio::sync::watch::channel(blank);
         let (assigned, assigned_seen) = tokio::sync::watch::channel(None);
         let (kill, cleared) = (CancellationToken::new(), CancellationToken::new());
-        let sidecar = Sidecar::at(socket);
+        let sidecar = Sidecar::at(Endpoint::Unix(socket), Trust::default());
         let watched = Watched {
             ground: self.ground.clone(),
             uid,

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::make::AgentStart;
 use super::{Assigned, SharedGround};
-use crate::call::Sidecar;
+use carrel_wire::sidecar::Sidecar;
 use crate::container::Container;
 use crate::leftovers;
 use crate::removal;

@@ -154,4 +154,6 @@ fn listed(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 #[cfg(test)]
+mod score;
+#[cfg(test)]
 mod tests;

@@ -58,6 +58,15 @@ pub(crate) fn run() -> anyhow::Result<bool> {
     Ok(true)
 }
 
+/// The archive for tests, of the executable as tests build it, beside that.
+pub(crate) fn for_tests() -> anyhow::Result<PathBuf> {
+    let wanted = Wanted {
+        profile: Profile::Dev,
+        ..Wanted::default()
+    };
+    write(&wanted).map(|()| wanted.out)
+}
+
 /// Builds the executable and writes the archive. Cargo leaves the static executable where `carrel` of that profile lies: whoever
 /// needs that one builds it afterwards.
 pub(crate) fn write(wanted: &Wanted) -> anyhow::Result<()> {

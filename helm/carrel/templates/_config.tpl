@@ -40,6 +40,11 @@ kubernetes:
   imagePullPolicy: {{ .Values.image.pullPolicy }}
   imagePullSecrets: {{ toJson .Values.global.imagePullSecrets }}
   priorityClass: {{ include "carrel.learnerPriorityClass" . | quote }}
+  graceSeconds: {{ .Values.learners.terminationGracePeriodSeconds }}
+  mustNotReach: {{ toJson .Values.learners.mustNotReach }}
+  nodeSelector: {{ toJson .Values.learners.nodeSelector }}
+  tolerations: {{ toJson .Values.learners.tolerations }}
+  topologySpreadConstraints: {{ toJson .Values.learners.topologySpreadConstraints }}
 fleet: {{ toJson $config.fleet }}
 limits: {{ toJson $config.limits }}
 health:

@@ -1,14 +1,16 @@
-{{- /* Values that were, and what stands in their place: a line each, (list "old.path" "what to say instead"). A release that
-still says one is refused with that. The schema must know the old path for so long. */ -}}
+{{- /* Refuses values that files/removed.yaml names. */ -}}
 {{- define "carrel.removed" -}}
-{{- $removed := list -}}
-{{- range $removed -}}
+{{- range $path, $instead := .Files.Get "files/removed.yaml" | fromYaml -}}
 {{- $value := $.Values -}}
-{{- range splitList "." (index . 0) -}}
-{{- $value = ternary (get (default dict $value) .) nil (kindIs "map" $value) -}}
+{{- range splitList "." $path -}}
+{{- if kindIs "map" $value -}}
+{{- $value = get $value . -}}
+{{- else -}}
+{{- $value = "" -}}
+{{- end -}}
 {{- end -}}
 {{- if $value -}}
-{{- fail (printf "%s was removed: %s" (index . 0) (index . 1)) -}}
+{{- fail (printf "%s was removed: %s" $path $instead) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

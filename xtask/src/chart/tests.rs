@@ -183,6 +183,47 @@ fn what_must_be_said_and_what_the_cluster_lacks_is_named() {
 }
 
 #[test]
+fn a_value_that_was_removed_is_answered_with_what_stands_in_its_place() {
+    if !has_helm("a_value_that_was_removed_is_answered_with_what_stands_in_its_place") {
+        return;
+    }
+    let copy = cargo::root().join("target/chart-with-a-removed-value");
+    let chart = copy.display().to_string();
+    let copied = Command::new("cp")
+        .arg("-rT")
+        .arg(cargo::root().join(CHART))
+        .arg(&copy)
+        .status();
+    assert!(copied.unwrap().success());
+    let removed = "commonLabels.team: say podLabels\ndatabase.url.host: say database.url\n";
+    fs::write(copy.join("files/removed.yaml"), removed).unwrap();
+    let run = |more: &[&str]| {
+        let words = [
+            "template",
+            "carrel",
+            &chart,
+            "--kube-version",
+            "1.34.4",
+            "--values",
+            DEFAULT,
+        ];
+        helm::run(&[&words, more].concat()).unwrap()
+    };
+    let (without, with) = (run(&[]), run(&["--set", "commonLabels.team=ours"]));
+    fs::remove_dir_all(&copy).unwrap();
+    assert!(
+        without.status.success(),
+        "{}",
+        String::from_utf8_lossy(&without.stderr)
+    );
+    let said = String::from_utf8(with.stderr).unwrap();
+    assert!(
+        said.contains("commonLabels.team was removed: say podLabels"),
+        "{said}"
+    );
+}
+
+#[test]
 fn each_component_has_the_keys_that_it_reads_and_router_and_vault_no_account() {
     if !has_helm("each_component_has_the_keys_that_it_reads_and_router_and_vault_no_account") {
         return;
@@ -236,6 +277,30 @@ fn each_component_has_the_keys_that_it_reads_and_router_and_vault_no_account() {
         ("Pod", "test", &["admin.token"], false),
     ] {
         assert_eq!(secrets(kind, name), (all(keys), token), "{name}");
+    }
+}
+
+#[test]
+fn the_definitions_are_in_the_chart_as_they_are_and_stay_when_it_goes() {
+    if !has_helm("the_definitions_are_in_the_chart_as_they_are_and_stay_when_it_goes") {
+        return;
+    }
+    let kept = objects(&render(DEFAULT, &[]).unwrap());
+    let let_go = objects(&render(DEFAULT, &["--set", "crds.keep=false"]).unwrap());
+    for path in listed(Path::new(DEFINITIONS)).unwrap() {
+        let definition = read(&path).unwrap();
+        let (head, spec) = definition.split_once("\nspec:\n").unwrap();
+        let name = head
+            .lines()
+            .find_map(|line| line.strip_prefix("  name: "))
+            .unwrap();
+        let name = format!("CustomResourceDefinition {name}");
+        assert!(kept[&name].contains(spec.trim_end()), "{name}");
+        assert!(
+            kept[&name].contains("helm.sh/resource-policy: keep"),
+            "{name}"
+        );
+        assert!(!let_go[&name].contains("resource-policy"), "{name}");
     }
 }
 

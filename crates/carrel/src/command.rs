@@ -4,6 +4,7 @@ mod chat;
 mod class;
 mod config;
 mod doctor;
+mod keys;
 mod learner;
 mod logs;
 mod migrate;
@@ -35,6 +36,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
         Command::Model(command) => model::run(command).await,
         Command::Doctor(flags) => doctor::run(&flags).await,
         Command::Config(command) => config::run(command),
+        Command::Keys(command) => keys::run(command),
         Command::Migrate(at) => migrate::run(at).await,
         Command::Store(command) => store::run(command).await,
         Command::Completion { shell } => {

@@ -22,6 +22,7 @@ mod vault_client;
 mod vault_port;
 
 pub(crate) use beside::Beside;
+pub(crate) use keys::create as new_keys;
 pub(crate) use single::Role;
 pub(crate) use store::migrate;
 pub(crate) use survey::{Found, survey};

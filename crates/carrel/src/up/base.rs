@@ -178,6 +178,7 @@ impl Base {
     pub(super) async fn start_router(
         &self,
         listener: TcpListener,
+        egress: Option<TcpListener>,
         options: carrel_router::Options,
         pods: Verifier,
         registry: &mut Registry,
@@ -197,6 +198,11 @@ impl Base {
         };
         let router = carrel_router::Service::new(options, ports)?;
         let (served, cancel, ended) = (router.clone(), self.cancel.clone(), self.ended.clone());
+        if let Some(egress) = egress {
+            let (incoming, cancel) = (self.incoming(egress), cancel.clone());
+            self.tracker
+                .spawn(served.clone().run_egress(incoming, cancel));
+        }
         let incoming = self.incoming(listener);
         self.tracker.spawn(async move {
             if let Err(error) = served.run(incoming, cancel).await {

@@ -22,6 +22,8 @@ pub(super) struct Checked {
     pub(super) gateway: (TcpListener, SocketAddr),
     /// Of the model router.
     pub(super) router: (TcpListener, SocketAddr),
+    /// Of the model router's egress port.
+    pub(super) egress: Option<TcpListener>,
 }
 
 /// Checks all that needs nothing to be made. `dir` is the data folder, which need not be there.
@@ -53,6 +55,7 @@ pub(super) async fn check(flags: &Up, dir: &Path, loaded: &Loaded) -> anyhow::Re
         models,
         gateway: serve::bind(gateway, "--listen").await?,
         router: serve::bind(router, "--model-listen").await?,
+        egress: serve::bind_egress(config).await?,
     })
 }
 

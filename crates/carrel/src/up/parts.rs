@@ -85,7 +85,13 @@ pub(super) async fn start(
     base.serve_unix(&vault_socket, carrel_vault::router(vault.clone()))?;
     let models = checked.models.with_admin(&admin_token);
     let router = base
-        .start_router(router_listener, models.options, pods, &mut registry)
+        .start_router(
+            router_listener,
+            checked.egress,
+            models.options,
+            pods,
+            &mut registry,
+        )
         .await?;
     let watch = Watch::new(file.to_path_buf(), loaded, admin_token.clone());
     base.tracker

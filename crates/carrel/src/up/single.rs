@@ -219,8 +219,9 @@ async fn router(
     let admin_token = keys::admin_token(&base.dir.join(&base.config.keys.admin_token_file))?;
     let models = models::options(&base.config)?.with_admin(&admin_token);
     let (listener, url) = listener(base, flags, &base.config.router.listen).await?;
+    let egress = serve::bind_egress(&base.config).await?;
     let router = base
-        .start_router(listener, models.options, pods(base)?, registry)
+        .start_router(listener, egress, models.options, pods(base)?, registry)
         .await?;
     if let Some(file) = file {
         let watch = Watch::new(file.to_path_buf(), loaded, admin_token);

@@ -24,10 +24,10 @@ use self::making::Making;
 use self::waiting::Asking;
 use crate::admission::Place;
 use crate::assignment;
-use carrel_wire::sidecar;
 use crate::fleet::{CONNECT_AGAIN, STORE_AGAIN, Shared};
 use crate::metrics::Round;
 use crate::pod::Pod;
+use carrel_wire::sidecar;
 pub(crate) use handle::Handle;
 
 /// How long an assigned sidecar may take to say what it is doing.

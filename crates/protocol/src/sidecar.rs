@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use carrel_core::class::ClassSpec;
 use carrel_core::event::{Reply, ToolStatus, Usage};
+use carrel_core::lifecycle;
 use carrel_core::turn::FailureCode;
 use carrel_core::{Epoch, EventVersion, Generation, LearnerId, PodUid, SnapshotId, TurnId};
 use jiff::Timestamp;
@@ -107,6 +108,19 @@ pub enum Phase {
     Snapshotting,
     /// It could not start or its turn failed; it ends.
     Ending,
+}
+
+impl From<Phase> for lifecycle::Phase {
+    /// What an assigned sidecar is doing, as the plan knows it.
+    fn from(phase: Phase) -> Self {
+        match phase {
+            Phase::Blank | Phase::Restoring => Self::Restoring,
+            Phase::Ready => Self::Ready,
+            Phase::Busy => Self::Busy,
+            Phase::Draining | Phase::Ending => Self::Draining,
+            Phase::Snapshotting => Self::Snapshotting,
+        }
+    }
 }
 
 /// The answer of `GET /v1/hello` and `GET /v1/ready`. The latter waits until the phase is `Ready` or past it (at most 25 s).

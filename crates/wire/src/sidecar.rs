@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use carrel_protocol::{Endpoint, Problem};
 use carrel_protocol::sidecar::{AssignRequest, Hello};
+use carrel_protocol::{Endpoint, Problem};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode};

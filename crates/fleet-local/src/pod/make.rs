@@ -17,10 +17,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::watch::Watched;
 use super::{Pod, SharedGround};
-use carrel_wire::Trust;
-use carrel_wire::sidecar::Sidecar;
 use crate::container::{ContainerId, ContainerSpec, Limits, RootKind, Runtime, in_own_session};
 use crate::image::{Image, Images};
+use carrel_wire::Trust;
+use carrel_wire::sidecar::Sidecar;
 
 /// Where the shim's socket is below the shared folder.
 const SHIM_SOCKET: &str = "shim.sock";

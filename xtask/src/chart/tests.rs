@@ -39,7 +39,7 @@ fn render(values: &str, more: &[&str]) -> anyhow::Result<String> {
 }
 
 fn value_files() -> Vec<String> {
-    let files = listed(Path::new("helm/carrel/ci")).unwrap();
+    let files = listed(Path::new("helm/carrel/ci"), "yaml").unwrap();
     files
         .iter()
         .map(|path| path.display().to_string())
@@ -287,7 +287,7 @@ fn the_definitions_are_in_the_chart_as_they_are_and_stay_when_it_goes() {
     }
     let kept = objects(&render(DEFAULT, &[]).unwrap());
     let let_go = objects(&render(DEFAULT, &["--set", "crds.keep=false"]).unwrap());
-    for path in listed(Path::new(DEFINITIONS)).unwrap() {
+    for path in listed(Path::new(DEFINITIONS), "yaml").unwrap() {
         let definition = read(&path).unwrap();
         let (head, spec) = definition.split_once("\nspec:\n").unwrap();
         let name = head
@@ -348,6 +348,13 @@ fn crates_chart_and_image_have_one_version() {
         assert!(
             chart.lines().any(|found| found == line),
             "Chart.yaml without '{line}'"
+        );
+    }
+    for file in ["deploy/Containerfile", "helm/carrel/README.md"] {
+        let named = format!("carrel:{}", env!("CARGO_PKG_VERSION"));
+        assert!(
+            read(Path::new(file)).unwrap().contains(&named),
+            "{file} without '{named}'"
         );
     }
     let image = crate::image::Wanted::default().tag;

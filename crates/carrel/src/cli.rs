@@ -53,6 +53,8 @@ pub(crate) enum Command {
     Vault(Vault),
     /// Run the fleet as a process of its own: the learners' containers on this machine
     Fleet(Role),
+    /// Run the controller as a process of its own: the learners' pods in a Kubernetes cluster
+    Controller(Role),
     /// Learners: make, look at, wake, put to sleep, talk to, erase
     #[command(subcommand)]
     Learner(LearnerCommand),

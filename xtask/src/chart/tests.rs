@@ -224,6 +224,40 @@ fn a_value_that_was_removed_is_answered_with_what_stands_in_its_place() {
 }
 
 #[test]
+fn the_program_takes_the_configuration_that_the_chart_gives_it() {
+    const TEST: &str = "the_program_takes_the_configuration_that_the_chart_gives_it";
+    let Some(carrel) = std::env::var_os("CARREL_BIN").filter(|_| has_helm(TEST)) else {
+        println!("SKIP {TEST}: CARREL_BIN names no program, or there is no helm");
+        return;
+    };
+    let folder = cargo::root().join("target/configurations");
+    fs::create_dir_all(&folder).unwrap();
+    for file in value_files() {
+        let rendered = render(&file, &FOREIGN).unwrap();
+        let (_, text) = rendered.split_once("\n  carrel.yaml: |\n").unwrap();
+        let lines = text.lines().map_while(|line| line.strip_prefix("    "));
+        let config: String = lines.map(|line| format!("{line}\n")).collect();
+        let place = folder.join("carrel.yaml");
+        fs::write(&place, config).unwrap();
+        let mut command = Command::new(&carrel);
+        command
+            .args(["config", "show", "--data-dir"])
+            .arg(&folder)
+            .arg("--config")
+            .arg(&place);
+        let shown = command.env("SCHOOL_KEY", "key").output().unwrap();
+        assert!(
+            shown.status.success(),
+            "{file}: {}",
+            String::from_utf8_lossy(&shown.stderr)
+        );
+        let shown = String::from_utf8(shown.stdout).unwrap();
+        assert!(shown.contains("fleet: Kubernetes"), "{file}: {shown}");
+    }
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
 fn each_component_has_the_keys_that_it_reads_and_router_and_vault_no_account() {
     if !has_helm("each_component_has_the_keys_that_it_reads_and_router_and_vault_no_account") {
         return;

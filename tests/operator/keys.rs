@@ -75,10 +75,13 @@ fn a_secret_for_kubernetes_has_the_same_keys_and_leaves_no_file() -> anyhow::Res
             .is_some_and(|pem| pem.ends_with("-----END PRIVATE KEY-----\n")),
         "whole lines"
     );
+    let folder = tempfile::tempdir()?;
+    let out = folder.path().join("out").display().to_string();
     for refused in [
         &[][..],
-        &["--secret", "a", "--out", "b"],
-        &["--out", "b", "--namespace", "c"],
+        &["--namespace", "a"],
+        &["--secret", "a", "--out", &out],
+        &["--out", &out, "--namespace", "a"],
     ] {
         assert_eq!(keys(refused)?.status, Some(2), "{refused:?}");
     }

@@ -19,6 +19,12 @@ type Files = BTreeMap<PathBuf, String>;
 /// The definitions of Carrel's resources, as `carrel crd` prints them.
 const DEFINITIONS: &str = "manifests/crds";
 const CHART: &str = "helm/carrel";
+/// What the chart has copies of, since helm reads nothing outside of it: the folder, that in the chart, and how files end.
+const COPIED: [(&str, &str, &str); 3] = [
+    (DEFINITIONS, "files/crds", "yaml"),
+    ("deploy/rules", "files/rules", "yaml"),
+    ("deploy/dashboards", "files/dashboards", "json"),
+];
 const BEGIN: &str = "<!-- values: made by cargo xtask manifests -->\n";
 const END: &str = "<!-- end of values -->\n";
 
@@ -31,7 +37,7 @@ pub(crate) fn run() -> anyhow::Result<bool> {
     };
     if !is_check {
         // The chart has them before it is rendered.
-        write(&definitions()?)?;
+        write(&copies()?)?;
         write(&rendered()?)?;
         return Ok(true);
     }
@@ -47,7 +53,7 @@ pub(crate) fn run() -> anyhow::Result<bool> {
 
 /// The files that differ from what they are made from.
 fn stale() -> anyhow::Result<Vec<PathBuf>> {
-    let mut files = definitions()?;
+    let mut files = copies()?;
     files.extend(rendered()?);
     let root = cargo::root();
     let mut stale: Vec<PathBuf> = Vec::new();
@@ -56,20 +62,23 @@ fn stale() -> anyhow::Result<Vec<PathBuf>> {
             stale.push(path.clone());
         }
     }
-    // A definition that is gone goes from the chart, too.
-    let there = listed(&Path::new(CHART).join("files/crds"))?;
-    stale.extend(there.into_iter().filter(|path| !files.contains_key(path)));
+    // What is gone goes from the chart, too.
+    for (_, folder, ending) in COPIED {
+        let there = listed(&Path::new(CHART).join(folder), ending)?;
+        stale.extend(there.into_iter().filter(|path| !files.contains_key(path)));
+    }
     Ok(stale)
 }
 
-/// The chart's copies of the definitions.
-fn definitions() -> anyhow::Result<Files> {
+/// The chart's copies.
+fn copies() -> anyhow::Result<Files> {
     let mut files = Files::new();
-    for path in listed(Path::new(DEFINITIONS))? {
-        let name = path.file_name().context("a listed file has a name")?;
-        if name != "kustomization.yaml" {
-            let copy = Path::new(CHART).join("files/crds").join(name);
-            files.insert(copy, read(&path)?);
+    for (from, to, ending) in COPIED {
+        for path in listed(Path::new(from), ending)? {
+            let name = path.file_name().context("a listed file has a name")?;
+            if name != "kustomization.yaml" {
+                files.insert(Path::new(CHART).join(to).join(name), read(&path)?);
+            }
         }
     }
     Ok(files)
@@ -123,6 +132,9 @@ fn without_helm(text: &str) -> String {
 fn write(files: &Files) -> anyhow::Result<()> {
     for (path, text) in files {
         let whole = cargo::root().join(path);
+        if let Some(folder) = whole.parent() {
+            fs::create_dir_all(folder)?;
+        }
         fs::write(&whole, text).with_context(|| format!("writing {}", path.display()))?;
         println!("{}", path.display());
     }
@@ -134,8 +146,8 @@ fn read(path: &Path) -> anyhow::Result<String> {
         .with_context(|| format!("reading {}", path.display()))
 }
 
-/// The YAML files of a folder, in order; none where there is no folder.
-fn listed(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+/// The files of a folder that end so, in order; none where there is no folder.
+fn listed(folder: &Path, ending: &str) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let Ok(entries) = fs::read_dir(cargo::root().join(folder)) else {
         return Ok(found);
@@ -144,7 +156,7 @@ fn listed(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
         let path = folder.join(entry?.file_name());
         if path
             .extension()
-            .is_some_and(|extension| extension == "yaml")
+            .is_some_and(|extension| extension == ending)
         {
             found.push(path);
         }

@@ -40,6 +40,9 @@ kubernetes:
   imagePullPolicy: {{ .Values.image.pullPolicy }}
   imagePullSecrets: {{ toJson .Values.global.imagePullSecrets }}
   priorityClass: {{ include "carrel.learnerPriorityClass" . | quote }}
+  podsPerNamespace: {{ .Values.learnerNamespaces.podsPerNamespace }}
+  startingAtOnce: {{ .Values.learners.startingAtOnce }}
+  refillsPerSecond: {{ .Values.learners.refillsPerSecond }}
   graceSeconds: {{ .Values.learners.terminationGracePeriodSeconds }}
   mustNotReach: {{ toJson .Values.learners.mustNotReach }}
   nodeSelector: {{ toJson .Values.learners.nodeSelector }}

@@ -39,7 +39,7 @@ fn render(values: &str, more: &[&str]) -> anyhow::Result<String> {
 }
 
 fn value_files() -> Vec<String> {
-    let files = listed(Path::new("helm/carrel/ci")).unwrap();
+    let files = listed(Path::new("helm/carrel/ci"), "yaml").unwrap();
     files
         .iter()
         .map(|path| path.display().to_string())
@@ -224,6 +224,40 @@ fn a_value_that_was_removed_is_answered_with_what_stands_in_its_place() {
 }
 
 #[test]
+fn the_program_takes_the_configuration_that_the_chart_gives_it() {
+    const TEST: &str = "the_program_takes_the_configuration_that_the_chart_gives_it";
+    let Some(carrel) = std::env::var_os("CARREL_BIN").filter(|_| has_helm(TEST)) else {
+        println!("SKIP {TEST}: CARREL_BIN names no program, or there is no helm");
+        return;
+    };
+    let folder = cargo::root().join("target/configurations");
+    fs::create_dir_all(&folder).unwrap();
+    for file in value_files() {
+        let rendered = render(&file, &FOREIGN).unwrap();
+        let (_, text) = rendered.split_once("\n  carrel.yaml: |\n").unwrap();
+        let lines = text.lines().map_while(|line| line.strip_prefix("    "));
+        let config: String = lines.map(|line| format!("{line}\n")).collect();
+        let place = folder.join("carrel.yaml");
+        fs::write(&place, config).unwrap();
+        let mut command = Command::new(&carrel);
+        command
+            .args(["config", "show", "--data-dir"])
+            .arg(&folder)
+            .arg("--config")
+            .arg(&place);
+        let shown = command.env("SCHOOL_KEY", "key").output().unwrap();
+        assert!(
+            shown.status.success(),
+            "{file}: {}",
+            String::from_utf8_lossy(&shown.stderr)
+        );
+        let shown = String::from_utf8(shown.stdout).unwrap();
+        assert!(shown.contains("fleet: Kubernetes"), "{file}: {shown}");
+    }
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
 fn each_component_has_the_keys_that_it_reads_and_router_and_vault_no_account() {
     if !has_helm("each_component_has_the_keys_that_it_reads_and_router_and_vault_no_account") {
         return;
@@ -287,7 +321,7 @@ fn the_definitions_are_in_the_chart_as_they_are_and_stay_when_it_goes() {
     }
     let kept = objects(&render(DEFAULT, &[]).unwrap());
     let let_go = objects(&render(DEFAULT, &["--set", "crds.keep=false"]).unwrap());
-    for path in listed(Path::new(DEFINITIONS)).unwrap() {
+    for path in listed(Path::new(DEFINITIONS), "yaml").unwrap() {
         let definition = read(&path).unwrap();
         let (head, spec) = definition.split_once("\nspec:\n").unwrap();
         let name = head
@@ -348,6 +382,13 @@ fn crates_chart_and_image_have_one_version() {
         assert!(
             chart.lines().any(|found| found == line),
             "Chart.yaml without '{line}'"
+        );
+    }
+    for file in ["deploy/Containerfile", "helm/carrel/README.md"] {
+        let named = format!("carrel:{}", env!("CARGO_PKG_VERSION"));
+        assert!(
+            read(Path::new(file)).unwrap().contains(&named),
+            "{file} without '{named}'"
         );
     }
     let image = crate::image::Wanted::default().tag;

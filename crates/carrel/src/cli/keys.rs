@@ -19,7 +19,7 @@ pub(crate) enum KeysCommand {
         #[arg(long, group = "place", value_name = "NAME")]
         secret: Option<String>,
         /// The Secret's namespace; else the one that kubectl is told
-        #[arg(long, requires = "secret")]
+        #[arg(long, conflicts_with = "out")]
         namespace: Option<String>,
     },
 }

@@ -31,6 +31,7 @@ pub(crate) struct Config {
     pub(crate) tls: Tls,
     pub(crate) gateway: Gateway,
     pub(crate) fleet: Fleet,
+    pub(crate) kubernetes: Kubernetes,
     pub(crate) router: Router,
     pub(crate) vault: Vault,
     pub(crate) health: Health,
@@ -138,6 +139,8 @@ pub(crate) struct Tls {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(crate) struct Gateway {
     pub(crate) listen: String,
+    /// Where its learners' pods are. Of a process of its own alone.
+    pub(crate) fleet: FleetKind,
     /// How people reach it, for links; empty: as it listens.
     pub(crate) public_url: String,
     /// How other gateways reach this one; empty: as it listens. Of a process of its own alone, as the two below.
@@ -154,11 +157,51 @@ impl Default for Gateway {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:7070".to_owned(),
+            fleet: FleetKind::Local,
             public_url: String::new(),
             relay_url: String::new(),
             router_url: "http://127.0.0.1:7071".to_owned(),
             vault_url: "http://127.0.0.1:7072".to_owned(),
             trusted_proxies: Vec::new(),
+        }
+    }
+}
+
+/// Where learners' pods are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) enum FleetKind {
+    /// On the machine of a `carrel fleet`.
+    #[default]
+    Local,
+    /// In a cluster, made by `carrel controller`.
+    Kubernetes,
+}
+
+/// The objects and pods of a cluster. The way to its API server is the pod's service account, else `KUBECONFIG` and its
+/// current context.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Kubernetes {
+    /// Of `Learner` and `LearnerClass` objects; empty: the pod's own, else the context's.
+    pub(crate) namespace: String,
+    /// Where pods are made.
+    pub(crate) learner_namespaces: Vec<String>,
+    /// Carrel's own image, for pods.
+    pub(crate) image: String,
+    /// Where sidecars listen.
+    pub(crate) sidecar_port: u16,
+    /// Whether pods try what must be unreachable before they are ready.
+    pub(crate) self_test: bool,
+}
+
+impl Default for Kubernetes {
+    fn default() -> Self {
+        Self {
+            namespace: String::new(),
+            learner_namespaces: Vec::new(),
+            image: String::new(),
+            sidecar_port: 7080,
+            self_test: true,
         }
     }
 }

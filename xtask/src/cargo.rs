@@ -13,7 +13,7 @@ pub(crate) fn root() -> &'static Path {
 }
 
 /// What Carrel's tests keep between runs: `$XDG_CACHE_HOME/carrel`, else `~/.cache/carrel`.
-fn cache() -> Option<PathBuf> {
+pub(crate) fn cache() -> Option<PathBuf> {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty());
     let caches = set("XDG_CACHE_HOME")
         .map(PathBuf::from)

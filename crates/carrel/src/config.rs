@@ -3,6 +3,7 @@
 
 mod changes;
 mod documents;
+mod kubernetes;
 mod load;
 mod located;
 mod objects;
@@ -17,6 +18,7 @@ use carrel_telemetry::LogFormat;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use changes::waiting;
+pub(crate) use kubernetes::{FleetKind, Kubernetes};
 pub(crate) use load::{Error, Loaded, files, load, read};
 pub(crate) use objects::ObjectsAt;
 pub(crate) use store::StoreAt;
@@ -163,45 +165,6 @@ impl Default for Gateway {
             router_url: "http://127.0.0.1:7071".to_owned(),
             vault_url: "http://127.0.0.1:7072".to_owned(),
             trusted_proxies: Vec::new(),
-        }
-    }
-}
-
-/// Where learners' pods are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(crate) enum FleetKind {
-    /// On the machine of a `carrel fleet`.
-    #[default]
-    Local,
-    /// In a cluster, made by `carrel controller`.
-    Kubernetes,
-}
-
-/// The objects and pods of a cluster. The way to its API server is the pod's service account, else `KUBECONFIG` and its
-/// current context.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub(crate) struct Kubernetes {
-    /// Of `Learner` and `LearnerClass` objects; empty: the pod's own, else the context's.
-    pub(crate) namespace: String,
-    /// Where pods are made.
-    pub(crate) learner_namespaces: Vec<String>,
-    /// Carrel's own image, for pods.
-    pub(crate) image: String,
-    /// Where sidecars listen.
-    pub(crate) sidecar_port: u16,
-    /// Whether pods try what must be unreachable before they are ready.
-    pub(crate) self_test: bool,
-}
-
-impl Default for Kubernetes {
-    fn default() -> Self {
-        Self {
-            namespace: String::new(),
-            learner_namespaces: Vec::new(),
-            image: String::new(),
-            sidecar_port: 7080,
-            self_test: true,
         }
     }
 }

@@ -10,7 +10,7 @@ use kube::CustomResourceExt as _;
 
 pub use class::{LearnerClass, LearnerClassSpec};
 pub use learner::{Learner, LearnerSpec, LearnerStatus};
-pub use status::{from_status, into_status};
+pub use status::{Beside, from_status, into_status};
 
 /// Why an object cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

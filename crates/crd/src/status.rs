@@ -1,14 +1,12 @@
 //! The status of an object and that of the product, each from the other without loss.
 
-use carrel_core::learner::{
-    Condition as Known, ConditionStatus, LearnerState, PodRef, StartKind, Status,
-};
+use carrel_core::learner::{Condition as Known, PodRef, StartKind, Status};
 use carrel_core::lifecycle::names;
 use carrel_core::{Epoch, PodUid};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::learner::{Condition, Learner, LearnerStatus};
+use crate::learner::{Condition, LearnerStatus};
 
 /// The most characters of a condition's message; the schema refuses more.
 const MESSAGE: usize = 1000;
@@ -64,15 +62,35 @@ fn known(condition: &Condition) -> Known {
     }
 }
 
-/// What an object shows of a status. `before` keeps what only the object has: snapshot and activity.
+/// What an object's status has beside what the product knows.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Beside {
+    /// The node of its pod.
+    pub node_name: Option<String>,
+    /// When it was last seen to wake or to fall asleep.
+    pub last_active: Option<Timestamp>,
+    /// The snapshot that the last incarnation left.
+    pub snapshot_id: Option<String>,
+}
+
+impl Beside {
+    /// What a status has.
+    pub fn of(shown: &LearnerStatus) -> Self {
+        Self {
+            node_name: shown.node_name.clone(),
+            last_active: shown.last_active_time.as_ref().map(|time| time.0),
+            snapshot_id: shown.snapshot_id.clone(),
+        }
+    }
+}
+
+/// What an object of this generation shows of a status.
 pub fn into_status(
     status: &Status,
-    learner: &Learner,
-    node: Option<&str>,
+    beside: Beside,
+    generation: Option<i64>,
     now: Timestamp,
 ) -> LearnerStatus {
-    let before = learner.status.clone().unwrap_or_default();
-    let generation = learner.metadata.generation;
     let pod = status.pod.as_ref();
     let place = pod.and_then(|pod| pod.name.split_once('/'));
     LearnerStatus {
@@ -81,13 +99,14 @@ pub fn into_status(
         pod_namespace: place.map(|(namespace, _)| namespace.to_owned()),
         pod_uid: pod.map(|pod| pod.uid.to_string()),
         pod_address: pod.map(|pod| pod.address.clone()),
-        node_name: pod.and(node).map(str::to_owned),
+        node_name: beside.node_name.filter(|_| pod.is_some()),
         start_kind: status.start_kind.map(|kind: StartKind| kind.to_string()),
         young_deaths: i32::try_from(status.young_deaths).unwrap_or(i32::MAX),
         retry_time: status.retry_time.map(Time),
+        last_active_time: beside.last_active.map(Time),
+        snapshot_id: beside.snapshot_id,
         observed_generation: generation,
         conditions: conditions(status, generation, now),
-        ..before
     }
 }
 
@@ -120,8 +139,9 @@ fn conditions(status: &Status, generation: Option<i64>, now: Timestamp) -> Vec<C
 
 #[cfg(test)]
 mod tests {
+    use carrel_core::learner::{ConditionStatus, LearnerState};
+
     use super::*;
-    use crate::learner::LearnerSpec;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_783_591_200 + second).unwrap()
@@ -159,23 +179,20 @@ mod tests {
                 condition(names::DATA_AT_RISK, true, names::DIED_UNSAVED, 7),
             ],
         };
-        let mut learner = Learner::new("ada", LearnerSpec::default());
-        learner.metadata.generation = Some(3);
-        learner.status = Some(LearnerStatus {
+        let beside = Beside {
+            node_name: Some("node-1".to_owned()),
+            last_active: Some(at(8)),
             snapshot_id: Some("a".repeat(64)),
-            ..LearnerStatus::default()
-        });
-        let shown = into_status(&status, &learner, Some("node-1"), at(9));
+        };
+        let shown = into_status(&status, beside.clone(), Some(3), at(9));
         assert_eq!(from_status(&shown), status);
-        assert_eq!(shown.node_name.as_deref(), Some("node-1"));
-        assert_eq!(shown.snapshot_id, Some("a".repeat(64)), "kept");
+        assert_eq!(Beside::of(&shown), beside);
         assert_eq!(shown.observed_generation, Some(3));
     }
 
     #[test]
     fn all_conditions_are_there_from_the_first_visit_on() {
-        let learner = Learner::new("ada", LearnerSpec::default());
-        let shown = into_status(&Status::default(), &learner, None, at(0));
+        let shown = into_status(&Status::default(), Beside::default(), None, at(0));
         let names: Vec<_> = shown.conditions.iter().map(|c| c.name.as_str()).collect();
         assert_eq!(names, names::CONDITIONS);
         assert_eq!(shown.conditions[0].reason, "Asleep");

@@ -24,10 +24,10 @@ use self::making::Making;
 use self::waiting::Asking;
 use crate::admission::Place;
 use crate::assignment;
-use crate::call;
 use crate::fleet::{CONNECT_AGAIN, STORE_AGAIN, Shared};
 use crate::metrics::Round;
 use crate::pod::Pod;
+use carrel_wire::sidecar;
 pub(crate) use handle::Handle;
 
 /// How long an assigned sidecar may take to say what it is doing.
@@ -400,7 +400,7 @@ impl Keeper {
                     let _ = tokio::time::timeout(FIRST_WORD, pod.wait_for_phase()).await;
                     return;
                 }
-                Err(call::Error::Refused(problem)) if problem.code == Code::Conflict => {
+                Err(sidecar::Error::Refused(problem)) if problem.code == Code::Conflict => {
                     self.refused = true;
                     return;
                 }

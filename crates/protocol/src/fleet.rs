@@ -77,7 +77,7 @@ pub trait Fleet: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Writes a class's document whole. Repeatable.
+    /// Writes a class's document whole, where gateways may. Repeatable.
     async fn declare_class(&self, _name: &ClassName, _spec: &ClassSpec) -> Result<(), Error> {
         Ok(())
     }

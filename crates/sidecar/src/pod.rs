@@ -76,6 +76,7 @@ impl Pod {
             quiet_since: None,
             committed: false,
             fell_back: false,
+            fence: None,
             revision: 0,
         };
         let pod = Self {
@@ -170,7 +171,10 @@ impl Pod {
         self.hello.send_modify(|hello| {
             let before = hello.clone();
             change(hello);
-            let told = |hello: &Hello| (hello.phase, hello.committed, hello.fell_back);
+            let told = |hello: &Hello| {
+                let (phase, fence) = (hello.phase, hello.fence);
+                (phase, hello.committed, hello.fell_back, fence)
+            };
             if told(hello) != told(&before) || hello.detail != before.detail {
                 hello.revision += 1;
             }

@@ -21,7 +21,7 @@ pub use comparison::compare;
 pub use damage::Damage;
 pub use error::Error;
 pub use http::router;
-pub use keyring::Keyring;
+pub use keyring::{Keyring, is_open_to_others};
 pub use maintenance::Maintained;
 pub use objects::{FileKind, Objects, S3, S3Credentials, S3Keys};
 pub use operations::{SnapshotInfo, Verification, try_keys};

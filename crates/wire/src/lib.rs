@@ -4,6 +4,7 @@ mod connect;
 mod identity;
 mod incoming;
 mod pem;
+pub mod sidecar;
 mod tcp;
 mod trust;
 

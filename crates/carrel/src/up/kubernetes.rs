@@ -52,7 +52,7 @@ pub(super) async fn fleet(
         sidecars,
         writes: ApiWrites::register(registry),
         readiness,
-        self_test: ours.self_test,
+        self_test: !ours.must_not_reach.is_empty(),
     };
     Ok(KubeFleet::start(parts, &base.cancel))
 }

@@ -84,16 +84,20 @@ pub(super) async fn start(
             started
         }
     };
-    say(role, flags.output, &url, &format!("http://{health_bound}"))?;
+    say(
+        &role.to_string(),
+        flags.output,
+        &url,
+        &format!("http://{health_bound}"),
+    )?;
     Ok(Single { base, running })
 }
 
-fn say(role: Role, format: UpOutput, url: &str, health_url: &str) -> anyhow::Result<()> {
+pub(super) fn say(role: &str, format: UpOutput, url: &str, health_url: &str) -> anyhow::Result<()> {
     let pid = std::process::id();
     match format {
         UpOutput::Json => output::line(
-            &json!({"role": role.to_string(), "url": url, "health_url": health_url, "pid": pid})
-                .to_string(),
+            &json!({"role": role, "url": url, "health_url": health_url, "pid": pid}).to_string(),
         ),
         UpOutput::Text => {
             let at = if url.is_empty() {

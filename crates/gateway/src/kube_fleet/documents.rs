@@ -3,11 +3,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use carrel_core::class::ClassSpec;
 use carrel_core::{ClassName, LearnerId};
-use carrel_crd::{LearnerClassSpec, names};
+use carrel_crd::names;
 use carrel_protocol::fleet::Error;
-use carrel_telemetry::api_writes::{Resource, Verb};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
 use serde_json::json;
 
@@ -29,34 +27,12 @@ impl KubeFleet {
             "metadata": {"name": learner},
             "spec": {"className": class},
         });
-        self.0.parts.writes.asked(Resource::Learners, Verb::Patch);
+        self.0.parts.writes.count("learners", "patch");
         let (name, params) = (learner.as_str(), PatchParams::apply(names::ADMIN));
         let applied = within(self.0.learners.patch(name, &params, &Patch::Apply(object))).await;
         let applied = applied.map_err(|failed| because("applying a learner's object", failed))?;
         self.0.absent.invalidate(learner).await;
         self.take(applied);
-        Ok(())
-    }
-
-    /// Writes the class's object where nobody else has it in hand.
-    pub(super) async fn apply_class(
-        &self,
-        name: &ClassName,
-        spec: &ClassSpec,
-    ) -> Result<(), Error> {
-        let doing = "applying a class's object";
-        let object = json!({
-            "apiVersion": api_version(),
-            "kind": "LearnerClass",
-            "metadata": {"name": name},
-            "spec": as_object(spec).map_err(|error| Error::Conflict(error.to_string()))?,
-        });
-        let writes = &self.0.parts.writes;
-        writes.asked(Resource::LearnerClasses, Verb::Patch);
-        let (params, object) = (PatchParams::apply(names::ADMIN), Patch::Apply(object));
-        let applied = within(self.0.classes.patch(name.as_str(), &params, &object)).await;
-        let applied = applied.map_err(|failed| because(doing, failed))?;
-        self.0.known_classes.shown(applied);
         Ok(())
     }
 
@@ -77,7 +53,7 @@ impl KubeFleet {
                     }),
                     ..DeleteParams::default()
                 };
-                self.0.parts.writes.asked(Resource::Learners, Verb::Delete);
+                self.0.parts.writes.count("learners", "delete");
                 match within(self.0.learners.delete(learner.as_str(), &params)).await {
                     // It is gone at once where nothing holds it, which the next look says.
                     Ok(_) => continue,
@@ -135,11 +111,6 @@ fn api_version() -> String {
     format!("{}/{}", names::GROUP, names::VERSION)
 }
 
-/// A class in its object's shape.
-fn as_object(spec: &ClassSpec) -> Result<LearnerClassSpec, serde_json::Error> {
-    serde_json::from_value(serde_json::to_value(spec)?)
-}
-
 /// What another has in hand, or a rule forbids, is no outage.
 fn because(doing: &'static str, failed: Failed) -> Error {
     match refused(&failed) {
@@ -152,29 +123,5 @@ fn because(doing: &'static str, failed: Failed) -> Error {
         }
         Some(refused) if refused.is_invalid() => Error::Conflict(refused.message.clone()),
         _ => away(doing, failed),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_class_is_the_same_as_an_object() {
-        let spec = json!({
-            "agent": {"adapter": "Command", "image": "tutor:1", "command": ["/tutor", "-x"], "port": 9000, "startSeconds": 12},
-            "resources": {"cpu": "250m", "memory": "384Mi", "ephemeralStorage": "3Gi", "pids": 99},
-            "isolation": {"runtimeClassName": "gvisor", "userNamespace": false},
-            "idle": {"minSeconds": 7, "maxSeconds": 70, "maxAwakeSeconds": 700},
-            "turn": {"timeoutSeconds": 44, "maxQueued": 5},
-            "warmPool": {"size": 3},
-            "snapshot": {"keepLast": 4, "keepDaily": 8, "keepWeekly": 5, "maxBytes": "2Gi", "maxFiles": 1234, "exclude": ["tmp"]},
-            "egress": {"allow": ["pypi.example"]},
-            "models": {"routes": {"default": "demo/tutor"}, "allow": ["demo/*"]},
-            "budget": {"perDayUsd": "0.50", "perMonthUsd": "5.00", "onExhausted": "Refuse"},
-        });
-        let class: ClassSpec = serde_json::from_value(spec).expect("a class");
-        let object = as_object(&class).expect("an object");
-        assert_eq!(object.to_class(), Ok(class));
     }
 }

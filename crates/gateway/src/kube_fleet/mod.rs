@@ -19,10 +19,9 @@ use std::time::Duration;
 use carrel_core::class::ClassSpec;
 use carrel_core::learner::Status;
 use carrel_core::{ClassName, Epoch, LearnerId};
-use carrel_crd::{Learner, LearnerClass, names};
+use carrel_crd::{Learner, names};
 use carrel_protocol::fleet::{Error, Fleet, IsolationReport};
 use carrel_store::SharedStore;
-use carrel_telemetry::api_writes::{Resource, Verb};
 use carrel_telemetry::{ApiWrites, Readiness};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
@@ -69,7 +68,6 @@ pub struct KubeFleet(Arc<Shared>);
 struct Shared {
     parts: KubeParts,
     learners: Api<Learner>,
-    classes: Api<LearnerClass>,
     cache: Arc<Cache>,
     known_classes: Arc<Classes>,
     absent: moka::future::Cache<LearnerId, ()>,
@@ -101,7 +99,6 @@ impl KubeFleet {
     fn new(parts: KubeParts) -> Self {
         Self(Arc::new(Shared {
             learners: Api::namespaced(parts.client.clone(), &parts.namespace),
-            classes: Api::namespaced(parts.client.clone(), &parts.namespace),
             cache: Arc::default(),
             known_classes: Arc::default(),
             absent: moka::future::Cache::builder()
@@ -172,7 +169,7 @@ impl KubeFleet {
             ..PatchParams::default()
         };
         let patch = Patch::Merge(json!({"spec": {"wakeAfterEpoch": after}}));
-        self.0.parts.writes.asked(Resource::Learners, Verb::Patch);
+        self.0.parts.writes.count("learners", "patch");
         let written = self.0.learners.patch(learner.as_str(), &params, &patch);
         match within(written).await {
             Ok(object) => {
@@ -258,7 +255,11 @@ impl Fleet for KubeFleet {
         self.apply(learner, class).await
     }
 
-    async fn declare_class(&self, name: &ClassName, spec: &ClassSpec) -> Result<(), Error> {
-        self.apply_class(name, spec).await
+    /// Whoever may write classes decides what runs, and what it may spend and reach: a gateway may not.
+    async fn declare_class(&self, name: &ClassName, _spec: &ClassSpec) -> Result<(), Error> {
+        let why = format!(
+            "on Kubernetes a class is an object, and the gateway may not write it: 'kubectl apply' the LearnerClass '{name}'"
+        );
+        Err(Error::Conflict(why))
     }
 }

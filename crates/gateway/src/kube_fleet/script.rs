@@ -5,7 +5,7 @@ use std::time::Duration;
 use carrel_protocol::token::Signer;
 use carrel_store::SharedStore;
 use carrel_store_sqlite::SqliteStore;
-use carrel_telemetry::{ApiWrites, Readiness};
+use carrel_telemetry::{ApiWrites, Readiness, Registry};
 use carrel_wire::Trust;
 use http::{Method, Request, Response, StatusCode};
 use jiff::Timestamp;
@@ -134,7 +134,7 @@ pub(super) struct Stage {
     pub(super) fleet: KubeFleet,
     pub(super) server: Server,
     pub(super) store: SharedStore,
-    pub(super) writes: ApiWrites,
+    registry: Registry,
     _folder: TempDir,
 }
 
@@ -170,7 +170,7 @@ impl Stage {
                 clock: Clock::new(|| Timestamp::UNIX_EPOCH),
                 tracker: TaskTracker::new(),
             },
-            writes: writes.clone(),
+            writes,
             readiness: Readiness::default(),
             self_test: true,
         });
@@ -178,8 +178,17 @@ impl Stage {
             fleet,
             server,
             store,
-            writes,
+            registry,
             _folder: folder,
         }
+    }
+
+    /// How often learners' objects were written so, as metrics have it.
+    pub(super) fn written(&self, verb: &str) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).expect("text");
+        let count = format!("carrel_api_writes_total{{resource=\"learners\",verb=\"{verb}\"}} ");
+        let line = text.lines().find_map(|line| line.strip_prefix(&count));
+        line.unwrap_or("0").to_owned()
     }
 }

@@ -1,7 +1,6 @@
 use std::sync::Arc;
 
 use carrel_core::learner::DesiredState;
-use carrel_telemetry::api_writes::{Resource, Verb};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -64,7 +63,7 @@ async fn a_wake_is_one_patch_and_what_is_there_already_is_not_written_again() {
     stage.fleet.wake(&ada(), Epoch(3)).await.expect("woken");
     stage.fleet.wake(&ada(), Epoch(2)).await.expect("woken");
     stage.server.is_done().await;
-    assert_eq!(stage.writes.count(Resource::Learners, Verb::Patch), 1);
+    assert_eq!(stage.written("patch"), "1");
 }
 
 #[tokio::test]
@@ -210,7 +209,7 @@ async fn a_discarded_learners_object_is_deleted_by_its_uid_and_waited_for() {
     let (discarded, ()) = tokio::join!(stage.fleet.discard(&learner), stage.server.play(steps));
     discarded.expect("it is gone");
     stage.server.is_done().await;
-    assert_eq!(stage.writes.count(Resource::Learners, Verb::Delete), 2);
+    assert_eq!(stage.written("delete"), "2");
 }
 
 #[tokio::test(start_paused = true)]

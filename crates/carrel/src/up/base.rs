@@ -93,6 +93,8 @@ pub(super) struct GatewayParts {
     pub(super) metrics: carrel_gateway::Metrics,
     /// Everything that its `/metrics` shows.
     pub(super) registry: Registry,
+    /// What its `/readyz` says is missing, the store apart.
+    pub(super) readiness: Readiness,
 }
 
 #[expect(
@@ -255,7 +257,7 @@ impl Base {
             admin_token_hash: carrel_gateway::hash_of(&parts.admin_token),
             clock: carrel_gateway::Clock::new(now),
             metrics: parts.metrics,
-            health: Health::new(Readiness::default(), Arc::new(parts.registry)),
+            health: Health::new(parts.readiness, Arc::new(parts.registry)),
             alone: self.store.is_ours_alone(),
         };
         let gateway = carrel_gateway::start(options, self.tracker.clone(), self.cancel.clone());

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use super::models::{self, Models};
 use super::{data, documents, objects, serve, store};
 use crate::cli::Up;
-use crate::config::{Config, Loaded, StoreAt, Tls};
+use crate::config::{Config, FleetKind, Loaded, StoreAt, Tls};
 use crate::exit::{Failure, Kind};
 
 /// What a start needs that is sure to be there.
@@ -43,6 +43,10 @@ pub(super) async fn check(flags: &Up, dir: &Path, loaded: &Loaded) -> anyhow::Re
     if config.tls != Tls::default() {
         let message = "tls: it is for roles that are processes of their own ('carrel gateway', …): leave it away, and put a \
             proxy that has a certificate before 'carrel up' (gateway.publicUrl, gateway.trustedProxies)";
+        return Err(Failure::new(Kind::Usage, message).into());
+    }
+    if config.gateway.fleet != FleetKind::Local {
+        let message = "gateway.fleet: 'carrel up' has a fleet of its own: leave it away; on Kubernetes each role is a process of its own ('carrel gateway', …)";
         return Err(Failure::new(Kind::Usage, message).into());
     }
     keys(dir, config)?;

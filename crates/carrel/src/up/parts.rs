@@ -11,7 +11,7 @@ use carrel_fleet_local::LocalFleet;
 use carrel_gateway::Handle as Gateway;
 use carrel_protocol::Endpoint;
 use carrel_protocol::token::{Signer, Verifier};
-use carrel_telemetry::{Snapshots, Wakes};
+use carrel_telemetry::{Readiness, Snapshots, Wakes};
 
 use super::base::{Base, FleetParts, GatewayParts, now};
 use super::certificates::Certificates;
@@ -117,6 +117,7 @@ pub(super) async fn start(
         admin_token,
         metrics: carrel_gateway::Metrics::register(&mut registry, wakes, snapshots),
         registry,
+        readiness: Readiness::default(),
     };
     let gateway = base.start_gateway(gateway_listener, parts);
 

@@ -47,9 +47,10 @@ async fn five_turns(desk: &Desk, learner: &LearnerId) -> Path {
         epoch: Epoch(1),
         ..Status::default()
     };
+    let before = Status::default();
     let put = desk
         .store
-        .put_status(learner, &Status::default(), &slept, support::now());
+        .put_status(learner, &before, &slept, support::now());
     assert!(put.await.expect("a store"));
     Path::from(pod.head.repository.to_string())
 }

@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod api;
 mod certificates;
+pub mod cluster;
 pub mod figures;
 pub mod machine;
 mod require;

@@ -384,7 +384,7 @@ fn least_rights(server: &Server, database: &str) {
 
 /// An address at which nobody listens. Below the ports that the system gives to whoever asks for any (ip(7),
 /// `ip_local_port_range`), so that it is still free when the process that gets it starts.
-fn free_address() -> anyhow::Result<String> {
+pub(crate) fn free_address() -> anyhow::Result<String> {
     const FIRST: u16 = 10_000;
     const PORTS: u16 = 20_000;
     static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(rand::random()));

@@ -1,24 +1,16 @@
 //! How cargo is called: from the workspace's root, into the target folder that this run uses.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
+use carrel_cluster_tools::cache;
 
 /// The workspace's root.
 pub(crate) fn root() -> &'static Path {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.parent().expect("xtask is a folder of the workspace")
-}
-
-/// What Carrel's tests keep between runs: `$XDG_CACHE_HOME/carrel`, else `~/.cache/carrel`.
-pub(crate) fn cache() -> Option<PathBuf> {
-    let set = |name| env::var_os(name).filter(|value| !value.is_empty());
-    let caches = set("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| set("HOME").map(|home| Path::new(&home).join(".cache")))?;
-    Some(caches.join("carrel"))
 }
 
 /// A call of cargo that asks nobody anything. Under CI fresh clones share one target folder in the cache,

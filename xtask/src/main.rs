@@ -17,6 +17,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "\
 cargo xtask test    builds and runs all tests; installs what they need
+cargo xtask needs   installs and builds what they need, and no more
 cargo xtask lint    formatting, clippy with warnings as errors, arch
 cargo xtask arch    arrows between crates, sizes of files, names and READMEs
 cargo xtask bench   the figures of docs/BENCHMARKS.md, on this machine
@@ -31,6 +32,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let word = std::env::args().nth(1).unwrap_or_default();
     let passed = match word.as_str() {
         "test" => test::run()?,
+        "needs" => test::provide(),
         "lint" => lint::run()?,
         "arch" => arch::run()?,
         "bench" => bench::run()?,

@@ -2,6 +2,7 @@
 //! last line how many tests passed, failed and were skipped.
 
 pub(crate) mod build;
+mod cluster;
 mod needs;
 mod program;
 mod report;
@@ -22,10 +23,16 @@ const BOUND: Duration = Duration::from_mins(10);
 /// What one end-to-end program may take.
 const END_TO_END_BOUND: Duration = Duration::from_mins(20);
 
-pub(crate) fn run() -> anyhow::Result<bool> {
-    let started = Instant::now();
+/// Gets what the tests need, and says what could not be had: their tests are skipped.
+pub(crate) fn provide() -> bool {
     println!("== what the tests need of this machine");
     needs::provide();
+    true
+}
+
+pub(crate) fn run() -> anyhow::Result<bool> {
+    let started = Instant::now();
+    provide();
 
     println!("== building the container image");
     // First: what cargo builds last of a name is what lies there.

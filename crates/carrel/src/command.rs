@@ -46,7 +46,11 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
             output::piece(&String::from_utf8(script)?)
         }
         Command::Version => output::line(concat!("carrel ", env!("CARGO_PKG_VERSION"))),
-        Command::Up(_) | Command::Gateway(_) | Command::Router(_) | Command::Fleet(_) | Command::Controller(_) => {
+        Command::Up(_)
+        | Command::Gateway(_)
+        | Command::Router(_)
+        | Command::Fleet(_)
+        | Command::Controller(_) => {
             unreachable!("a server has a runtime of its own")
         }
     }

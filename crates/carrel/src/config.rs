@@ -217,6 +217,8 @@ pub(crate) struct Router {
     pub(crate) keys: Vec<String>,
     /// Whether callers on loopback need no key.
     pub(crate) open_on_loopback: bool,
+    /// Where pods without a way out of their own ask for one; empty: nowhere.
+    pub(crate) egress_listen: String,
 }
 
 impl Default for Router {
@@ -225,6 +227,7 @@ impl Default for Router {
             listen: "127.0.0.1:7071".to_owned(),
             keys: Vec::new(),
             open_on_loopback: false,
+            egress_listen: String::new(),
         }
     }
 }

@@ -11,6 +11,7 @@ mod data;
 mod documents;
 mod fleet_task;
 mod keys;
+mod kubernetes;
 mod making;
 mod models;
 mod objects;

@@ -292,7 +292,7 @@ impl Keeper {
                     acted |= self.create_pod(learner, class);
                 }
                 Effect::Assign { pod, .. } => {
-                    self.assign(plan, pod, learner, class, now).await;
+                    self.assign(plan, pod, class, now).await;
                     acted = true;
                 }
                 Effect::AskToSleep { .. } => self.ask_to_sleep(&plan.status, now).await,
@@ -361,7 +361,6 @@ impl Keeper {
         &mut self,
         plan: &Plan,
         named: &PodRef,
-        learner: &Learner,
         class: Option<&ClassSpec>,
         now: Timestamp,
     ) {
@@ -373,13 +372,12 @@ impl Keeper {
         }
         let signed = assignment::signed(
             &self.shared,
-            learner,
+            &self.id,
             plan.status.epoch,
             named.uid,
             class,
             now,
-        )
-        .await;
+        );
         let assignment = match signed {
             Ok(assignment) => assignment,
             Err(error) => {

@@ -58,10 +58,6 @@ pub struct Assignment {
     pub callers: Vec<PublicKey>,
     /// The class.
     pub class: ClassSpec,
-    /// Seconds between the learner's last messages, newest last, at most five.
-    pub recent_gaps_seconds: Vec<u32>,
-    /// An opaque name of the learner for the agent.
-    pub opaque_learner: String,
     /// The agent's time zone (`TZ`).
     pub time_zone: String,
     /// The agent's locale (`LANG`).
@@ -267,4 +263,21 @@ pub enum Frame {
         /// What was seen.
         reason: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_older_fleet_says_besides_is_ignored() {
+        let assignment = serde_json::json!({
+            "learner": "ada", "epoch": 7, "pod": "00000000-0000-0000-0000-000000000003", "token": "eyJ",
+            "vault": "unix:/vault.sock", "router": "http://127.0.0.1:7071", "egress": null, "callers": [],
+            "class": ClassSpec::default(), "time_zone": "UTC", "locale": "C.UTF-8",
+            "recent_gaps_seconds": [10, 20], "opaque_learner": "3558b8a9ab039ac3",
+        });
+        let read: Assignment = serde_json::from_value(assignment).unwrap();
+        assert_eq!(read.epoch, Epoch(7));
+    }
 }

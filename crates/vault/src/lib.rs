@@ -9,6 +9,7 @@ mod heads;
 mod http;
 mod inspect;
 mod keyring;
+mod learner;
 mod maintenance;
 mod objects;
 mod operations;

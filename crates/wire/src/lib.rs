@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod connect;
+pub mod egress;
 mod identity;
 mod incoming;
 mod pem;

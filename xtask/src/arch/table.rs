@@ -141,8 +141,14 @@ pub(super) const TABLE: &[Row] = &[
         tests_use: ALL,
         ..row(
             "carrel-tests",
-            &["carrel-core", "carrel-protocol", "carrel-testkit"],
+            &[
+                "carrel-cluster-tools",
+                "carrel-core",
+                "carrel-protocol",
+                "carrel-testkit",
+            ],
         )
     },
-    row("xtask", &[]),
+    row("carrel-cluster-tools", &[]),
+    row("xtask", &["carrel-cluster-tools"]),
 ];

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use carrel_cluster_tools::{Group, KUBE_SCORE, KUSTOMIZE};
+
 use crate::{cargo, chart::helm};
 
 /// What a finding says, and why it stays.
@@ -34,8 +36,8 @@ const EXPLAINED: [(&str, &str); 6] = [
 ];
 
 /// A tool that the cluster tests built, or one of the path.
-fn tool(name: &str) -> Option<PathBuf> {
-    let built = cargo::cache().map(|cache| cache.join("k8s/bin").join(name));
+fn tool(group: &Group, name: &str) -> Option<PathBuf> {
+    let built = group.folder().map(|folder| folder.join(name));
     let program = built
         .filter(|path| path.is_file())
         .unwrap_or_else(|| name.into());
@@ -52,7 +54,7 @@ fn tool(name: &str) -> Option<PathBuf> {
 #[test]
 fn kube_score_finds_nothing_that_is_not_explained() {
     const TEST: &str = "kube_score_finds_nothing_that_is_not_explained";
-    let Some(program) = tool("kube-score") else {
+    let Some(program) = tool(&KUBE_SCORE, "kube-score") else {
         println!("SKIP {TEST}: there is no kube-score");
         return;
     };
@@ -95,7 +97,7 @@ fn kube_score_finds_nothing_that_is_not_explained() {
 #[test]
 fn kustomize_builds_the_plain_manifests() {
     const TEST: &str = "kustomize_builds_the_plain_manifests";
-    let Some(program) = tool("kustomize") else {
+    let Some(program) = tool(&KUSTOMIZE, "kustomize") else {
         println!("SKIP {TEST}: there is no kustomize");
         return;
     };

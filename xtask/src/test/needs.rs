@@ -6,14 +6,18 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// A program, the Debian package that has it, and what for.
+use carrel_cluster_tools::cache;
+
+use super::cluster;
+
+/// A program or a file, the Debian package that has it, and what for.
 struct Need {
     program: &'static str,
     package: &'static str,
     purpose: &'static str,
 }
 
-const NEEDS: [Need; 5] = [
+const NEEDS: [Need; 9] = [
     Need {
         program: "chromium",
         package: "chromium",
@@ -39,11 +43,36 @@ const NEEDS: [Need; 5] = [
         package: "postgresql",
         purpose: "the store on PostgreSQL is tested against a real server",
     },
+    Need {
+        program: "iptables",
+        package: "iptables",
+        purpose: "a real node's services and ports",
+    },
+    Need {
+        program: "gcc",
+        package: "gcc",
+        purpose: "builds runc",
+    },
+    Need {
+        program: "pkg-config",
+        package: "pkg-config",
+        purpose: "builds runc",
+    },
+    Need {
+        program: "/usr/include/seccomp.h",
+        package: "libseccomp-dev",
+        purpose: "builds runc",
+    },
 ];
 
 /// Installs what is missing if it can, and says what it found, did or could not do.
 pub(super) fn provide() {
     provide_s3_server();
+    provide_packages();
+    cluster::provide(is_there("go"));
+}
+
+fn provide_packages() {
     for need in &NEEDS {
         let found = if is_there(need.program) {
             "found"
@@ -83,14 +112,12 @@ const S3_SERVER_VERSION: &str = include_str!("../../../crates/testkit/versitygw.
 
 /// Builds the S3 server into the user's cache, once.
 fn provide_s3_server() {
-    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    let Some(cache) = cache.or_else(home) else {
+    let Some(cache) = cache() else {
         println!("versitygw: no HOME, so no cache to build it into; its tests are skipped");
         return;
     };
     let version = S3_SERVER_VERSION.trim();
-    let folder = cache.join(format!("carrel/versitygw-{version}"));
+    let folder = cache.join(format!("versitygw-{version}"));
     let purpose = "a real server of S3's protocol";
     if folder.join("versitygw").is_file() {
         println!("versitygw: found ({purpose})");

@@ -47,7 +47,10 @@ async fn run(flags: &cli::Role, dir: &Path, loaded: Loaded) -> anyhow::Result<Ex
     let mut registry = carrel_telemetry::registry(env!("CARGO_PKG_VERSION"));
     let metrics = carrel_controller::Metrics::register(&mut registry);
     let readiness = Readiness::default();
-    let listen = flags.health_listen.as_ref().unwrap_or(&loaded.config.health.listen);
+    let listen = flags
+        .health_listen
+        .as_ref()
+        .unwrap_or(&loaded.config.health.listen);
     let (listener, bound) = serve::bind(listen, "--health-listen").await?;
     let health = Health::new(readiness.clone(), Arc::new(registry));
     tracker.spawn(carrel_gateway::serve(
@@ -58,7 +61,13 @@ async fn run(flags: &cli::Role, dir: &Path, loaded: Loaded) -> anyhow::Result<Ex
     ));
     single::say("controller", flags.output, "", &format!("http://{bound}"))?;
 
-    let controller = carrel_controller::run(options, cluster.clients()?, metrics, readiness, cancel.clone());
+    let controller = carrel_controller::run(
+        options,
+        cluster.clients()?,
+        metrics,
+        readiness,
+        cancel.clone(),
+    );
     let mut controller = std::pin::pin!(controller);
     let deposed = tokio::select! {
         ended = &mut controller => ended == Ended::Deposed,
@@ -77,7 +86,9 @@ async fn run(flags: &cli::Role, dir: &Path, loaded: Loaded) -> anyhow::Result<Ex
         _ = signals.any() => false,
     };
     if deposed {
-        anyhow::bail!("another controller has taken the lease: this one ends, and may be started again");
+        anyhow::bail!(
+            "another controller has taken the lease: this one ends, and may be started again"
+        );
     }
     super::status(None, stopped)
 }
@@ -153,7 +164,10 @@ fn endpoint(key: &str, url: &str) -> anyhow::Result<Endpoint> {
 
 /// This process among others: its host's name, which in a cluster is its pod's, and what no other run has.
 fn identity() -> String {
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let host = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
     format!("{host}_{}", uuid::Uuid::new_v4().simple())
 }
 

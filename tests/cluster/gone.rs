@@ -1,0 +1,1 @@
+//! What is left of a cluster whose test was killed.

@@ -1,0 +1,3 @@
+module local/inside
+
+go 1.24

@@ -1,0 +1,21 @@
+//! A real Kubernetes for tests: etcd, API server, controller manager and scheduler as processes of this machine, nodes that are only
+//! objects or real ones, and what stands in for the sidecars of pods that run nothing.
+
+mod access;
+mod audit;
+mod crew;
+mod fake;
+pub mod image;
+mod network;
+mod node;
+mod plane;
+mod programs;
+mod stand_in;
+
+pub use access::Access;
+pub use audit::{Mark, Write, tally};
+pub use crew::Program;
+pub use fake::placement;
+pub use node::{Node, NodeOptions};
+pub use plane::{ControlPlane, Options};
+pub use stand_in::{Answer, Assigned, End, PodName, Script, StandIn};

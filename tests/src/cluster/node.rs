@@ -1,0 +1,222 @@
+//! A real node: containerd, runc, kubelet and kube-proxy in namespaces of their own, joined to the control plane's bridge.
+
+mod files;
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use carrel_cluster_tools::{CONTAINERD, INSIDE, KUBERNETES, NODE, RUNC};
+use k8s_openapi::api::core::v1::Node as Object;
+use kube::api::Api;
+use tempfile::TempDir;
+
+use super::crew::{Crew, Program};
+use super::network::{Network, ip};
+use super::plane::{ControlPlane, is_ready};
+use super::{image, programs};
+use crate::machine;
+use crate::require::skip;
+use crate::variables::unheard;
+use crate::wait::eventually;
+
+/// The hierarchies of control groups, version 1.
+const GROUPS: &str = "/sys/fs/cgroup";
+/// A node is ready by then, also where the machine is busy.
+const READY_WITHIN: Duration = Duration::from_mins(2);
+/// The node's first process: its mounts, its address, then the daemons.
+const INIT: &str = include_str!("node/init.sh");
+
+/// How a node is started.
+#[derive(Debug, Clone, Default)]
+pub struct NodeOptions {
+    /// Archives of images that its pods may run, besides [`Node::INSIDE`].
+    pub images: Vec<PathBuf>,
+    /// The kubelet's.
+    pub feature_gates: Vec<(&'static str, bool)>,
+}
+
+/// A node. Dropping it kills it with all that runs on it, as a machine that loses its power, and takes away what it has made.
+#[derive(Debug)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: String,
+    daemons: Program,
+    _crew: Crew,
+}
+
+impl Node {
+    /// An image that every node has: `inside`, whose words are in its source.
+    pub const INSIDE: &str = "localhost/carrel/inside:1";
+
+    /// Starts a node of a control plane that is reachable, and waits until it is ready. `None` when the machine lacks what it
+    /// needs, which is said.
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub async fn start(
+        test: &str,
+        plane: &ControlPlane,
+        options: NodeOptions,
+    ) -> anyhow::Result<Option<Self>> {
+        if let Some(reason) = missing() {
+            skip(test, "node", &reason)?;
+            return Ok(None);
+        }
+        Self::run(plane, &options).await.map(Some)
+    }
+
+    async fn run(plane: &ControlPlane, options: &NodeOptions) -> anyhow::Result<Self> {
+        let network = plane
+            .places
+            .network
+            .as_ref()
+            .context("the control plane is not reachable")?;
+        let index = plane.next_node();
+        let folder = TempDir::with_prefix("carrel-node-")?.keep();
+        let groups = folder
+            .file_name()
+            .context("it has a name")?
+            .to_string_lossy()
+            .into_owned();
+        let name = format!("node-{index}");
+        let files = files::Files {
+            folder: &folder,
+            name: &name,
+            address: network.node(index),
+            pods: network.pods_of(index),
+            groups: &groups,
+        };
+        let (pods, address) = (files.pods.clone(), files.address.clone());
+        let after = format!(
+            "for try in $(seq 100); do find {GROUPS}/*/{groups} -depth -type d -exec rmdir {{}} + && break; sleep 0.05; done
+            ip route delete {pods}; rm -rf '{}'",
+            folder.display()
+        );
+        let mut crew = Crew::new(&folder.join("log"), &after)?;
+        make_groups(&groups)?;
+        files.write(&plane.places, options)?;
+        let mut images = vec![folder.join("inside.tar")];
+        image::write(
+            &images[0],
+            Self::INSIDE,
+            &[("/inside", &programs::path(&INSIDE, "inside"))],
+        )?;
+        images.extend(options.images.iter().cloned());
+
+        let mut unshare = Command::new("unshare");
+        unheard(&mut unshare)
+            .args([
+                "--mount",
+                "--net",
+                "--pid",
+                "--uts",
+                "--ipc",
+                "--fork",
+                "--kill-child",
+            ])
+            .args(["bash", "-euc", INIT, "node"])
+            .args(&images)
+            .env("NODE", &folder)
+            .env("NAME", &name)
+            .env("ADDRESS", &address)
+            .env("HOST", network.host())
+            .env("ROUTES", routes(network, index))
+            .env("KUBERNETES", KUBERNETES.folder().unwrap_or_default())
+            .env("PATH", path());
+        let mut daemons = crew.start("node", unshare)?;
+        let first = eventually("the node's namespaces are made", READY_WITHIN, || {
+            let checked = daemons.check();
+            let child = machine::family(daemons.pid()).get(1).copied();
+            async move { checked.map(|()| child) }
+        })
+        .await?;
+        let (bridge, port) = (network.bridge(), format!("{}n{index}", network.bridge()));
+        ip(&format!(
+            "link add {port} type veth peer name eth0 netns {first}"
+        ))?;
+        ip(&format!("link set {port} master {bridge} up"))?;
+        ip(&format!("route add {pods} via {address} dev {bridge}"))?;
+        // This machine reaches services by its first node.
+        if index == 0 {
+            ip(&format!(
+                "route add {} via {address} dev {bridge}",
+                network.services()
+            ))?;
+        }
+        let nodes: Api<Object> = Api::all(plane.client());
+        eventually("the node is ready", READY_WITHIN, || {
+            let checked = daemons.check();
+            let (nodes, name) = (&nodes, &name);
+            async move {
+                checked?;
+                Ok(nodes.get_opt(name).await?.filter(is_ready).map(|_| ()))
+            }
+        })
+        .await?;
+        Ok(Self {
+            name,
+            address,
+            daemons,
+            _crew: crew,
+        })
+    }
+
+    /// What one of its daemons has logged: `containerd`, `kubelet`, `kube-proxy`.
+    pub fn log(&self, daemon: &str) -> String {
+        let log = self.daemons.folder().join(format!("{daemon}.log"));
+        std::fs::read_to_string(log).unwrap_or_default()
+    }
+}
+
+/// Why this machine can have no node, in words for a skip.
+fn missing() -> Option<String> {
+    let memory = Path::new(GROUPS).join("memory");
+    let reasons = [
+        programs::missing(NODE),
+        (!rustix::process::geteuid().is_root()).then(|| "only root can make a node".to_owned()),
+        (!memory.is_dir())
+            .then(|| format!("{} is no hierarchy of control groups", memory.display())),
+    ];
+    reasons.into_iter().flatten().next()
+}
+
+/// The folders of its programs, before the machine's own.
+fn path() -> String {
+    let mut path = String::new();
+    for group in [CONTAINERD, RUNC] {
+        let _ = write!(path, "{}:", group.folder().unwrap_or_default().display());
+    }
+    path + "/usr/sbin:/usr/bin:/sbin:/bin"
+}
+
+/// The ways to pods on all nodes that there may be besides.
+fn routes(network: &Network, index: u8) -> String {
+    let others = Network::NODES.filter(|other| *other != index);
+    let routes =
+        others.map(|other| format!("{} via {}\n", network.pods_of(other), network.node(other)));
+    routes.collect()
+}
+
+/// Makes a control group of this name in every hierarchy of version 1.
+fn make_groups(name: &str) -> anyhow::Result<()> {
+    for hierarchy in std::fs::read_dir(GROUPS)? {
+        let hierarchy = hierarchy?.path();
+        if hierarchy.ends_with("unified") || hierarchy.is_symlink() {
+            continue;
+        }
+        let group = hierarchy.join(name);
+        std::fs::create_dir(&group).with_context(|| format!("making {}", group.display()))?;
+        // A new group has no processors and no memory until it is given some.
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            if group.join(file).exists() {
+                std::fs::copy(hierarchy.join(file), group.join(file))?;
+            }
+        }
+    }
+    Ok(())
+}

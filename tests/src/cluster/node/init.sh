@@ -1,0 +1,32 @@
+# The first process of a node. When it ends, the kernel ends everything in its PID namespace. Its words are the images to import.
+mount --make-rprivate /
+mount -t proc proc /proc
+# A sysfs of this network namespace, with the machine's control groups.
+mount --bind /sys/fs/cgroup /mnt
+for hierarchy in /sys/fs/cgroup/*/; do mount --bind "$hierarchy" "/mnt/$(basename "$hierarchy")"; done
+mount -t sysfs sysfs /sys
+mount --rbind /mnt /sys/fs/cgroup
+umount -l /mnt
+mount -t tmpfs tmpfs /run
+# kubectl, kubelet and the like are in a cache that must stay visible; what they keep is in the node's own folder.
+mount --bind "$NODE/lib" /var/lib
+mount --bind "$NODE/log" /var/log
+(cd "$NODE/settings" && find . -type f) | while read -r setting; do mount --bind "$NODE/settings/$setting" "/proc/sys/$setting"; done
+mount --make-rshared /
+hostname "$NAME"
+
+ip link set lo up
+until ip link set eth0 up 2>/dev/null; do sleep 0.01; done
+ip address add "$ADDRESS/24" dev eth0
+ip route add default via "$HOST"
+while read -r route; do ip route add $route; done <<<"${ROUTES%$'\n'}"
+echo 1 >/proc/sys/net/ipv4/ip_forward
+
+containerd --config "$NODE/containerd.toml" >"$NODE/log/containerd.log" 2>&1 &
+until ctr version >/dev/null 2>&1; do sleep 0.02; done
+for image; do ctr --namespace k8s.io images import "$image" >/dev/null; done
+"$KUBERNETES/kubelet" --config="$NODE/kubelet.yaml" --kubeconfig="$NODE/system-node-$NAME.kubeconfig" --hostname-override="$NAME" \
+    --node-ip="$ADDRESS" --cert-dir="$NODE/lib/kubelet/pki" --node-labels=type=real >"$NODE/log/kubelet.log" 2>&1 &
+"$KUBERNETES/kube-proxy" --config="$NODE/proxy.yaml" >"$NODE/log/kube-proxy.log" 2>&1 &
+# A node without one of its daemons is none.
+wait -n

@@ -1,0 +1,239 @@
+//! What the sidecars answer.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::serve::IncomingStream;
+use axum::{Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use carrel_protocol::sidecar::{AssignRequest, Phase};
+use carrel_protocol::{Code, Problem};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use super::{Answer, Assigned, PodName, Shared, Sidecar};
+
+/// A question that waits for news is answered by then.
+const ANSWER_WITHIN: Duration = Duration::from_secs(25);
+
+/// The address that was called.
+#[derive(Debug, Clone, Copy)]
+struct Called(Option<IpAddr>);
+
+impl Connected<IncomingStream<'_, TcpListener>> for Called {
+    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
+        Self(stream.io().local_addr().ok().map(|address| address.ip()))
+    }
+}
+
+pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    let router = Router::new()
+        .route("/healthz", get(|| async {}))
+        .route("/readyz", get(|| async {}))
+        .route("/v1/assign", post(assign))
+        .route("/v1/hello", get(hello))
+        .route("/v1/ready", get(ready))
+        .route("/v1/sleep", post(sleep))
+        .with_state(shared);
+    // It ends with the test.
+    let _ = axum::serve(
+        listener,
+        router.into_make_service_with_connect_info::<Called>(),
+    )
+    .await;
+}
+
+fn refusal(problem: Problem) -> Response {
+    let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (status, Json(problem)).into_response()
+}
+
+/// The pod that was called, or the answer that there is none.
+async fn called(shared: &Shared, Called(address): Called) -> Result<(PodName, String), Response> {
+    let pod = match address {
+        Some(address) => shared.pods.at(address).await,
+        None => None,
+    };
+    pod.ok_or_else(|| refusal(Problem::new(Code::NotFound, "no pod runs at this address")))
+}
+
+async fn assign(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(at): ConnectInfo<Called>,
+    Json(request): Json<AssignRequest>,
+) -> Result<Json<Value>, Response> {
+    let (pod, uid) = called(&shared, at).await?;
+    let Some(payload) = payload(&request.assignment) else {
+        return Err(refusal(Problem::new(
+            Code::InvalidBody,
+            "this is no assignment",
+        )));
+    };
+    let learner = payload["learner"].as_str().unwrap_or_default().to_owned();
+    let epoch = payload["epoch"].as_u64().unwrap_or_default();
+    let answer = {
+        let mut state = shared.state();
+        let script = state
+            .scripts
+            .get(&learner)
+            .unwrap_or(&state.otherwise)
+            .clone();
+        let ours = state
+            .sidecars
+            .get(&uid)
+            .map(|ours| (ours.learner.clone(), ours.epoch));
+        let is_again = ours.as_ref() == Some(&(learner.clone(), epoch));
+        let answer = match script.assignment {
+            _ if ours.is_some() && !is_again => {
+                let detail = "the pod is another learner's or another incarnation's";
+                Answer::Refuses(Box::new(Problem::new(Code::Conflict, detail)))
+            }
+            _ if payload["pod"] != *uid => {
+                let detail = "the assignment is another pod's";
+                Answer::Refuses(Box::new(Problem::new(Code::Misdirected, detail)))
+            }
+            scripted => scripted,
+        };
+        let refused = match &answer {
+            Answer::Refuses(problem) => Some(problem.code),
+            Answer::Takes | Answer::TakesAfter(_) | Answer::TakesSilently | Answer::Silence => None,
+        };
+        let is_taken = refused.is_none() && !matches!(answer, Answer::Silence);
+        if is_taken && !is_again {
+            let sidecar = Sidecar {
+                learner: learner.clone(),
+                epoch,
+                phase: script.phase,
+                detail: String::new(),
+                revision: 1,
+            };
+            state.sidecars.insert(uid.clone(), sidecar);
+        }
+        state.assignments.push(Assigned {
+            pod,
+            uid: uid.clone(),
+            learner,
+            epoch,
+            payload,
+            at: Instant::now(),
+            refused,
+        });
+        answer
+    };
+    shared.news.send_replace(());
+    match answer {
+        Answer::Takes => Ok(Json(said(&shared, &uid))),
+        Answer::TakesAfter(delay) => {
+            tokio::time::sleep(delay).await;
+            Ok(Json(said(&shared, &uid)))
+        }
+        Answer::TakesSilently | Answer::Silence => std::future::pending().await,
+        Answer::Refuses(problem) => Err(refusal(*problem)),
+    }
+}
+
+/// What a signed assignment says. Whether the signature is good is the sidecar's own question.
+fn payload(jws: &str) -> Option<Value> {
+    let payload = URL_SAFE_NO_PAD.decode(jws.split('.').nth(1)?).ok()?;
+    let claims: Value = serde_json::from_slice(&payload).ok()?;
+    Some(claims["assignment"].clone()).filter(Value::is_object)
+}
+
+/// The report that a caller has.
+#[derive(Deserialize)]
+struct Known {
+    after: Option<u64>,
+}
+
+async fn hello(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(at): ConnectInfo<Called>,
+    Query(known): Query<Known>,
+) -> Result<Json<Value>, Response> {
+    let (_, uid) = called(&shared, at).await?;
+    wait(&shared, || {
+        let state = shared.state();
+        let revision = state
+            .sidecars
+            .get(&uid)
+            .map_or(0, |sidecar| sidecar.revision);
+        known.after.is_none_or(|known| known != revision)
+    })
+    .await;
+    Ok(Json(said(&shared, &uid)))
+}
+
+async fn ready(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(at): ConnectInfo<Called>,
+) -> Result<Json<Value>, Response> {
+    let (_, uid) = called(&shared, at).await?;
+    wait(&shared, || {
+        let state = shared.state();
+        let sidecar = state.sidecars.get(&uid);
+        sidecar.is_some_and(|sidecar| !matches!(sidecar.phase, Phase::Blank | Phase::Restoring))
+    })
+    .await;
+    Ok(Json(said(&shared, &uid)))
+}
+
+/// Waits until it holds, or for as long as one may wait.
+async fn wait(shared: &Shared, holds: impl Fn() -> bool) {
+    let mut news = shared.news.subscribe();
+    let held = news.wait_for(|()| holds());
+    // Out of time is an answer, too.
+    let _ = tokio::time::timeout(ANSWER_WITHIN, held).await;
+}
+
+async fn sleep(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(at): ConnectInfo<Called>,
+) -> Result<StatusCode, Response> {
+    let (pod, uid) = called(&shared, at).await?;
+    let asleep = {
+        let mut state = shared.state();
+        state.sleeps.push(pod.clone());
+        let sidecar = state.sidecars.get_mut(&uid);
+        let learner = sidecar.map(|sidecar| {
+            sidecar.phase = Phase::Draining;
+            sidecar.revision += 1;
+            sidecar.learner.clone()
+        });
+        let script = learner.and_then(|learner| state.scripts.get(&learner));
+        script.unwrap_or(&state.otherwise).asleep.clone()
+    };
+    shared.news.send_replace(());
+    if let Some(end) = asleep {
+        // A pod that was deleted meanwhile has ended.
+        let _ = shared.pods.end(&pod, &end).await;
+    }
+    Ok(StatusCode::ACCEPTED)
+}
+
+/// A sidecar's report, as `carrel_protocol::sidecar::Hello` has it.
+fn said(shared: &Shared, uid: &str) -> Value {
+    let state = shared.state();
+    match state.sidecars.get(uid) {
+        None => {
+            json!({"pod": uid, "phase": Phase::Blank, "detail": "", "agent_connected": true, "committed": false})
+        }
+        Some(sidecar) => json!({
+            "pod": uid,
+            "learner": sidecar.learner,
+            "epoch": sidecar.epoch,
+            "phase": sidecar.phase,
+            "detail": sidecar.detail,
+            "agent_connected": true,
+            "committed": false,
+            "revision": sidecar.revision,
+        }),
+    }
+}

@@ -1,0 +1,94 @@
+//! Builds the programs of a real Kubernetes from their pinned modules, each group once, into the user's cache.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use carrel_cluster_tools::{CHART, CLUSTER, GO_FLAGS, Group, NODE};
+
+/// What a group's build may take, in seconds, with nothing in Go's caches.
+const BOUND: &str = "1800";
+
+/// Builds what is missing, and says what it found, did or could not do. `has_go` is whether Go is here.
+pub(super) fn provide(has_go: bool) {
+    for group in [CLUSTER, NODE, CHART].concat() {
+        let began = Instant::now();
+        match build(&group, has_go) {
+            Ok(false) => println!("{}: found, of the pinned versions", group.name),
+            Ok(true) => println!("{}: built in {} s", group.name, began.elapsed().as_secs()),
+            Err(error) => println!("{}: {error:#}; its tests are skipped", group.name),
+        }
+    }
+}
+
+/// Builds a group unless it is there; whether it had to. Of two runs side by side one waits for the other.
+fn build(group: &Group, has_go: bool) -> anyhow::Result<bool> {
+    let folder = group
+        .folder()
+        .context("no HOME, so no cache to build into")?;
+    if group.is_built() {
+        return Ok(false);
+    }
+    if !has_go {
+        bail!("missing, and no Go to build it");
+    }
+    let tools = folder.parent().context("a folder in the cache")?;
+    fs::create_dir_all(tools)?;
+    let lock = File::create(tools.join(format!("{}.lock", group.name)))?;
+    lock.lock().context("waiting for another build")?;
+    if group.is_built() {
+        return Ok(false);
+    }
+    println!("{}: missing; building it with Go, once", group.name);
+    // What another run left when it was killed goes; what appears under the name is whole.
+    let unfinished = tools.join(format!("{}.unfinished", group.name));
+    remove(&unfinished)?;
+    fs::create_dir(&unfinished)?;
+    for program in group.programs {
+        go_build(group, program.package, &unfinished.join(program.name))?;
+    }
+    fs::rename(&unfinished, &folder)?;
+    Ok(true)
+}
+
+/// Builds one program, as a release has it: no paths of this machine, no symbols, its version.
+fn go_build(group: &Group, package: &str, to: &Path) -> anyhow::Result<()> {
+    let output = Command::new("timeout")
+        .args([
+            BOUND,
+            "go",
+            "build",
+            "-ldflags",
+            &group.linker_flags(),
+            "-tags",
+            group.tags,
+            "-o",
+        ])
+        .arg(to)
+        .arg(package)
+        .current_dir(group.module())
+        .env("CGO_ENABLED", if group.tags.is_empty() { "0" } else { "1" })
+        .env("GOFLAGS", GO_FLAGS)
+        .env("GOTOOLCHAIN", "local")
+        .stdin(Stdio::null())
+        .output()
+        .context("starting Go")?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let lines: Vec<&str> = said.lines().collect();
+        // The last of many lines say why.
+        let end = lines[lines.len().saturating_sub(20)..].join("\n");
+        bail!("go build {package}: {}\n{end}", output.status);
+    }
+    Ok(())
+}
+
+fn remove(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

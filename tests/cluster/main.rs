@@ -1,6 +1,7 @@
 //! Tests of the real Kubernetes that other tests use: it comes up, counts what is written, comes back, and leaves nothing.
 
 mod gone;
+mod nodes;
 mod plane;
 mod sidecars;
 

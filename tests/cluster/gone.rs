@@ -6,14 +6,15 @@ use std::process::{Command, Stdio};
 use anyhow::Context as _;
 use carrel_tests::{eventually, machine, wait};
 
+use crate::nodes::{self, made};
 use crate::{LONG, one_fake_node, start};
 
 /// The test that is killed says so when its cluster runs.
 const RUNS: &str = "it runs in ";
 
-/// Runs a test of this program by itself, kills it when it says that its cluster runs, and waits until nothing of that is left:
-/// neither processes, nor the folder, nor what `left` finds.
-async fn kill(test: &str, left: impl Fn() -> Vec<String>) -> anyhow::Result<()> {
+/// Runs a test of this program by itself, kills it when it says that its cluster runs, and waits until nothing is left of all that it
+/// names: processes that have its words in theirs, folders, what was made on this machine.
+async fn kill(test: &str) -> anyhow::Result<()> {
     let mut child = Command::new(std::env::current_exe()?)
         .args(["--exact", test, "--ignored", "--nocapture"])
         .stdin(Stdio::null())
@@ -24,26 +25,29 @@ async fn kill(test: &str, left: impl Fn() -> Vec<String>) -> anyhow::Result<()> 
     if said.is_err() {
         child.kill()?;
     }
-    let folders = said?.pop().unwrap_or_default();
-    let folders: Vec<&str> = folders[RUNS.len()..].split(' ').collect();
-    for folder in &folders {
-        assert!(!machine::mentioning(folder).is_empty(), "{folder}");
+    let said = said?.pop().unwrap_or_default();
+    let marks: Vec<String> = said[RUNS.len()..].split(' ').map(str::to_owned).collect();
+    for mark in &marks {
+        assert!(!left(mark).is_empty(), "{mark}");
     }
     child.kill()?;
     child.wait()?;
     eventually("nothing is left", LONG, || {
-        let mut all = left();
-        for folder in &folders {
-            all.extend(
-                machine::mentioning(folder)
-                    .into_iter()
-                    .map(|pid| pid.to_string()),
-            );
-            all.extend(Path::new(folder).exists().then(|| (*folder).to_owned()));
-        }
-        async move { Ok(all.is_empty().then_some(())) }
+        let left: Vec<String> = marks.iter().flat_map(|mark| left(mark)).collect();
+        async move { Ok(left.is_empty().then_some(())) }
     })
     .await
+}
+
+fn left(mark: &String) -> Vec<String> {
+    let mut left = made(std::slice::from_ref(mark));
+    left.extend(
+        machine::mentioning(mark)
+            .into_iter()
+            .map(|pid| pid.to_string()),
+    );
+    left.extend(Path::new(mark).exists().then(|| mark.clone()));
+    left
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,7 +57,7 @@ async fn nothing_is_left_of_a_control_plane_whose_test_was_killed() -> anyhow::R
     if start(test, one_fake_node()).await?.is_none() {
         return Ok(());
     }
-    kill("gone::a_control_plane_that_is_killed", Vec::new).await
+    kill("gone::a_control_plane_that_is_killed").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,23 +72,23 @@ async fn a_control_plane_that_is_killed() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_left_of_a_node_whose_test_was_killed() -> anyhow::Result<()> {
     let test = "nothing_is_left_of_a_node_whose_test_was_killed";
-    if crate::nodes::start(test).await?.is_none() {
+    if nodes::start(test).await?.is_none() {
         return Ok(());
     }
-    let before = crate::nodes::made();
-    kill("gone::a_node_that_is_killed", || {
-        let now = crate::nodes::made();
-        now.difference(&before).cloned().collect()
-    })
-    .await
+    kill("gone::a_node_that_is_killed").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "is started, and killed, by another test"]
 async fn a_node_that_is_killed() -> anyhow::Result<()> {
-    let (plane, node) = crate::nodes::start("").await?.context("it starts")?;
-    crate::nodes::serve(&plane, "ada").await?;
+    let (plane, node) = nodes::start("").await?.context("it starts")?;
+    nodes::serve(&plane, "ada").await?;
     let folder = plane.kubeconfig().parent().context("it lies in a folder")?;
-    println!("\n{RUNS}{} {}", folder.display(), node.folder().display());
+    let marks = nodes::marks(&node).join(" ");
+    println!(
+        "\n{RUNS}{} {} {marks}",
+        folder.display(),
+        node.folder().display()
+    );
     std::future::pending().await
 }

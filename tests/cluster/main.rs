@@ -2,6 +2,7 @@
 
 mod controller;
 mod gone;
+mod nodes;
 mod plane;
 mod sidecars;
 

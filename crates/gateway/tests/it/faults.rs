@@ -407,7 +407,7 @@ async fn stranger() -> (String, tokio::sync::watch::Receiver<u32>) {
         async { axum::http::StatusCode::MISDIRECTED_REQUEST }
     };
     let app = axum::Router::new().fallback(answer);
-    tokio::spawn(async move { axum::serve(listener, app).await });
+    tokio_util::task::TaskTracker::new().spawn(async move { axum::serve(listener, app).await });
     (address, heard)
 }
 

@@ -24,6 +24,14 @@ bench *names:
 chaos *arguments:
     cargo xtask chaos {{arguments}}
 
+# The container image, as an archive: --out FILE, --tag REFERENCE.
+image *arguments:
+    cargo xtask image {{arguments}}
+
+# What is made from the chart and the definitions of resources.
+manifests *arguments:
+    cargo xtask manifests {{arguments}}
+
 # Format everything.
 fmt:
     cargo fmt --all

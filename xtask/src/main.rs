@@ -8,6 +8,8 @@ mod arch;
 mod bench;
 mod cargo;
 mod chaos;
+mod chart;
+mod image;
 mod lint;
 mod test;
 
@@ -20,7 +22,11 @@ cargo xtask lint    formatting, clippy with warnings as errors, arch
 cargo xtask arch    arrows between crates, sizes of files, names and READMEs
 cargo xtask bench   the figures of docs/BENCHMARKS.md, on this machine
 cargo xtask chaos [--minutes N] [--seed S]
-                    schedules of faults, newly drawn for so long or of one seed (docs/FAULTS.md)";
+                    schedules of faults, newly drawn for so long or of one seed (docs/FAULTS.md)
+cargo xtask image [--out FILE] [--tag REFERENCE] [--ca FILE] [--dev]
+                    the container image, as an archive
+cargo xtask manifests [--check]
+                    what is made from the chart and the definitions of resources (needs helm)";
 
 fn main() -> anyhow::Result<ExitCode> {
     let word = std::env::args().nth(1).unwrap_or_default();
@@ -31,6 +37,8 @@ fn main() -> anyhow::Result<ExitCode> {
         "arch" => arch::run()?,
         "bench" => bench::run()?,
         "chaos" => chaos::run()?,
+        "image" => image::run()?,
+        "manifests" => chart::run()?,
         _ => {
             println!("{USAGE}");
             return Ok(ExitCode::from(if word == "help" { 0 } else { 2 }));

@@ -11,7 +11,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use build::Artifact;
+use program::Product;
 use report::{Counts, Report};
+
+use crate::image;
 
 /// The package of the tests that start the whole executable.
 const END_TO_END: &str = "carrel-tests";
@@ -31,6 +34,15 @@ pub(crate) fn run() -> anyhow::Result<bool> {
     let started = Instant::now();
     provide();
 
+    println!("== building the container image");
+    // First: what cargo builds last of a name is what lies there.
+    let image = match image::for_tests() {
+        Ok(image) => Some(image),
+        Err(error) => {
+            println!("no image, its tests are skipped: {error:#}");
+            None
+        }
+    };
     println!("== building everything once: the executable, the crates, their tests");
     let built = match build::build(&build::EVERYTHING) {
         Ok(built) => built,
@@ -49,6 +61,10 @@ pub(crate) fn run() -> anyhow::Result<bool> {
         .find(|artifact| artifact.name == "carrel" && artifact.kind == "bin" && !artifact.is_test)
         .context("the build gave no executable 'carrel'")?;
 
+    let product = Product {
+        carrel: &carrel.executable,
+        image: image.as_deref(),
+    };
     let mut tests: Vec<&Artifact> = built.iter().filter(|artifact| artifact.is_test).collect();
     tests.sort_by_key(|test| (&test.package, &test.name));
     let (end_to_end, of_crates): (Vec<&Artifact>, Vec<&Artifact>) =
@@ -56,14 +72,14 @@ pub(crate) fn run() -> anyhow::Result<bool> {
     let mut total = Counts::default();
     println!("== tests of the crates ({} programs)", of_crates.len());
     for test in of_crates {
-        total += one(test, carrel, BOUND)?;
+        total += one(test, &product, BOUND)?;
     }
     println!(
         "== end-to-end tests, against {}",
         carrel.executable.display()
     );
     for test in end_to_end {
-        total += one(test, carrel, END_TO_END_BOUND)?;
+        total += one(test, &product, END_TO_END_BOUND)?;
     }
 
     println!("== done in {} s", started.elapsed().as_secs());
@@ -72,9 +88,9 @@ pub(crate) fn run() -> anyhow::Result<bool> {
 }
 
 /// Runs one test program and says how it went; all of its output, if it failed.
-fn one(test: &Artifact, carrel: &Artifact, bound: Duration) -> anyhow::Result<Counts> {
+fn one(test: &Artifact, product: &Product<'_>, bound: Duration) -> anyhow::Result<Counts> {
     let label = format!("{} {} ({})", test.package, test.name, test.kind);
-    let ran = program::run(test, &carrel.executable, bound)?;
+    let ran = program::run(test, product, bound)?;
     let Report { counts, skips } = report::read(&ran.output, ran.ended_well);
     if counts.is_nothing() {
         return Ok(counts);

@@ -1,11 +1,13 @@
 //! The command line: what can be said, and nothing that is done.
 
+mod keys;
 mod servers;
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use keys::KeysCommand;
 pub(crate) use servers::{At, ReadModel, Role, StoreCommand, Up, UpOutput, Vault};
 
 /// A container of their own for every learner.
@@ -51,6 +53,8 @@ pub(crate) enum Command {
     Vault(Vault),
     /// Run the fleet as a process of its own: the learners' containers on this machine
     Fleet(Role),
+    /// Run the controller as a process of its own: the learners' pods in a Kubernetes cluster
+    Controller(Role),
     /// Learners: make, look at, wake, put to sleep, talk to, erase
     #[command(subcommand)]
     Learner(LearnerCommand),
@@ -70,6 +74,9 @@ pub(crate) enum Command {
     /// The configuration as it takes effect
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// The keys that the roles of an installation know each other by
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Bring the store's schema up to this program's version
     Migrate(At),
     /// The store itself: whether it adds up, and what can be made anew

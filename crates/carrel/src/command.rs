@@ -4,6 +4,7 @@ mod chat;
 mod class;
 mod config;
 mod doctor;
+mod keys;
 mod learner;
 mod logs;
 mod migrate;
@@ -35,6 +36,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
         Command::Model(command) => model::run(command).await,
         Command::Doctor(flags) => doctor::run(&flags).await,
         Command::Config(command) => config::run(command),
+        Command::Keys(command) => keys::run(command),
         Command::Migrate(at) => migrate::run(at).await,
         Command::Store(command) => store::run(command).await,
         Command::Completion { shell } => {
@@ -44,7 +46,11 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
             output::piece(&String::from_utf8(script)?)
         }
         Command::Version => output::line(concat!("carrel ", env!("CARGO_PKG_VERSION"))),
-        Command::Up(_) | Command::Gateway(_) | Command::Router(_) | Command::Fleet(_) => {
+        Command::Up(_)
+        | Command::Gateway(_)
+        | Command::Router(_)
+        | Command::Fleet(_)
+        | Command::Controller(_) => {
             unreachable!("a server has a runtime of its own")
         }
     }

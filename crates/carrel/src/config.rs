@@ -3,6 +3,7 @@
 
 mod changes;
 mod documents;
+mod kubernetes;
 mod load;
 mod located;
 mod objects;
@@ -17,6 +18,7 @@ use carrel_telemetry::LogFormat;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use changes::waiting;
+pub(crate) use kubernetes::{FleetKind, Kubernetes};
 pub(crate) use load::{Error, Loaded, files, load, read};
 pub(crate) use objects::ObjectsAt;
 pub(crate) use store::StoreAt;
@@ -31,6 +33,7 @@ pub(crate) struct Config {
     pub(crate) tls: Tls,
     pub(crate) gateway: Gateway,
     pub(crate) fleet: Fleet,
+    pub(crate) kubernetes: Kubernetes,
     pub(crate) router: Router,
     pub(crate) vault: Vault,
     pub(crate) health: Health,
@@ -138,6 +141,8 @@ pub(crate) struct Tls {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(crate) struct Gateway {
     pub(crate) listen: String,
+    /// Where its learners' pods are. Of a process of its own alone.
+    pub(crate) fleet: FleetKind,
     /// How people reach it, for links; empty: as it listens.
     pub(crate) public_url: String,
     /// How other gateways reach this one; empty: as it listens. Of a process of its own alone, as the two below.
@@ -154,6 +159,7 @@ impl Default for Gateway {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:7070".to_owned(),
+            fleet: FleetKind::Local,
             public_url: String::new(),
             relay_url: String::new(),
             router_url: "http://127.0.0.1:7071".to_owned(),
@@ -211,6 +217,8 @@ pub(crate) struct Router {
     pub(crate) keys: Vec<String>,
     /// Whether callers on loopback need no key.
     pub(crate) open_on_loopback: bool,
+    /// Where pods without a way out of their own ask for one; empty: nowhere.
+    pub(crate) egress_listen: String,
 }
 
 impl Default for Router {
@@ -219,6 +227,7 @@ impl Default for Router {
             listen: "127.0.0.1:7071".to_owned(),
             keys: Vec::new(),
             open_on_loopback: false,
+            egress_listen: String::new(),
         }
     }
 }

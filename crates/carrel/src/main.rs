@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         cli::Command::Gateway(flags) => up::run_role(Role::Gateway, &flags),
         cli::Command::Router(flags) => up::run_role(Role::Router, &flags),
         cli::Command::Fleet(flags) => up::run_role(Role::Fleet, &flags),
+        cli::Command::Controller(flags) => up::run_controller(&flags),
         cli::Command::Vault(cli::Vault {
             command: None,
             role,

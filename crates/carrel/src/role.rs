@@ -8,6 +8,7 @@ use carrel_sidecar::{ShimOptions, SidecarOptions};
 use carrel_telemetry::LogFormat;
 use clap::Parser;
 use secrecy::SecretString;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::output;
@@ -63,9 +64,31 @@ pub(crate) fn run_if_named() -> Option<ExitCode> {
             carrel_sidecar::shim_main(parse::<Shim>().options)
         }
         "agent" => agent(parse()),
+        "rest" => rest(),
         _ => return None,
     };
     Some(code)
+}
+
+/// Does nothing until it is told to end: what runs of an image on a node that shall have it.
+fn rest() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let ended = runtime.and_then(|runtime| {
+        runtime.block_on(async {
+            let mut told = signal(SignalKind::terminate())?;
+            told.recv().await;
+            Ok(())
+        })
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::talk(&format!("carrel rest: {error}"));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn parse<T: Parser>() -> T {

@@ -1,14 +1,17 @@
-//! Servers: `carrel up` runs all roles in one process, on one data folder; `carrel gateway`, `router`, `vault` and `fleet` run one.
+//! Servers: `carrel up` runs all roles in one process, on one data folder; `carrel gateway`, `router`, `vault`, `fleet` and
+//! `controller` run one.
 
 mod banner;
 mod base;
 mod beside;
 mod certificates;
 mod check;
+mod controller;
 mod data;
 mod documents;
 mod fleet_task;
 mod keys;
+mod kubernetes;
 mod making;
 mod models;
 mod objects;
@@ -22,6 +25,8 @@ mod vault_client;
 mod vault_port;
 
 pub(crate) use beside::Beside;
+pub(crate) use controller::run_controller;
+pub(crate) use keys::create as new_keys;
 pub(crate) use single::Role;
 pub(crate) use store::migrate;
 pub(crate) use survey::{Found, survey};

@@ -24,10 +24,10 @@ use self::making::Making;
 use self::waiting::Asking;
 use crate::admission::Place;
 use crate::assignment;
-use crate::call;
 use crate::fleet::{CONNECT_AGAIN, STORE_AGAIN, Shared};
 use crate::metrics::Round;
 use crate::pod::Pod;
+use carrel_wire::sidecar;
 pub(crate) use handle::Handle;
 
 /// How long an assigned sidecar may take to say what it is doing.
@@ -292,7 +292,7 @@ impl Keeper {
                     acted |= self.create_pod(learner, class);
                 }
                 Effect::Assign { pod, .. } => {
-                    self.assign(plan, pod, learner, class, now).await;
+                    self.assign(plan, pod, class, now).await;
                     acted = true;
                 }
                 Effect::AskToSleep { .. } => self.ask_to_sleep(&plan.status, now).await,
@@ -361,7 +361,6 @@ impl Keeper {
         &mut self,
         plan: &Plan,
         named: &PodRef,
-        learner: &Learner,
         class: Option<&ClassSpec>,
         now: Timestamp,
     ) {
@@ -373,13 +372,12 @@ impl Keeper {
         }
         let signed = assignment::signed(
             &self.shared,
-            learner,
+            &self.id,
             plan.status.epoch,
             named.uid,
             class,
             now,
-        )
-        .await;
+        );
         let assignment = match signed {
             Ok(assignment) => assignment,
             Err(error) => {
@@ -400,7 +398,7 @@ impl Keeper {
                     let _ = tokio::time::timeout(FIRST_WORD, pod.wait_for_phase()).await;
                     return;
                 }
-                Err(call::Error::Refused(problem)) if problem.code == Code::Conflict => {
+                Err(sidecar::Error::Refused(problem)) if problem.code == Code::Conflict => {
                     self.refused = true;
                     return;
                 }

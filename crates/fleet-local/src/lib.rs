@@ -4,7 +4,6 @@ mod admission;
 #[cfg(test)]
 mod again;
 mod assignment;
-mod call;
 pub mod container;
 mod door;
 mod fleet;

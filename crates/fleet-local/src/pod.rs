@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
 
-use crate::call::{self, Sidecar};
+use carrel_wire::sidecar::{self, Sidecar};
 pub(crate) use make::{Maker, PodError};
 
 /// A pod as its learner's reconciler holds it. Dropping it ends the pod.
@@ -61,7 +61,7 @@ impl Pod {
         learner: &LearnerId,
         epoch: Epoch,
         assignment: String,
-    ) -> Result<(), call::Error> {
+    ) -> Result<(), sidecar::Error> {
         self.sidecar.assign(assignment).await?;
         self.assigned.send_replace(Some(Assigned {
             learner: learner.clone(),
@@ -78,7 +78,7 @@ impl Pod {
     }
 
     /// Asks its sidecar to sleep.
-    pub(crate) async fn sleep(&self, token: &str) -> Result<(), call::Error> {
+    pub(crate) async fn sleep(&self, token: &str) -> Result<(), sidecar::Error> {
         self.sidecar.sleep(token).await
     }
 

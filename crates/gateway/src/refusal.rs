@@ -72,6 +72,7 @@ impl From<fleet::Error> for Refusal {
     fn from(error: fleet::Error) -> Self {
         match &error {
             fleet::Error::NoLearner(_) => Self::no_learner(),
+            fleet::Error::Conflict(why) => Self::new(Code::Conflict, why),
             fleet::Error::Unavailable { .. } => {
                 tracing::warn!(%error, "the fleet is away");
                 Self::new(Code::Unavailable, "the fleet cannot be reached")

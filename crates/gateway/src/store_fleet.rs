@@ -6,17 +6,13 @@ use carrel_core::learner::Status;
 use carrel_core::lifecycle;
 use carrel_core::{Epoch, LearnerId};
 use carrel_protocol::fleet::{Error, Fleet, IsolationReport};
-use carrel_protocol::token::Signer;
 use carrel_store::SharedStore;
 use carrel_store::learners::Learner;
 use carrel_store::processes::Role;
-use carrel_wire::Trust;
 use tokio::sync::broadcast;
-use tokio_util::task::TaskTracker;
 
 use crate::dispatch::changed;
-use crate::options::Clock;
-use crate::sidecar::Sidecar;
+use crate::sidecar::Sidecars;
 
 /// Looks again without a hint.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -26,19 +22,13 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct StoreFleet {
     /// What both share.
     pub store: SharedStore,
-    /// The key by which sidecars know this gateway.
-    pub signer: Signer,
-    /// Whose word is taken for who a sidecar is.
-    pub trust: Trust,
-    /// The time.
-    pub clock: Clock,
-    /// Waits for connections to sidecars.
-    pub tracker: TaskTracker,
+    /// How its pods are called.
+    pub sidecars: Sidecars,
 }
 
 impl StoreFleet {
     async fn row(&self, learner: &LearnerId) -> Result<Option<Learner>, Error> {
-        let row = self.store.learner(learner, self.clock.now()).await;
+        let row = self.store.learner(learner, self.sidecars.clock.now()).await;
         row.map_err(|error| away("reading a learner's status", error))
     }
 }
@@ -52,26 +42,10 @@ impl Fleet for StoreFleet {
     }
 
     async fn sleep(&self, learner: &LearnerId) -> Result<(), Error> {
-        let Some(row) = self.row(learner).await? else {
-            return Err(Error::NoLearner(learner.clone()));
-        };
-        let endpoint = row.status.pod.and_then(|pod| pod.address.parse().ok());
-        let Some(endpoint) = endpoint else {
-            return Ok(());
-        };
-        let sidecar = Sidecar {
-            learner: learner.clone(),
-            epoch: row.status.epoch,
-            endpoint,
-            trust: self.trust.clone(),
-            signer: self.signer.clone(),
-            clock: self.clock.clone(),
-            tracker: self.tracker.clone(),
-        };
-        sidecar.sleep().await.map_err(|error| Error::Unavailable {
-            doing: "asking a learner to sleep",
-            source: Box::new(error),
-        })
+        match self.row(learner).await? {
+            Some(row) => self.sidecars.sleep(learner, row.status).await,
+            None => Err(Error::NoLearner(learner.clone())),
+        }
     }
 
     async fn status(&self, learner: &LearnerId) -> Result<Status, Error> {
@@ -103,7 +77,10 @@ impl Fleet for StoreFleet {
 
     async fn isolation(&self) -> Result<IsolationReport, Error> {
         let doing = "asking how learners are kept apart";
-        let fleets = self.store.processes(Role::Fleet, self.clock.now()).await;
+        let fleets = self
+            .store
+            .processes(Role::Fleet, self.sidecars.clock.now())
+            .await;
         let fleets = fleets.map_err(|error| away(doing, error))?;
         let report = fleets
             .first()

@@ -1,7 +1,8 @@
 //! The port through which gateway and admin API ask a fleet for incarnations. The local fleet and Kubernetes implement it.
 
+use carrel_core::class::ClassSpec;
 use carrel_core::learner::Status;
-use carrel_core::{Epoch, LearnerId};
+use carrel_core::{ClassName, Epoch, LearnerId};
 use serde::{Deserialize, Serialize};
 
 /// Why a fleet could not be asked.
@@ -19,6 +20,9 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The document belongs to somebody else, or is refused; in a sentence for people.
+    #[error("{0}")]
+    Conflict(String),
 }
 
 /// What a gateway asks to upgrade to where a fleet lets it through to a pod (`GET …/pods/POD`); after the 101 it speaks
@@ -56,4 +60,25 @@ pub trait Fleet: Send + Sync + 'static {
 
     /// How learners are kept apart here.
     async fn isolation(&self) -> Result<IsolationReport, Error>;
+
+    /// Whether messages may be taken for a learner that has a row: `NoLearner` where it has no document besides. The row is the
+    /// document unless a fleet says otherwise; so it is for what follows.
+    async fn admits(&self, _learner: &LearnerId) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Whether a learner that has a row is listed. Nobody is asked for it: it may be late.
+    fn lists(&self, _learner: &LearnerId) -> bool {
+        true
+    }
+
+    /// Makes a learner's document, or changes its class. Repeatable.
+    async fn declare(&self, _learner: &LearnerId, _class: &ClassName) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Writes a class's document whole, where gateways may. Repeatable.
+    async fn declare_class(&self, _name: &ClassName, _spec: &ClassSpec) -> Result<(), Error> {
+        Ok(())
+    }
 }

@@ -2,11 +2,15 @@
 //!
 //! `POST /v1/assign` takes an [`AssignRequest`]; `GET /v1/hello` and `GET /v1/ready` answer [`Hello`]; `POST /v1/turns` takes
 //! a [`TurnOrder`] and answers with [`Frame`]s as NDJSON; `POST /v1/turns/{id}/stop` answers 202; `POST /v1/sleep` 202.
+//! What a sidecar says at its end, in a file, is a [`Farewell`].
+
+mod farewell;
 
 use std::time::Duration;
 
 use carrel_core::class::ClassSpec;
 use carrel_core::event::{Reply, ToolStatus, Usage};
+use carrel_core::lifecycle;
 use carrel_core::turn::FailureCode;
 use carrel_core::{Epoch, EventVersion, Generation, LearnerId, PodUid, SnapshotId, TurnId};
 use jiff::Timestamp;
@@ -15,6 +19,8 @@ use serde::{Deserialize, Serialize};
 use crate::Endpoint;
 use crate::agent::{Exchange, Message};
 use crate::token::PublicKey;
+
+pub use farewell::Farewell;
 
 /// In an answer of one frame a line, an empty line comes where there is no frame for so long: so each end hears that the
 /// other is gone.
@@ -52,10 +58,6 @@ pub struct Assignment {
     pub callers: Vec<PublicKey>,
     /// The class.
     pub class: ClassSpec,
-    /// Seconds between the learner's last messages, newest last, at most five.
-    pub recent_gaps_seconds: Vec<u32>,
-    /// An opaque name of the learner for the agent.
-    pub opaque_learner: String,
     /// The agent's time zone (`TZ`).
     pub time_zone: String,
     /// The agent's locale (`LANG`).
@@ -104,6 +106,19 @@ pub enum Phase {
     Ending,
 }
 
+impl From<Phase> for lifecycle::Phase {
+    /// What an assigned sidecar is doing, as the plan knows it.
+    fn from(phase: Phase) -> Self {
+        match phase {
+            Phase::Blank | Phase::Restoring => Self::Restoring,
+            Phase::Ready => Self::Ready,
+            Phase::Busy => Self::Busy,
+            Phase::Draining | Phase::Ending => Self::Draining,
+            Phase::Snapshotting => Self::Snapshotting,
+        }
+    }
+}
+
 /// The answer of `GET /v1/hello` and `GET /v1/ready`. The latter waits until the phase is `Ready` or past it (at most 25 s).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
@@ -131,7 +146,10 @@ pub struct Hello {
     /// Whether it restored an older state because the newest was proved damaged.
     #[serde(default)]
     pub fell_back: bool,
-    /// Which report this is: another phase, detail, `committed` or `fell_back` has another. Whoever gives it as `?after=` hears the
+    /// The learner's fence, when the vault refused this incarnation for being below it.
+    #[serde(default)]
+    pub fence: Option<Epoch>,
+    /// Which report this is: another phase, detail, `committed`, `fell_back` or `fence` has another. Whoever gives it as `?after=` hears the
     /// next one, also when it came before they asked.
     #[serde(default)]
     pub revision: u64,
@@ -245,4 +263,21 @@ pub enum Frame {
         /// What was seen.
         reason: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_older_fleet_says_besides_is_ignored() {
+        let assignment = serde_json::json!({
+            "learner": "ada", "epoch": 7, "pod": "00000000-0000-0000-0000-000000000003", "token": "eyJ",
+            "vault": "unix:/vault.sock", "router": "http://127.0.0.1:7071", "egress": null, "callers": [],
+            "class": ClassSpec::default(), "time_zone": "UTC", "locale": "C.UTF-8",
+            "recent_gaps_seconds": [10, 20], "opaque_learner": "3558b8a9ab039ac3",
+        });
+        let read: Assignment = serde_json::from_value(assignment).unwrap();
+        assert_eq!(read.epoch, Epoch(7));
+    }
 }

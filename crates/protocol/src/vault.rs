@@ -8,7 +8,7 @@ use zeroize::ZeroizeOnDrop;
 
 use crate::sidecar::{AttachmentData, PodTiming};
 
-/// The answer of `GET /v1/learners/{id}/head`.
+/// The answer of `GET /v1/learners/{id}/head`: the newest committed state, and what only who has the store knows of the learner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
     /// Its number; 0 when nothing was committed yet.
@@ -17,6 +17,12 @@ pub struct Head {
     pub snapshot_id: Option<SnapshotId>,
     /// The repository, for logs.
     pub repository: RepositoryId,
+    /// Seconds between the learner's last messages, newest last, at most four.
+    #[serde(default)]
+    pub recent_gaps_seconds: Vec<u32>,
+    /// An opaque name of the learner for the agent.
+    #[serde(default)]
+    pub opaque_learner: String,
 }
 
 /// The answer of `GET /v1/learners/{id}/key`: a restic master key.

@@ -7,6 +7,7 @@ mod caller;
 mod catalog;
 mod demo;
 mod door;
+mod egress;
 mod http;
 mod metrics;
 mod options;

@@ -2,7 +2,7 @@
 
 use carrel_core::NanoUsd;
 use carrel_llm::{Dialect, Usage};
-use carrel_telemetry::label::{ByKind, Word};
+use carrel_telemetry::label::{ByKind, ByResult, Word};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -42,6 +42,8 @@ pub struct Metrics {
     cost: Counter<f64, AtomicU64>,
     pub(crate) budget_refusals: Counter,
     pub(crate) budget_overruns: Counter,
+    pub(crate) egress_connections: Family<ByResult, Counter>,
+    pub(crate) egress_bytes: Family<ByKind, Counter>,
 }
 
 impl Default for Metrics {
@@ -54,6 +56,8 @@ impl Default for Metrics {
             cost: Counter::default(),
             budget_refusals: Counter::default(),
             budget_overruns: Counter::default(),
+            egress_connections: Family::default(),
+            egress_bytes: Family::default(),
         }
     }
 }
@@ -93,6 +97,16 @@ impl Metrics {
             "budget_overruns",
             "Settlements above their reservation",
             self.budget_overruns.clone(),
+        );
+        registry.register(
+            "egress_connections",
+            "Ways out that agents asked the egress port for",
+            self.egress_connections.clone(),
+        );
+        registry.register(
+            "egress_bytes",
+            "What went through them",
+            self.egress_bytes.clone(),
         );
     }
 

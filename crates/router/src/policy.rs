@@ -7,7 +7,7 @@ use carrel_core::class::{Budget, ClassSpec, DEFAULT_CLASS};
 use carrel_core::{ClassName, LearnerId};
 use carrel_store::SharedStore;
 
-/// What a learner's class says of models and money.
+/// What a learner's class says of models, money and hosts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Policy {
     /// Route name to `provider/model`; these win over the operator's.
@@ -16,6 +16,8 @@ pub struct Policy {
     pub allow: Vec<String>,
     /// The bounds.
     pub budget: Budget,
+    /// Hosts and networks that the egress port lets it reach.
+    pub egress: Vec<String>,
 }
 
 impl From<ClassSpec> for Policy {
@@ -24,6 +26,7 @@ impl From<ClassSpec> for Policy {
             routes: spec.models.routes,
             allow: spec.models.allow,
             budget: spec.budget,
+            egress: spec.egress.allow,
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::policy::LearnerPolicy;
 /// How often orphaned reservations are looked for.
 const SWEEP: Duration = Duration::from_mins(5);
 /// How long running calls may take after the intake has closed.
-const LAST_CALLS: Duration = Duration::from_secs(15);
+pub(crate) const LAST_CALLS: Duration = Duration::from_secs(15);
 /// How long the calls of clients that were cut off then may take to settle.
 const LAST_SETTLEMENTS: Duration = Duration::from_secs(5);
 

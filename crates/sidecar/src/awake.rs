@@ -60,7 +60,10 @@ impl Awake {
         } else {
             class.agent.command.clone()
         };
-        let mut environment = environment::environment(&self.assignment, self.ports, folder);
+        let mut environment = {
+            let learner = &self.head.opaque_learner;
+            environment::environment(&self.assignment, learner, self.ports, folder)
+        };
         environment.extend(more);
         Wanted {
             argv,

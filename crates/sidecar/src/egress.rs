@@ -1,14 +1,13 @@
 //! The way out for hosts that a class allows by name: an HTTP proxy on the agent's loopback. It resolves names itself,
 //! and connects to what it has resolved and checked and to nothing else. It logs hosts and sizes, never content.
 
-mod policy;
 mod route;
-mod tunnel;
 
 use std::sync::Arc;
 
+use carrel_wire::egress::{Moved, Refusal, target};
 use http::header::HOST;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -16,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::loopback::{Answer, Place, SILENT_WITHIN, answer};
 use crate::upstream;
-pub(crate) use policy::Policy;
+pub(crate) use carrel_wire::egress::Policy;
 pub(crate) use route::Route;
 
 /// The proxy: what is allowed, and how one gets there.
@@ -27,37 +26,10 @@ pub(crate) struct Egress {
     pub(crate) tasks: TaskTracker,
 }
 
-/// Why a connection was not made, in words for the agent's author.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Refusal {
-    /// The request names no host.
-    #[error("name a host and a port")]
-    NoHost,
-    /// The class does not allow it.
-    #[error("'{0}' is not among the hosts that this class allows (spec.egress.allow)")]
-    NotAllowed(String),
-    /// The name stands for an address that agents may not reach.
-    #[error("'{0}' has no public address")]
-    NotPublic(String),
-    /// It could not be reached.
-    #[error("'{0}' cannot be reached")]
-    Unreachable(String),
-}
-
-impl Refusal {
-    fn answer(&self) -> Answer {
-        tracing::info!(reason = %self, "a way out was refused");
-        let status = match self {
-            Self::NoHost => StatusCode::BAD_REQUEST,
-            Self::NotAllowed(_) | Self::NotPublic(_) => StatusCode::FORBIDDEN,
-            Self::Unreachable(_) => StatusCode::BAD_GATEWAY,
-        };
-        answer(
-            status,
-            "text/plain; charset=utf-8",
-            format!("carrel: {self}\n"),
-        )
-    }
+fn refused(refusal: &Refusal) -> Answer {
+    tracing::info!(reason = %refusal, "a way out was refused");
+    let kind = "text/plain; charset=utf-8";
+    answer(refusal.status(), kind, format!("carrel: {refusal}\n"))
 }
 
 /// Answers one request to the proxy.
@@ -68,7 +40,7 @@ pub(crate) async fn forward(egress: Arc<Egress>, request: Request<Incoming>) -> 
     } else {
         plain(&egress, request).await
     };
-    done.unwrap_or_else(|refusal| refusal.answer())
+    done.unwrap_or_else(|refusal| refused(&refusal))
 }
 
 /// `CONNECT host:port`.
@@ -82,8 +54,8 @@ async fn tunnel(egress: &Egress, request: Request<Incoming>) -> Result<Answer, R
         let Ok(here) = hyper::upgrade::on(request).await else {
             return;
         };
-        let moved = tunnel::copy(TokioIo::new(here), there, SILENT_WITHIN).await;
-        let tunnel::Moved { sent, received } = moved;
+        let moved = carrel_wire::egress::tunnel(TokioIo::new(here), there, SILENT_WITHIN).await;
+        let Moved { sent, received } = moved;
         tracing::info!(host, port, sent, received, "a way out was used");
     });
     Ok(Response::new(
@@ -110,15 +82,6 @@ async fn plain(egress: &Egress, mut request: Request<Incoming>) -> Result<Answer
     tracing::info!(host, port, "a way out was used");
     upstream::strip_hop(answer.headers_mut());
     Ok(answer.map(BodyExt::boxed))
-}
-
-fn target(uri: &Uri, port: u16) -> Result<(String, u16), Refusal> {
-    let host = uri.host().ok_or(Refusal::NoHost)?;
-    let host = host
-        .trim_matches(['[', ']'])
-        .trim_end_matches('.')
-        .to_ascii_lowercase();
-    Ok((host, uri.port_u16().unwrap_or(port)))
 }
 
 #[cfg(test)]

@@ -11,9 +11,10 @@ const WORTHLESS_KEY: &str = "carrel";
 /// The agent's home in its workspace.
 pub(crate) const HOME: &str = ".home";
 
-/// The environment of an agent whose workspace is at `workspace`, as it sees it.
+/// The environment of an agent whose workspace is at `workspace`, as it sees it, and to which its learner is called `learner`.
 pub(crate) fn environment(
     assignment: &Assignment,
+    learner: &str,
     ports: Ports,
     workspace: &Path,
 ) -> Vec<(String, String)> {
@@ -22,7 +23,7 @@ pub(crate) fn environment(
     let mut environment = vec![
         ("CARREL_WORKSPACE", workspace.display().to_string()),
         ("CARREL_AGENT_PORT", ports.agent.to_string()),
-        ("CARREL_LEARNER", assignment.opaque_learner.clone()),
+        ("CARREL_LEARNER", learner.to_owned()),
         ("HOME", workspace.join(HOME).display().to_string()),
         ("TZ", assignment.time_zone.clone()),
         ("LANG", assignment.locale.clone()),

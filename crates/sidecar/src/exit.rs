@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use carrel_core::lifecycle::Ending;
+
 /// How a sidecar ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::Display, strum::EnumIter)]
 #[strum(serialize_all = "snake_case")]
@@ -27,6 +29,8 @@ pub enum Exit {
     Interrupted = 16,
     /// The workspace holds more than may be kept, or its final snapshot was refused: what was not committed is lost.
     SnapshotRefused = 17,
+    /// It reaches what its network must keep it from, and took nobody in.
+    NotIsolated = 18,
 }
 
 impl Exit {
@@ -34,6 +38,40 @@ impl Exit {
     pub fn from_code(code: i32) -> Option<Self> {
         use strum::IntoEnumIterator;
         Self::iter().find(|exit| i32::from(*exit as u8) == code)
+    }
+
+    /// What it is to whoever made the pod.
+    pub(crate) fn ending(self) -> Ending {
+        match self {
+            Self::Clean => Ending::Slept,
+            Self::TurnFailed => Ending::Discarded,
+            Self::Internal
+            | Self::AgentDied
+            | Self::AgentNotReady
+            | Self::Fenced
+            | Self::VaultAway
+            | Self::ShimLost
+            | Self::Interrupted
+            | Self::SnapshotRefused
+            | Self::NotIsolated => Ending::Died,
+        }
+    }
+
+    /// Why, where nothing better is known.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Clean => "it fell asleep",
+            Self::Internal => "the sidecar failed",
+            Self::TurnFailed => "its last turn's changes were discarded",
+            Self::AgentDied => "the agent ended by itself, or was killed",
+            Self::AgentNotReady => "the agent did not become ready",
+            Self::Fenced => "a newer incarnation exists",
+            Self::VaultAway => "the vault did not answer in time",
+            Self::ShimLost => "the agent's container has ended",
+            Self::Interrupted => "it was told to end and could not finish in time",
+            Self::SnapshotRefused => "the workspace could not be saved",
+            Self::NotIsolated => "network policies are not enforced",
+        }
     }
 }
 

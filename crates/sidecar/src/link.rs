@@ -98,6 +98,9 @@ pub(crate) struct ShimListener(UnixListener);
 impl ShimListener {
     /// Listens for one connection.
     pub(crate) fn bind(path: &Path) -> io::Result<Self> {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket =
             rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
@@ -228,6 +231,14 @@ impl Link {
     /// Asks the agent to end.
     pub(crate) async fn terminate(&self) -> Result<(), Error> {
         self.ask(Order::Terminate).await.map(drop)
+    }
+
+    /// How many of the agent's processes the kernel has killed for want of memory, as far as the shim can tell.
+    pub(crate) async fn memory_kills(&self) -> Result<u64, Error> {
+        match self.ask(Order::MemoryKills).await? {
+            (Report::MemoryKills { count }, _) => Ok(count),
+            (other, _) => Err(unexpected(&other)),
+        }
     }
 
     /// What the agent's processes hold on the disk of files without a name, in the workspace as they see it.

@@ -12,7 +12,7 @@ use carrel_protocol::token::{PublicKey, Verifier};
 #[derive(Debug, Clone, clap::Args)]
 pub struct SidecarOptions {
     /// The pod's identity.
-    #[arg(long)]
+    #[arg(long, env = "CARREL_POD_UID")]
     pub pod: PodUid,
     /// Where gateway and fleet call: `unix:/path` or `host:port`.
     #[arg(long)]
@@ -30,14 +30,26 @@ pub struct SidecarOptions {
     #[arg(long)]
     pub agent_executable: Option<PathBuf>,
     /// A JSON file with the public keys of those who may assign.
-    #[arg(long)]
-    pub keys: PathBuf,
+    #[arg(long, required_unless_present = "fleet_keys")]
+    pub keys: Option<PathBuf>,
+    /// Those keys themselves, where there is no file.
+    #[arg(long, env = "CARREL_FLEET_KEYS", conflicts_with = "keys")]
+    pub fleet_keys: Option<String>,
     /// The process without which this one ends.
     #[arg(long)]
     pub parent: Option<u32>,
     /// The agent's control group file that counts out-of-memory kills (`memory.events` or `memory.oom_control`).
     #[arg(long)]
     pub memory_events: Option<PathBuf>,
+    /// Where the last word of the pod is written.
+    #[arg(long)]
+    pub farewell: Option<PathBuf>,
+    /// What the pod must be kept from by its network, as HOST:PORT: while it is reached, nobody is assigned.
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
+    pub must_not_reach: Vec<String>,
+    /// How long a pod that is told to end may take; a little less than what whoever tells it waits.
+    #[arg(long, default_value_t = 25)]
+    pub grace_seconds: u32,
 }
 
 /// Where a sidecar listens.
@@ -72,7 +84,78 @@ impl FromStr for Listen {
 impl SidecarOptions {
     /// Verifies assignments.
     pub(crate) fn verifier(&self) -> std::io::Result<Verifier> {
-        let keys: Vec<PublicKey> = serde_json::from_slice(&fs::read(&self.keys)?)?;
+        let text = match (&self.keys, &self.fleet_keys) {
+            (Some(file), _) => fs::read_to_string(file)?,
+            (None, Some(text)) => text.clone(),
+            (None, None) => String::new(),
+        };
+        let keys: Vec<PublicKey> = serde_json::from_str(&text)?;
         Verifier::new(&keys).map_err(std::io::Error::other)
+    }
+
+    /// Whether nobody on this machine looks after the pod who would know what ended its agent's container.
+    pub(crate) fn is_on_its_own(&self) -> bool {
+        self.parent.is_none()
+    }
+}
+
+fn host_and_port(text: &str) -> Result<String, String> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+            Ok(text.to_owned())
+        }
+        _ => Err("it must be HOST:PORT".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, Command, FromArgMatches};
+
+    use super::*;
+
+    const BARE: [&str; 9] = [
+        "sidecar",
+        "--pod",
+        "00000000-0000-0000-0000-000000000007",
+        "--listen",
+        "0.0.0.0:7080",
+        "--shim-socket",
+        "/s",
+        "--workspace",
+        "/w",
+    ];
+
+    fn parse(more: &[&str]) -> Result<SidecarOptions, clap::error::ErrorKind> {
+        let command = SidecarOptions::augment_args(Command::new("sidecar"));
+        let matches = command.try_get_matches_from(BARE.iter().chain(more));
+        let options = matches.and_then(|matches| SidecarOptions::from_arg_matches(&matches));
+        options.map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn the_keys_come_in_one_way_and_not_in_two() {
+        use clap::error::ErrorKind;
+        assert!(parse(&["--keys", "/k"]).is_ok());
+        let options = parse(&["--fleet-keys", "[]"]).expect("parsed");
+        options.verifier().expect("no keys are keys");
+        assert_eq!(
+            parse(&["--keys", "/k", "--fleet-keys", "[]"]).err(),
+            Some(ErrorKind::ArgumentConflict)
+        );
+        assert_eq!(parse(&[]).err(), Some(ErrorKind::MissingRequiredArgument));
+    }
+
+    #[test]
+    fn what_must_not_be_reached_has_a_port() {
+        let with = |address: &str| parse(&["--fleet-keys", "[]", "--must-not-reach", address]);
+        let options = with("[fd00:ec2::254]:80").expect("parsed");
+        assert_eq!(options.must_not_reach, ["[fd00:ec2::254]:80"]);
+        for wrong in ["10.0.0.1", ":80", "10.0.0.1:http"] {
+            assert_eq!(
+                with(wrong).err(),
+                Some(clap::error::ErrorKind::ValueValidation)
+            );
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use carrel_core::TurnId;
+use carrel_core::{Epoch, SnapshotId, TurnId};
 use carrel_protocol::sidecar::{Assignment, Frame, Hello, Phase, TurnOrder};
 use carrel_protocol::token::{self, Verifier};
 use carrel_protocol::{Code, Problem};
@@ -30,6 +30,12 @@ pub(crate) struct Pod {
     fleet: Verifier,
     hello: watch::Sender<Hello>,
     identity: OnceLock<Identity>,
+    /// Set when the self-test has passed.
+    kept_in: OnceLock<()>,
+    /// Set when it was told to end from outside, as a pod is that is deleted.
+    told_to_end: OnceLock<()>,
+    /// The learner's newest snapshot that is known here.
+    newest: Mutex<Option<SnapshotId>>,
     reach: OnceLock<Reach>,
     intake: Mutex<Intake>,
     turns: mpsc::Sender<Arc<Attempt>>,
@@ -76,8 +82,13 @@ impl Pod {
             quiet_since: None,
             committed: false,
             fell_back: false,
+            fence: None,
             revision: 0,
         };
+        let kept_in = OnceLock::new();
+        if options.must_not_reach.is_empty() {
+            let _ = kept_in.set(());
+        }
         let pod = Self {
             options,
             tasks: TaskTracker::new(),
@@ -86,6 +97,9 @@ impl Pod {
             fleet,
             hello: watch::Sender::new(hello),
             identity: OnceLock::new(),
+            kept_in,
+            told_to_end: OnceLock::new(),
+            newest: Mutex::default(),
             reach: OnceLock::new(),
             intake: Mutex::default(),
             turns,
@@ -103,6 +117,7 @@ impl Pod {
                 "the assignment is for another pod",
             ));
         }
+        self.check_kept_in()?;
         let callers = Verifier::new(&assignment.callers).map_err(refuse)?;
         let (learner, epoch) = (assignment.learner.clone(), assignment.epoch);
         let _one_at_a_time = self.intake();
@@ -128,6 +143,66 @@ impl Pod {
             });
         }
         Ok(())
+    }
+
+    /// From now on nothing is reached that must not be.
+    pub(crate) fn set_kept_in(&self) {
+        // Set once, before anybody is taken in.
+        let _ = self.kept_in.set(());
+    }
+
+    fn check_kept_in(&self) -> Result<(), Problem> {
+        match self.kept_in.get() {
+            Some(()) => Ok(()),
+            None => {
+                let why = match self.hello().detail {
+                    detail if detail.is_empty() => "the self-test has not passed yet".to_owned(),
+                    detail => detail,
+                };
+                Err(Problem::new(Code::Unavailable, why))
+            }
+        }
+    }
+
+    /// Whether somebody can be taken in, or could when it was blank.
+    pub(crate) fn check_able(&self) -> Result<(), Problem> {
+        self.check_kept_in()?;
+        if self.hello().agent_connected {
+            Ok(())
+        } else {
+            let why = "the agent's container has not connected yet";
+            Err(Problem::new(Code::Unavailable, why))
+        }
+    }
+
+    /// Was told to end from outside.
+    pub(crate) fn set_told_to_end(&self) {
+        let _ = self.told_to_end.set(());
+    }
+
+    /// Whether a lost shim is the agent's own death. Where a fleet watches the agent's container from beside, it may have
+    /// been ended by anybody; in a pod on its own the kernel ended it for the memory that the agent took, unless the pod is
+    /// ended as a whole.
+    pub(crate) fn is_loss_by_agent(&self) -> bool {
+        self.options.is_on_its_own() && self.told_to_end.get().is_none()
+    }
+
+    /// The learner's newest snapshot, as far as it is known here.
+    pub(crate) fn newest(&self) -> Option<SnapshotId> {
+        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        newest.clone()
+    }
+
+    /// Knows the learner's newest snapshot.
+    pub(crate) fn set_newest(&self, snapshot: Option<SnapshotId>) {
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
+    }
+
+    /// Notes the fence that a refusal named.
+    pub(crate) fn note_fence(&self, fence: Option<Epoch>) {
+        if fence.is_some() {
+            self.note(|hello| hello.fence = fence);
+        }
     }
 
     /// Whose it is, once assigned.
@@ -170,7 +245,10 @@ impl Pod {
         self.hello.send_modify(|hello| {
             let before = hello.clone();
             change(hello);
-            let told = |hello: &Hello| (hello.phase, hello.committed, hello.fell_back);
+            let told = |hello: &Hello| {
+                let (phase, fence) = (hello.phase, hello.fence);
+                (phase, hello.committed, hello.fell_back, fence)
+            };
             if told(hello) != told(&before) || hello.detail != before.detail {
                 hello.revision += 1;
             }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::awake::Awake;
 use crate::link::Error;
+use crate::shim::memory::kills_in;
 use crate::shim::protocol::{Look, Unseen, Why};
 
 /// How closely an agent is watched.
@@ -293,16 +294,12 @@ fn named_bytes(folder: &Path, limit: u64, max_files: u64, waits: &Weak<()>) -> u
     size
 }
 
-/// How many of the agent's processes the kernel has killed for want of memory.
-pub(crate) fn memory_kills(awake: &Awake) -> u64 {
-    let events = awake.pod.options.memory_events.as_ref();
-    let text = events
-        .and_then(|path| fs::read_to_string(path).ok())
-        .unwrap_or_default();
-    text.lines()
-        .find_map(|line| line.strip_prefix("oom_kill "))
-        .and_then(|count| count.trim().parse().ok())
-        .unwrap_or(0)
+/// How many of the agent's processes the kernel has killed for want of memory; 0 where nobody can tell any more.
+pub(crate) async fn memory_kills(awake: &Awake) -> u64 {
+    match &awake.pod.options.memory_events {
+        Some(path) => fs::read_to_string(path).map_or(0, |text| kills_in(&text)),
+        None => awake.link.memory_kills().await.unwrap_or(0),
+    }
 }
 
 #[cfg(test)]

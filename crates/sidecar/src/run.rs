@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use carrel_protocol::sidecar::Phase;
 use rustix::process::{
     DumpableBehavior, Pid, Signal, getppid, set_dumpable_behavior, set_parent_process_death_signal,
 };
@@ -13,17 +14,17 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::Exit;
+use crate::farewell;
 use crate::life::live;
 use crate::link::{Link, ShimListener};
 use crate::options::SidecarOptions;
 use crate::pod::Pod;
+use crate::self_test;
 use crate::serve::{Listener, serve};
 use crate::upstream::chain;
 
-/// How long a pod that is told to end may take; a little less than what fleets give.
-const GRACE: Duration = Duration::from_secs(25);
 /// How long the last answers may take to reach whoever asked.
-const FAREWELL: Duration = Duration::from_secs(2);
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// Runs a sidecar until its pod has ended.
 pub fn sidecar_main(options: SidecarOptions) -> ExitCode {
@@ -33,6 +34,7 @@ pub fn sidecar_main(options: SidecarOptions) -> ExitCode {
         .thread_keep_alive(Duration::from_millis(100))
         .thread_stack_size(512 * 1024)
         .build();
+    let farewell = options.farewell.clone();
     let ended = runtime.and_then(|runtime| {
         bind_to_parent(options.parent)?;
         let ended = runtime.block_on(run(options));
@@ -45,7 +47,9 @@ pub fn sidecar_main(options: SidecarOptions) -> ExitCode {
             exit.into()
         }
         Err(error) => {
-            tracing::error!(error = chain(&error), "the sidecar could not start");
+            let error = chain(&error);
+            tracing::error!(error, "the sidecar could not start");
+            farewell::leave(farewell.as_deref(), &farewell::unborn(&error));
             Exit::Internal.into()
         }
     }
@@ -89,13 +93,34 @@ async fn run(options: SidecarOptions) -> io::Result<Exit> {
     let abort = watch_signals(&pod, signals);
     let exit = tokio::select! {
         exit = live(&pod, turns, link) => exit,
+        exit = stay_kept_in(&pod) => exit,
         () = abort.cancelled() => Exit::Interrupted,
     };
     pod.over(exit);
     pod.abandon_turn("the sidecar had to end");
+    farewell::leave(pod.options.farewell.as_deref(), &farewell::of(&pod, exit));
     pod.end.cancel();
-    let _ = tokio::time::timeout(FAREWELL, server).await;
+    let _ = tokio::time::timeout(LAST_ANSWERS, server).await;
     Ok(exit)
+}
+
+/// Lets the pod be assigned when the self-test has passed; returns only when it has failed.
+async fn stay_kept_in(pod: &Pod) -> Exit {
+    let tell = |why| pod.enter(Phase::Blank, why);
+    match self_test::pass(&pod.options.must_not_reach, tell).await {
+        Ok(()) => {
+            if !pod.hello().detail.is_empty() {
+                pod.enter(Phase::Blank, "");
+            }
+            pod.set_kept_in();
+            std::future::pending().await
+        }
+        Err(why) => {
+            tracing::error!(why, "the pod takes nobody in");
+            pod.fail(why);
+            Exit::NotIsolated
+        }
+    }
 }
 
 async fn accept_shim(
@@ -124,8 +149,10 @@ fn watch_signals(
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
+            watcher.set_told_to_end();
             watcher.drain();
-            tokio::time::sleep(GRACE).await;
+            let grace = Duration::from_secs(watcher.options.grace_seconds.into());
+            tokio::time::sleep(grace).await;
             expired.cancel();
         };
         watcher.end.run_until_cancelled(wait).await;

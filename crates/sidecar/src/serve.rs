@@ -1,7 +1,8 @@
-//! The sidecar's HTTP interface, for gateway and fleet alone.
+//! The sidecar's HTTP interface, for gateway and fleet alone; but anybody may ask whether it lives and is ready.
 
 mod agent;
 mod caller;
+mod health;
 mod turns;
 
 use std::fs;
@@ -93,6 +94,8 @@ pub(crate) async fn serve(listener: Listener, pod: Arc<Pod>) -> io::Result<()> {
 
 fn router(pod: Arc<Pod>) -> Router {
     Router::new()
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
         .route(
             "/v1/assign",
             post(assign).layer(DefaultBodyLimit::max(ASSIGNMENT_BYTES)),

@@ -6,6 +6,8 @@
 
 mod agent;
 mod held;
+mod install;
+pub(crate) mod memory;
 mod processes;
 pub(crate) mod protocol;
 mod seccomp;
@@ -38,8 +40,11 @@ const CONNECT_WITHIN: Duration = Duration::from_mins(1);
 #[derive(Debug, Clone, clap::Args)]
 pub struct ShimOptions {
     /// The sidecar's socket for its shim.
-    #[arg(long)]
-    pub socket: PathBuf,
+    #[arg(long, required_unless_present = "install")]
+    pub socket: Option<PathBuf>,
+    /// Copies this executable there and ends: another container starts it from there.
+    #[arg(long, value_name = "PATH", exclusive = true)]
+    pub install: Option<PathBuf>,
     /// The command of an agent whose class names none: its image's own.
     #[arg(last = true)]
     pub command: Vec<String>,
@@ -47,7 +52,12 @@ pub struct ShimOptions {
 
 /// Serves one sidecar; returns when the connection has closed and nothing runs below us any more.
 pub fn shim_main(options: ShimOptions) -> ExitCode {
-    match serve(options) {
+    let done = match (options.install, options.socket) {
+        (Some(path), _) => install::install(&path),
+        (None, Some(socket)) => serve(&socket, options.command),
+        (None, None) => Err(io::Error::other("neither --socket nor --install")),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the shim ends");
@@ -56,7 +66,7 @@ pub fn shim_main(options: ShimOptions) -> ExitCode {
     }
 }
 
-fn serve(options: ShimOptions) -> io::Result<()> {
+fn serve(socket: &Path, command: Vec<String>) -> io::Result<()> {
     // The agent is of our user: it may neither look into us nor write there. What we start is as usual again.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     // Handlers, not `SIG_IGN`: an agent would inherit that.
@@ -69,10 +79,10 @@ fn serve(options: ShimOptions) -> io::Result<()> {
     signal_hook::low_level::pipe::register(SIGCHLD, handler)?;
     let processes = Processes::adopt()?;
     seccomp::install().map_err(io::Error::other)?;
-    let connection = connect(&options.socket)?;
+    let connection = connect(socket)?;
     let mut shim = Shim {
         processes,
-        command: options.command,
+        command,
         agent: None,
         unseen: HashSet::new(),
     };
@@ -138,6 +148,15 @@ impl Shim {
                     self.report_end(connection, child)?;
                 }
                 Ok(done(()))
+            }
+            Order::MemoryKills => {
+                // Of another's control group it would tell what is not the agent's.
+                let count = if self.processes.are_alone() {
+                    memory::kills()
+                } else {
+                    0
+                };
+                Ok((Report::MemoryKills { count }, Vec::new()))
             }
             Order::Held { folder } => {
                 let list = || self.processes.list();

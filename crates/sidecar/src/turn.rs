@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout};
 use crate::attempt::Attempt;
 use crate::awake::Awake;
 use crate::exit::Exit;
+use crate::link;
 use crate::room;
 
 pub(crate) use commit::{Uncommitted, commit, fingerprint_of, take_fingerprint};
@@ -37,9 +38,9 @@ pub(crate) enum Verdict {
 pub(crate) async fn run(awake: &mut Awake, attempt: &Attempt) -> Verdict {
     let began = Instant::now();
     awake.note_message(began);
-    let kills = room::memory_kills(awake);
+    let kills = room::memory_kills(awake).await;
     let outcome = talk(awake, attempt).await;
-    let kills = room::memory_kills(awake).saturating_sub(kills);
+    let kills = room::memory_kills(awake).await.saturating_sub(kills);
     let with_kills = |told: String| match kills {
         0 => told,
         _ if told.is_empty() => starved(kills),
@@ -63,13 +64,8 @@ pub(crate) async fn run(awake: &mut Awake, attempt: &Attempt) -> Verdict {
         }
         Outcome::Died { by_agent, reason } => {
             let _ = awake.link.kill_all().await;
-            let exit = if by_agent {
-                Exit::AgentDied
-            } else {
-                Exit::ShimLost
-            };
             let reason = with_kills(reason);
-            return Verdict::Over(Frame::Died { by_agent, reason }, exit);
+            return Verdict::Over(Frame::Died { by_agent, reason }, died(by_agent));
         }
     };
     let ended = Instant::now();
@@ -114,13 +110,10 @@ pub(crate) async fn run(awake: &mut Awake, attempt: &Attempt) -> Verdict {
             },
             Exit::VaultAway,
         ),
-        Err(Uncommitted::Lost(reason)) => Verdict::Over(
-            Frame::Died {
-                by_agent: false,
-                reason,
-            },
-            Exit::ShimLost,
-        ),
+        Err(Uncommitted::Lost(reason)) => {
+            let by_agent = awake.pod.is_loss_by_agent();
+            Verdict::Over(Frame::Died { by_agent, reason }, died(by_agent))
+        }
     }
 }
 
@@ -156,10 +149,7 @@ async fn talk(awake: &mut Awake, attempt: &Attempt) -> Outcome {
             retryable: excess.is_passing(),
             reason: excess.to_string(),
         },
-        () = awake.link.lost() => Outcome::Died {
-            by_agent: false,
-            reason: "the agent's container has ended".to_owned(),
-        },
+        () = awake.link.lost() => Outcome::lost(awake, &link::Error::Lost),
     }
 }
 
@@ -215,6 +205,14 @@ async fn failed(
         timing,
     };
     Verdict::Over(frame, Exit::TurnFailed)
+}
+
+fn died(by_agent: bool) -> Exit {
+    if by_agent {
+        Exit::AgentDied
+    } else {
+        Exit::ShimLost
+    }
 }
 
 /// What the operator is told of processes that the kernel killed.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use carrel_core::Epoch;
 use carrel_core::class::Adapter;
 use carrel_protocol::sidecar::{Assignment, Phase};
 use carrel_protocol::vault::{DamageReport, Head};
@@ -94,7 +95,7 @@ pub(crate) async fn wake(
     });
     let respond = move |request| egress::forward(Arc::clone(&egress), request);
     loopback::serve(prepared.egress, pod, respond).map_err(lost)?;
-    let gaps = &assignment.recent_gaps_seconds;
+    let gaps = &head.recent_gaps_seconds;
     let mut awake = Awake {
         committed_tree: turn::fingerprint_of(pod, assignment).await,
         pod: Arc::clone(pod),
@@ -102,13 +103,13 @@ pub(crate) async fn wake(
         ports: prepared.ports,
         vault,
         snapshots,
-        head,
         agent: None,
         log: AgentLog::default(),
         gaps: gaps
             .iter()
             .map(|gap| Duration::from_secs((*gap).into()))
             .collect(),
+        head,
         last_message: None,
         link: link.clone(),
     };
@@ -166,7 +167,10 @@ async fn first_contact(
 /// Waits after a refusal that may pass.
 async fn later(pod: &Pod, pause: &mut Duration, error: vault::Error) -> Result<(), Failure> {
     match error {
-        vault::Error::Over(problem) => Err(Failure(Exit::Fenced, problem.to_string())),
+        vault::Error::Over(problem) => {
+            pod.note_fence(problem.fence.map(Epoch));
+            Err(Failure(Exit::Fenced, problem.to_string()))
+        }
         vault::Error::Away(_) | vault::Error::Refused(_) => {
             pod.enter(Phase::Restoring, error.to_string());
             sleep(*pause).await;
@@ -192,7 +196,10 @@ async fn restore(
         tracing::warn!(error = upstream::chain(&error), "restoring failed");
         let detail = error.to_string();
         match error.kind() {
-            ErrorKind::Fenced => return Err(Failure(Exit::Fenced, detail)),
+            ErrorKind::Fenced => {
+                pod.note_fence(error.fence());
+                return Err(Failure(Exit::Fenced, detail));
+            }
             ErrorKind::Damaged => {
                 let report = DamageReport {
                     generation: head.generation,
@@ -218,6 +225,7 @@ async fn restore(
         clear(workspace).map_err(|error| Failure(Exit::Internal, error.to_string()))?;
     }
     pod.enter(Phase::Restoring, "");
+    pod.set_newest(head.snapshot_id.clone());
     Ok(head)
 }
 

@@ -51,6 +51,8 @@ pub enum Task {
     Fleet,
     /// Looking after the repositories of learners that sleep.
     Maintenance,
+    /// Taking over into the store what objects of Kubernetes say of learners and classes.
+    Mirror,
 }
 
 /// A task while it is ours. Dropping it gives it up; so does the end of the process, at once.

@@ -1,11 +1,13 @@
 #![doc = include_str!("../README.md")]
 
+pub mod api_writes;
 pub mod health;
 pub mod label;
 pub mod logs;
 pub mod snapshots;
 pub mod wakes;
 
+pub use api_writes::ApiWrites;
 pub use health::{Health, Readiness};
 pub use logs::LogFormat;
 pub use prometheus_client::registry::Registry;

@@ -16,15 +16,13 @@ use crate::{Error, Vault};
 impl Vault {
     /// The head, after raising the fence.
     pub(crate) async fn first_contact(&self, claims: &LearnerClaims) -> Result<Head, Error> {
-        let _alone = self.exclusive(&claims.sub).await;
-        self.contact(&claims.sub, claims.ep).await?;
-        // At the fence: nobody else moves it now.
-        let (head, repository) = self.sound_head(&claims.sub).await?;
-        Ok(Head {
-            generation: head.generation,
-            snapshot_id: head.snapshot,
-            repository,
-        })
+        let (head, repository) = {
+            let _alone = self.exclusive(&claims.sub).await;
+            self.contact(&claims.sub, claims.ep).await?;
+            // At the fence: nobody else moves it now.
+            self.sound_head(&claims.sub).await?
+        };
+        self.describe(&claims.sub, head, repository).await
     }
 
     /// The data key, after raising the fence; the repository exists then.

@@ -39,6 +39,14 @@ impl std::fmt::Debug for Keyring {
     }
 }
 
+/// Whether others than this process's user may read a file of keys. Of one that belongs to somebody else (to root, where
+/// Kubernetes puts a Secret into a pod) the group may read it: that is how we do.
+pub fn is_open_to_others(file: &fs::Metadata) -> bool {
+    let is_ours = file.uid() == rustix::process::geteuid().as_raw();
+    let forbidden = if is_ours { 0o077 } else { 0o037 };
+    file.mode() & forbidden != 0
+}
+
 impl Keyring {
     /// Reads a key file: 32 bytes in base64 a line, the first wraps, all unwrap. To rotate, put a new first line, restart,
     /// run the re-wrap, then remove the old line.
@@ -57,7 +65,7 @@ impl Keyring {
             },
             what,
         };
-        if fs::metadata(path).map_err(failed)?.mode() & 0o077 != 0 {
+        if is_open_to_others(&fs::metadata(path).map_err(failed)?) {
             return Err(wrong(None, OPEN_TO_OTHERS));
         }
         let text = Zeroizing::new(fs::read_to_string(path).map_err(failed)?);
@@ -83,9 +91,7 @@ impl Keyring {
             source,
         };
         if !path.exists() {
-            let mut key = Zeroizing::new([0; KEY_BYTES]);
-            rand::fill(key.as_mut()).map_err(|_| NO_RANDOMNESS)?;
-            let line = Zeroizing::new(STANDARD.encode(key.as_ref()) + "\n");
+            let line = Zeroizing::new(Self::new_line()?);
             match durable::make_file(path, line.as_bytes()) {
                 Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
                     return Err(failed(error));
@@ -94,6 +100,16 @@ impl Keyring {
             }
         }
         Self::read(path)
+    }
+
+    /// The line of a key file with a new key.
+    ///
+    /// # Errors
+    /// When the system gives no randomness.
+    pub fn new_line() -> Result<String, Error> {
+        let mut key = Zeroizing::new([0; KEY_BYTES]);
+        rand::fill(key.as_mut()).map_err(|_| NO_RANDOMNESS)?;
+        Ok(STANDARD.encode(key.as_ref()) + "\n")
     }
 
     /// A new data key and the same wrapped.
@@ -323,6 +339,22 @@ mod tests {
             "{refused}"
         );
         assert!(refused.contains("chmod 600"), "{refused}");
+    }
+
+    #[test]
+    fn the_group_may_read_a_key_file_of_somebody_else_as_a_mounted_secret_is() {
+        use std::os::unix::fs::{PermissionsExt, chown};
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kek");
+        Keyring::read_or_create(&path).unwrap();
+        if chown(&path, Some(12_345), None).is_err() {
+            println!("SKIP the_group_may_read: only root gives a file away");
+            return;
+        }
+        for (mode, is_open) in [(0o440, false), (0o400, false), (0o444, true), (0o460, true)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(Keyring::read(&path).is_err(), is_open, "{mode:o}");
+        }
     }
 
     #[test]

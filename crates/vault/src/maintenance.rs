@@ -91,7 +91,9 @@ impl Vault {
     async fn asleep(&self, learner: &LearnerId) -> Result<Learner, Error> {
         let row = self.store().learner(learner, self.now()).await?;
         let row = row.ok_or(Error::NoLearner)?;
-        if row.status.state != LearnerState::Asleep || row.status.pod.is_some() {
+        let is_asleep = row.status.state == LearnerState::Asleep && row.status.pod.is_none();
+        // A newer incarnation has been here than the row says has ended: the row may be late.
+        if !is_asleep || row.fence > row.status.epoch {
             return Err(Error::Awake);
         }
         Ok(row)

@@ -6,16 +6,19 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use carrel_core::Generation;
+use carrel_core::{Generation, MessageId, TurnId};
 use carrel_protocol::vault::{DataKey, Head};
 use carrel_sidecar::snapshot::{Error, ErrorKind};
+use carrel_store::turns::NewMessage;
 use carrel_testkit::until;
 use futures::{StreamExt as _, stream};
 use http_body_util::StreamBody;
 use hyper::body::{Bytes, Frame};
+use jiff::Timestamp;
 use support::{Desk, answer};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 fn conflict(code: &str) -> (u16, String) {
     (409, code.to_owned())
@@ -297,4 +300,40 @@ async fn an_erased_learner_is_gone_with_its_key_and_every_object() {
         (Generation(0), &None)
     );
     assert_ne!(fresh.head.repository, pod.head.repository);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_is_told_the_gaps_between_its_learners_last_five_messages_and_a_name_for_its_agent() {
+    let desk = Desk::new().await;
+    let ada = desk.learner("ada").await;
+    let first = desk.pod(&ada, 1).await.head;
+    assert!(first.recent_gaps_seconds.is_empty());
+    for (key, second) in [
+        (1, 7),
+        (2, 1000),
+        (3, 1010),
+        (4, 1030),
+        (5, 1060),
+        (6, 1100),
+    ] {
+        let message = NewMessage {
+            learner: ada.clone(),
+            message_id: MessageId(Uuid::from_u128(key)),
+            turn_id: TurnId(Uuid::from_u128(100 + key)),
+            idempotency_key: key.to_string(),
+            body_hash: [0; 32],
+            channel: "web".to_owned(),
+            text: "hello".to_owned(),
+            attachments: Vec::new(),
+            max_queued: 20,
+        };
+        let at = Timestamp::from_second(1_783_591_200 + second).unwrap();
+        desk.store.accept(&message, at).await.unwrap();
+    }
+    let second = desk.pod(&ada, 2).await.head;
+    assert_eq!(second.recent_gaps_seconds, [10, 20, 30, 40]);
+    let bob = desk.learner("bob").await;
+    let other = desk.pod(&bob, 1).await.head.opaque_learner;
+    assert_eq!(second.opaque_learner, first.opaque_learner);
+    assert!(!first.opaque_learner.is_empty() && other != first.opaque_learner);
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use carrel_core::LearnerId;
-use carrel_core::learner::DesiredState;
+use carrel_core::learner::{DesiredState, Status};
+use carrel_core::{Epoch, LearnerId};
 use carrel_vault::Objects;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -43,6 +43,17 @@ async fn five_turns(desk: &Desk, learner: &LearnerId) -> Path {
         fs::write(workspace.path().join("turn"), format!("{learner} {turn}")).expect("written");
         pod.save(workspace.path()).await;
     }
+    let (never, slept) = (
+        Status::default(),
+        Status {
+            epoch: Epoch(1),
+            ..Status::default()
+        },
+    );
+    let put = desk
+        .store
+        .put_status(learner, &never, &slept, support::now());
+    assert!(put.await.expect("a store"));
     Path::from(pod.head.repository.to_string())
 }
 

@@ -145,6 +145,8 @@ async fn check_retention(desk: Desk) {
         (Generation(35), Some(older))
     );
     let mut pod = desk.pod(&ada, 2).await;
+    // The row says asleep still, of the incarnation before.
+    assert!(matches!(desk.vault.maintain(&ada).await, Err(Error::Awake)));
     assert_eq!(tree::tree(pod.restore().await.path()), states[31]);
     pod.save(workspace.path()).await;
     assert_eq!(tree::tree(pod.restore().await.path()), states[33]);

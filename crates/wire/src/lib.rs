@@ -1,9 +1,11 @@
 #![doc = include_str!("../README.md")]
 
 mod connect;
+pub mod egress;
 mod identity;
 mod incoming;
 mod pem;
+pub mod sidecar;
 mod tcp;
 mod trust;
 

@@ -26,7 +26,9 @@ const fn row(name: &'static str, uses: &'static [&'static str]) -> Row {
 
 const ALL: &[&str] = &[
     "carrel-agent",
+    "carrel-controller",
     "carrel-core",
+    "carrel-crd",
     "carrel-fleet-local",
     "carrel-gateway",
     "carrel-llm",
@@ -61,6 +63,7 @@ pub(super) const TABLE: &[Row] = &[
         ..row("carrel-llm", &["carrel-core"])
     },
     row("carrel-protocol", &["carrel-core"]),
+    row("carrel-crd", &["carrel-core"]),
     row("carrel-telemetry", &[]),
     row("carrel-wire", &["carrel-protocol"]),
     row("carrel-store", &["carrel-core"]),
@@ -88,6 +91,17 @@ pub(super) const TABLE: &[Row] = &[
             "carrel-protocol",
             "carrel-telemetry",
             "carrel-store",
+            "carrel-wire",
+            "carrel-crd",
+        ],
+    ),
+    row(
+        "carrel-controller",
+        &[
+            "carrel-core",
+            "carrel-crd",
+            "carrel-protocol",
+            "carrel-telemetry",
             "carrel-wire",
         ],
     ),

@@ -25,17 +25,27 @@ pub(crate) struct Artifact {
 
 /// Builds what the arguments say. Warnings and errors go to the terminal.
 pub(crate) fn build(arguments: &[&str]) -> anyhow::Result<Vec<Artifact>> {
+    run("build", arguments, &[])
+}
+
+/// Builds by another of cargo's commands, whose `last` arguments stand after all others.
+pub(crate) fn run(
+    command: &str,
+    arguments: &[&str],
+    last: &[&str],
+) -> anyhow::Result<Vec<Artifact>> {
     let output = cargo::cargo()
-        .arg("build")
+        .arg(command)
         .args(arguments)
         .args(["--quiet", "--message-format", "json-render-diagnostics"])
+        .args(last)
         .stderr(Stdio::inherit())
         .output()
-        .context("starting cargo build")?;
+        .with_context(|| format!("starting cargo {command}"))?;
     if !output.status.success() {
-        bail!("cargo build: {}", output.status);
+        bail!("cargo {command}: {}", output.status);
     }
-    let messages = String::from_utf8(output.stdout).context("reading what cargo build says")?;
+    let messages = String::from_utf8(output.stdout).context("reading what cargo says")?;
     Ok(messages.lines().filter_map(artifact).collect())
 }
 

@@ -26,15 +26,24 @@ pub(super) struct Ran {
     pub(super) took: Duration,
 }
 
-/// Runs a test program. `carrel` is the executable that end-to-end tests start.
-pub(super) fn run(test: &Artifact, carrel: &Path, bound: Duration) -> anyhow::Result<Ran> {
+/// What end-to-end tests are about.
+pub(super) struct Product<'a> {
+    /// The executable that they start.
+    pub(super) carrel: &'a Path,
+    /// The archive of the container image, where one could be made.
+    pub(super) image: Option<&'a Path>,
+}
+
+/// Runs a test program.
+pub(super) fn run(test: &Artifact, product: &Product<'_>, bound: Duration) -> anyhow::Result<Ran> {
     let mut command = Command::new(&test.executable);
     command
         // Output of tests that pass is wanted too: a skip says so there.
         .arg("--show-output")
         .current_dir(&test.folder)
         .env("CARGO_MANIFEST_DIR", &test.folder)
-        .env("CARREL_BIN", carrel)
+        .env("CARREL_BIN", product.carrel)
+        .envs(product.image.map(|image| ("CARREL_IMAGE", image)))
         .env("NO_COLOR", "1");
     run_command(command, bound).with_context(|| format!("running {}", test.executable.display()))
 }

@@ -93,6 +93,8 @@ pub(super) struct GatewayParts {
     pub(super) metrics: carrel_gateway::Metrics,
     /// Everything that its `/metrics` shows.
     pub(super) registry: Registry,
+    /// What its `/readyz` says is missing, the store apart.
+    pub(super) readiness: Readiness,
 }
 
 #[expect(
@@ -178,6 +180,7 @@ impl Base {
     pub(super) async fn start_router(
         &self,
         listener: TcpListener,
+        egress: Option<TcpListener>,
         options: carrel_router::Options,
         pods: Verifier,
         registry: &mut Registry,
@@ -197,6 +200,11 @@ impl Base {
         };
         let router = carrel_router::Service::new(options, ports)?;
         let (served, cancel, ended) = (router.clone(), self.cancel.clone(), self.ended.clone());
+        if let Some(egress) = egress {
+            let (incoming, cancel) = (self.incoming(egress), cancel.clone());
+            self.tracker
+                .spawn(served.clone().run_egress(incoming, cancel));
+        }
         let incoming = self.incoming(listener);
         self.tracker.spawn(async move {
             if let Err(error) = served.run(incoming, cancel).await {
@@ -249,7 +257,7 @@ impl Base {
             admin_token_hash: carrel_gateway::hash_of(&parts.admin_token),
             clock: carrel_gateway::Clock::new(now),
             metrics: parts.metrics,
-            health: Health::new(Readiness::default(), Arc::new(parts.registry)),
+            health: Health::new(parts.readiness, Arc::new(parts.registry)),
             alone: self.store.is_ours_alone(),
         };
         let gateway = carrel_gateway::start(options, self.tracker.clone(), self.cancel.clone());

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use super::models::{self, Models};
 use super::{data, documents, objects, serve, store};
 use crate::cli::Up;
-use crate::config::{Config, Loaded, StoreAt, Tls};
+use crate::config::{Config, FleetKind, Loaded, StoreAt, Tls};
 use crate::exit::{Failure, Kind};
 
 /// What a start needs that is sure to be there.
@@ -22,6 +22,8 @@ pub(super) struct Checked {
     pub(super) gateway: (TcpListener, SocketAddr),
     /// Of the model router.
     pub(super) router: (TcpListener, SocketAddr),
+    /// Of the model router's egress port.
+    pub(super) egress: Option<TcpListener>,
 }
 
 /// Checks all that needs nothing to be made. `dir` is the data folder, which need not be there.
@@ -43,6 +45,10 @@ pub(super) async fn check(flags: &Up, dir: &Path, loaded: &Loaded) -> anyhow::Re
             proxy that has a certificate before 'carrel up' (gateway.publicUrl, gateway.trustedProxies)";
         return Err(Failure::new(Kind::Usage, message).into());
     }
+    if config.gateway.fleet != FleetKind::Local {
+        let message = "gateway.fleet: 'carrel up' has a fleet of its own: leave it away; on Kubernetes each role is a process of its own ('carrel gateway', …)";
+        return Err(Failure::new(Kind::Usage, message).into());
+    }
     keys(dir, config)?;
     objects::check(dir, &config.objects)?;
     let models = models::options(config)?;
@@ -53,6 +59,7 @@ pub(super) async fn check(flags: &Up, dir: &Path, loaded: &Loaded) -> anyhow::Re
         models,
         gateway: serve::bind(gateway, "--listen").await?,
         router: serve::bind(router, "--model-listen").await?,
+        egress: serve::bind_egress(config).await?,
     })
 }
 

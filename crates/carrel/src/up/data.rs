@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -107,9 +107,8 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Option<String>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         text => text.with_context(|| format!("reading {}", path.display()))?,
     };
-    let mode = std::fs::metadata(path)?.permissions().mode();
     let place = path.display();
-    if mode & 0o077 != 0 {
+    if carrel_vault::is_open_to_others(&std::fs::metadata(path)?) {
         let message = format!("{place} may be read by others: run 'chmod 600 {place}'");
         return Err(Failure::new(Kind::NotAllowed, message).into());
     }

@@ -11,7 +11,7 @@ use carrel_fleet_local::LocalFleet;
 use carrel_gateway::Handle as Gateway;
 use carrel_protocol::Endpoint;
 use carrel_protocol::token::{Signer, Verifier};
-use carrel_telemetry::{Snapshots, Wakes};
+use carrel_telemetry::{Readiness, Snapshots, Wakes};
 
 use super::base::{Base, FleetParts, GatewayParts, now};
 use super::certificates::Certificates;
@@ -85,7 +85,13 @@ pub(super) async fn start(
     base.serve_unix(&vault_socket, carrel_vault::router(vault.clone()))?;
     let models = checked.models.with_admin(&admin_token);
     let router = base
-        .start_router(router_listener, models.options, pods, &mut registry)
+        .start_router(
+            router_listener,
+            checked.egress,
+            models.options,
+            pods,
+            &mut registry,
+        )
         .await?;
     let watch = Watch::new(file.to_path_buf(), loaded, admin_token.clone());
     base.tracker
@@ -111,6 +117,7 @@ pub(super) async fn start(
         admin_token,
         metrics: carrel_gateway::Metrics::register(&mut registry, wakes, snapshots),
         registry,
+        readiness: Readiness::default(),
     };
     let gateway = base.start_gateway(gateway_listener, parts);
 

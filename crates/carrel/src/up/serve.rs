@@ -8,6 +8,7 @@ use axum::Router;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
+use crate::config::Config;
 use crate::exit::{Failure, Kind};
 
 /// Binds an address such as `127.0.0.1:7070`; port 0 picks a free one.
@@ -50,5 +51,13 @@ where
         .await;
     if let Err(error) = served {
         tracing::error!(%error, "a listener failed");
+    }
+}
+
+/// Binds the router's egress port, where there is to be one.
+pub(super) async fn bind_egress(config: &Config) -> anyhow::Result<Option<TcpListener>> {
+    match config.router.egress_listen.as_str() {
+        "" => Ok(None),
+        address => Ok(Some(bind(address, "router.egressListen").await?.0)),
     }
 }

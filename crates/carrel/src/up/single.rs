@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use carrel_fleet_local::LocalFleet;
-use carrel_gateway::{Handle as Gateway, StoreFleet};
+use carrel_gateway::{Handle as Gateway, Sidecars, StoreFleet};
+use carrel_protocol::fleet::Fleet;
 use carrel_protocol::token::{PublicKey, Signer, Verifier};
 use carrel_store::processes;
-use carrel_telemetry::{Health, Registry, Snapshots, Wakes};
+use carrel_telemetry::{Health, Readiness, Registry, Snapshots, Wakes};
 use serde_json::json;
 
 use super::base::{Base, FleetParts, GatewayParts, now};
@@ -18,9 +19,9 @@ use super::certificates::Certificates;
 use super::fleet_task::FleetTask;
 use super::reload::{self, Watch};
 use super::vault_client::RemoteVault;
-use super::{AFTER_DRAIN, STOP, documents, keys, models, objects, serve};
+use super::{AFTER_DRAIN, STOP, documents, keys, kubernetes, models, objects, serve};
 use crate::cli::{self, UpOutput};
-use crate::config::Loaded;
+use crate::config::{FleetKind, Loaded};
 use crate::exit::{Failure, Kind};
 use crate::{output, paths};
 
@@ -83,16 +84,20 @@ pub(super) async fn start(
             started
         }
     };
-    say(role, flags.output, &url, &format!("http://{health_bound}"))?;
+    say(
+        &role.to_string(),
+        flags.output,
+        &url,
+        &format!("http://{health_bound}"),
+    )?;
     Ok(Single { base, running })
 }
 
-fn say(role: Role, format: UpOutput, url: &str, health_url: &str) -> anyhow::Result<()> {
+pub(super) fn say(role: &str, format: UpOutput, url: &str, health_url: &str) -> anyhow::Result<()> {
     let pid = std::process::id();
     match format {
         UpOutput::Json => output::line(
-            &json!({"role": role.to_string(), "url": url, "health_url": health_url, "pid": pid})
-                .to_string(),
+            &json!({"role": role, "url": url, "health_url": health_url, "pid": pid}).to_string(),
         ),
         UpOutput::Text => {
             let at = if url.is_empty() {
@@ -132,14 +137,27 @@ async fn gateway(
     )?;
     refuse_another_key(base, &signer).await?;
     let admin_token = keys::admin_token(&base.dir.join(&files.admin_token_file))?;
+    if config.gateway.fleet == FleetKind::Kubernetes {
+        kubernetes::refuse_documents(loaded)?;
+    }
     documents::apply(&base.shared(), loaded, now()).await?;
     let (listener, url) = listener(base, flags, &config.gateway.listen).await?;
-    let fleet = StoreFleet {
-        store: base.shared(),
+    let sidecars = Sidecars {
         signer: signer.clone(),
         trust: base.certificates.trust.clone(),
         clock: carrel_gateway::Clock::new(now),
         tracker: base.tracker.clone(),
+    };
+    let readiness = Readiness::default();
+    let fleet: Arc<dyn Fleet> = match config.gateway.fleet {
+        FleetKind::Local => Arc::new(StoreFleet {
+            store: base.shared(),
+            sidecars,
+        }),
+        FleetKind::Kubernetes => {
+            let fleet = kubernetes::fleet(base, sidecars, readiness.clone(), &mut registry);
+            Arc::new(fleet.await?)
+        }
     };
     let (wakes, snapshots) = (
         Wakes::register(&mut registry),
@@ -154,12 +172,13 @@ async fn gateway(
             now,
         )?),
         signer,
-        fleet: Arc::new(fleet),
+        fleet,
         public_url: base.public_url(&url),
         relay_url: reached_at("gateway.relayUrl", &config.gateway.relay_url, &url)?,
         admin_token,
         metrics,
         registry,
+        readiness,
     };
     let gateway = base.start_gateway(listener, parts);
     Ok((gateway, url))
@@ -219,8 +238,9 @@ async fn router(
     let admin_token = keys::admin_token(&base.dir.join(&base.config.keys.admin_token_file))?;
     let models = models::options(&base.config)?.with_admin(&admin_token);
     let (listener, url) = listener(base, flags, &base.config.router.listen).await?;
+    let egress = serve::bind_egress(&base.config).await?;
     let router = base
-        .start_router(listener, models.options, pods(base)?, registry)
+        .start_router(listener, egress, models.options, pods(base)?, registry)
         .await?;
     if let Some(file) = file {
         let watch = Watch::new(file.to_path_buf(), loaded, admin_token);

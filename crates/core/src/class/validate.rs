@@ -93,9 +93,9 @@ pub(super) fn violations(spec: &ClassSpec) -> Vec<Violation> {
         "must be from 1 to 1000",
     );
     check(
-        spec.warm_pool.size <= 1000,
+        spec.warm_pool.size <= 2000,
         "spec.warmPool.size",
-        "must be at most 1000",
+        "must be at most 2000",
     );
     check(
         within(spec.snapshot.keep_last, 1, 1000),

@@ -1,6 +1,7 @@
 //! What a fleet sees of one learner: the arguments of the plan.
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::id::{Epoch, PodUid};
 use crate::learner::{PodRef, StartKind, Status};
@@ -121,11 +122,14 @@ pub enum Phase {
     PartialEq,
     Eq,
     Hash,
+    Serialize,
+    Deserialize,
     strum::Display,
     strum::EnumIter,
     strum::EnumString,
     strum::IntoStaticStr,
 )]
+#[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Ending {
     /// By itself, with everything committed: the final snapshot, or nothing had changed.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use carrel_core::learner::{Desired, Status};
 use tokio::sync::{Notify, watch};
 
-use crate::call::Sidecar;
+use carrel_wire::sidecar::Sidecar;
 
 /// What others may see of a learner that is looked after, and do to it.
 #[derive(Debug)]

@@ -11,14 +11,16 @@ use carrel_core::PodUid;
 use carrel_core::class::ClassSpec;
 use carrel_core::learner::{PodRef, StartKind};
 use carrel_core::lifecycle::PodSeen;
+use carrel_protocol::Endpoint;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
 use super::watch::Watched;
 use super::{Pod, SharedGround};
-use crate::call::Sidecar;
 use crate::container::{ContainerId, ContainerSpec, Limits, RootKind, Runtime, in_own_session};
 use crate::image::{Image, Images};
+use carrel_wire::Trust;
+use carrel_wire::sidecar::Sidecar;
 
 /// Where the shim's socket is below the shared folder.
 const SHIM_SOCKET: &str = "shim.sock";
@@ -142,7 +144,7 @@ impl Maker {
         let (seen_sender, seen) = tokio::sync::watch::channel(blank);
         let (assigned, assigned_seen) = tokio::sync::watch::channel(None);
         let (kill, cleared) = (CancellationToken::new(), CancellationToken::new());
-        let sidecar = Sidecar::at(socket);
+        let sidecar = Sidecar::at(Endpoint::Unix(socket), Trust::default());
         let watched = Watched {
             ground: self.ground.clone(),
             uid,

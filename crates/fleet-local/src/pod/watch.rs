@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use carrel_core::PodUid;
 use carrel_core::lifecycle::{Ending, Phase, PodSeen};
-use carrel_protocol::sidecar::{Hello, Phase as Heard};
+use carrel_protocol::sidecar::Hello;
 use carrel_protocol::token::Caller;
 use jiff::Timestamp;
 use tokio::process::Child;
@@ -15,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::make::AgentStart;
 use super::{Assigned, SharedGround};
-use crate::call::Sidecar;
 use crate::container::Container;
 use crate::leftovers;
 use crate::removal;
+use carrel_wire::sidecar::Sidecar;
 
 /// Between questions to a sidecar that gives no answer though it lives.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
@@ -246,7 +246,7 @@ async fn hear(
             }
         };
         if let Ok(hello) = answer {
-            let phase = phase_of(&hello);
+            let phase = hello.phase.into();
             if last != Some(phase) {
                 since = ground.now();
                 last = Some(phase);
@@ -256,16 +256,6 @@ async fn hear(
         } else {
             tokio::time::sleep(ASK_AGAIN).await;
         }
-    }
-}
-
-fn phase_of(hello: &Hello) -> Phase {
-    match hello.phase {
-        Heard::Blank | Heard::Restoring => Phase::Restoring,
-        Heard::Ready => Phase::Ready,
-        Heard::Busy => Phase::Busy,
-        Heard::Draining | Heard::Ending => Phase::Draining,
-        Heard::Snapshotting => Phase::Snapshotting,
     }
 }
 

@@ -85,6 +85,7 @@ pub(crate) fn sidecar(words: impl Iterator<Item = OsString>) -> ExitCode {
         quiet_since: None,
         committed: false,
         fell_back: false,
+        fence: None,
         revision: 0,
     };
     let sidecar = Sidecar {

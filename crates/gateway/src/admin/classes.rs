@@ -66,6 +66,7 @@ pub(super) async fn put(
     if !violations.is_empty() {
         return Err(Refusal::new(Code::InvalidBody, violations.join("; ")));
     }
+    shared.options.fleet.declare_class(&name, &spec).await?;
     shared.options.store.put_class(&name, &spec).await?;
     Ok(Json(Named { name, spec }))
 }

@@ -11,7 +11,7 @@ use carrel_core::learner::LearnerState;
 use carrel_core::lifecycle;
 use carrel_core::{ClassName, LearnerId};
 use carrel_protocol::Code;
-use carrel_protocol::fleet::IsolationReport;
+use carrel_protocol::fleet::{self, IsolationReport};
 use carrel_protocol::gateway::{
     AliasBody, CreateLearner, LastFailure, Learner, LearnerList, PatchLearner, SnapshotSummary,
 };
@@ -51,6 +51,8 @@ pub(super) async fn create(
     let created = create_when_free(&shared, &new).await?;
     // The answer to a repeat is the answer to the first.
     accepted(created)?;
+    let fleet = &shared.options.fleet;
+    fleet.declare(&new.id, &new.class).await?;
     Ok((StatusCode::OK, Json(find(&shared, &asked.id).await?)))
 }
 
@@ -145,7 +147,10 @@ pub(super) async fn list(
     let next = (rows.len() == limit as usize)
         .then(|| rows.last().map(|row| row.id.clone()))
         .flatten();
-    let open = rows.into_iter().filter(|row| !row.desired.deleting);
+    let fleet = &shared.options.fleet;
+    let open = rows
+        .into_iter()
+        .filter(|row| !row.desired.deleting && fleet.lists(&row.id));
     let isolation = isolation(&shared).await;
     let learners = open.map(|row| view(&shared, &isolation, row)).collect();
     Ok(Json(LearnerList { learners, next }))
@@ -171,6 +176,9 @@ pub(super) async fn change(
         None => None,
     };
     let aliases = patch.aliases.as_deref().map(aliases).transpose()?;
+    if let Some(class) = &class {
+        shared.options.fleet.declare(&learner, class).await?;
+    }
     let store = &shared.options.store;
     let changed = store
         .change_learner(&learner, class.as_ref(), aliases.as_deref())
@@ -189,8 +197,11 @@ pub(super) async fn find(gateway: &Gateway, learner: &LearnerId) -> Result<Learn
     let row = row.filter(|row| !row.desired.deleting);
     let mut row = row.ok_or_else(Refusal::no_learner)?;
     // Steps that are not stored, and why they take long, the fleet knows.
-    if let Ok(status) = gateway.options.fleet.status(learner).await {
-        row.status = status;
+    match gateway.options.fleet.status(learner).await {
+        Ok(status) => row.status = status,
+        Err(fleet::Error::NoLearner(_)) => return Err(Refusal::no_learner()),
+        // What is stored is shown.
+        Err(fleet::Error::Unavailable { .. } | fleet::Error::Conflict(_)) => {}
     }
     let last = gateway.options.store.last_ended(learner).await?;
     let last_failure = last.and_then(|turn| {

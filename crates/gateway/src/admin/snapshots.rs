@@ -1,10 +1,12 @@
 //! Snapshots: listed, taken, checked, removed, restored.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
-use carrel_core::{LearnerId, SnapshotId};
+use carrel_core::{Generation, LearnerId, SnapshotId};
 use carrel_protocol::gateway::{Restore, SnapshotList, SnapshotSummary};
 use carrel_protocol::vault::Rewrapped;
 use carrel_store::heads::GenerationRow;
@@ -17,6 +19,11 @@ use crate::auth::{Managed, Operator};
 use crate::body::{ORDINARY_BYTES, json};
 use crate::gateway::{Gateway, Shared};
 use crate::refusal::{Refusal, Result};
+use crate::vault_admin;
+
+/// How much later than the fleet a row may say that its learner sleeps.
+const ROW_FOLLOWS_WITHIN: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// The answer of `POST …/snapshots/{snapshot_id}/verify`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,16 +120,33 @@ pub(super) async fn restore(
         tracing::info!(learner.id = %document.id, "a restore waits for sleep");
         return Err(Refusal::new(carrel_protocol::Code::Conflict, detail).retry_after(5));
     }
-    let generation = shared
-        .options
-        .vault
-        .restore(&learner, &asked.snapshot_id)
-        .await?;
+    let generation = restored(&shared, &learner, &asked.snapshot_id).await?;
     let rows = summaries(&shared, &learner).await?;
     let restored = rows
         .into_iter()
         .find(|row| row.generation == Some(generation));
     Ok(Json(restored.ok_or_else(no_snapshot)?).into_response())
+}
+
+/// The vault goes by the learner's row, which may say a moment later than the fleet that it sleeps.
+async fn restored(
+    gateway: &Gateway,
+    learner: &LearnerId,
+    snapshot: &SnapshotId,
+) -> Result<Generation> {
+    let began = tokio::time::Instant::now();
+    loop {
+        let restored = gateway.options.vault.restore(learner, snapshot).await;
+        let Err(vault_admin::Error::Conflict(_)) = &restored else {
+            return Ok(restored?);
+        };
+        let row = gateway.options.store.learner(learner, gateway.now());
+        let is_late = row.await?.is_some_and(|row| row.status.pod.is_some());
+        if !is_late || began.elapsed() > ROW_FOLLOWS_WITHIN {
+            return Ok(restored?);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 fn no_snapshot() -> Refusal {

@@ -48,6 +48,7 @@ pub(super) async fn post(
     let row = row
         .filter(|row| !row.desired.deleting)
         .ok_or_else(Refusal::no_learner)?;
+    shared.options.fleet.admits(&learner).await?;
     let new = NewMessage {
         learner: learner.clone(),
         message_id: MessageId(Uuid::now_v7()),

@@ -26,6 +26,8 @@ use crate::stream::{Hub, turn_log};
 
 /// Between tries while the store is away.
 const STORE_AGAIN: Duration = Duration::from_millis(200);
+/// Whether the document of a learner that has none is back is looked at so often without a hint.
+const DOCUMENT_AGAIN: Duration = Duration::from_secs(5);
 /// After so many sidecars that said they could not start, the message is not tried again.
 const MOST_STARTS: u32 = 3;
 
@@ -207,7 +209,7 @@ impl Run<'_> {
         };
         let incarnation = match woken {
             Ok(incarnation) => incarnation,
-            Err(NotAwake::NoLearner) => return Next::Over,
+            Err(NotAwake::NoLearner) => return self.undocumented(waker).await,
             Err(NotAwake::GivenUp { reason }) => {
                 let metrics = &self.shared.options.metrics;
                 metrics.woke(StartKind::Cold, WakeResult::GivenUp);
@@ -232,6 +234,20 @@ impl Run<'_> {
                 Next::Again
             }
             Some(OwnerWrite::NotOwner | OwnerWrite::Ended) | None => Next::Over,
+        }
+    }
+
+    /// Nobody can be woken. A learner that is being erased has no open turn, or soon none; of one whose document is gone, the
+    /// message waits until it is back.
+    async fn undocumented(&self, waker: &mut Waker) -> Next {
+        let mut hints = self.hub.hints();
+        *waker = Waker::new(Arc::clone(&self.hub));
+        tokio::select! {
+            biased;
+            () = self.ended_meanwhile() => Next::Over,
+            () = self.shared.draining.cancelled() => Next::Over,
+            _ = hints.changed() => Next::Again,
+            () = tokio::time::sleep(DOCUMENT_AGAIN) => Next::Again,
         }
     }
 

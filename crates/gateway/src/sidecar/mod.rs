@@ -1,8 +1,10 @@
 //! A learner's sidecar, called: HTTP/1.1 over its Unix socket or TCP, each call with a token of its own.
 
+mod asking;
 mod connect;
 mod frames;
 
+pub use asking::Sidecars;
 pub(crate) use connect::Connection;
 pub(crate) use frames::Frames;
 

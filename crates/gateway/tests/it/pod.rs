@@ -184,6 +184,7 @@ impl Pod {
             quiet_since: None,
             committed: false,
             fell_back: false,
+            fence: None,
             revision: 0,
         }
     }

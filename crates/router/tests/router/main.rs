@@ -8,6 +8,7 @@
 mod bills;
 mod budgets;
 mod callers;
+mod egress;
 mod providers;
 mod stage;
 mod streams;

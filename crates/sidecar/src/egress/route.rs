@@ -1,14 +1,13 @@
 //! How the egress proxy gets to a host: by itself, or through the router's egress port.
 
 use carrel_protocol::Endpoint;
+use carrel_wire::egress::{self, Policy, Refusal};
 use carrel_wire::{Stream, Trust, connect};
-use http::{HeaderValue, Request, header};
+use http::{HeaderValue, Request, StatusCode, header};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpStream, lookup_host};
 use tokio_util::task::TaskTracker;
 
-use super::{Policy, Refusal};
 use crate::upstream;
 
 /// How one gets to a host.
@@ -66,13 +65,9 @@ impl Route {
         host: &str,
         port: u16,
     ) -> Result<Stream, Refusal> {
-        if !policy.allows_host(host) {
-            return Err(Refusal::NotAllowed(host.to_owned()));
-        }
-        let unreachable = || Refusal::Unreachable(host.to_owned());
         match self {
             Self::Direct => {
-                let stream = direct(policy, host, port).await?;
+                let stream = egress::connect(policy, host, port).await?;
                 Ok(Box::new(stream))
             }
             Self::Through {
@@ -81,45 +76,30 @@ impl Route {
                 trust,
                 tasks,
             } => {
+                // Nobody is asked what is refused anyway.
+                if !policy.allows_host(host) {
+                    return Err(Refusal::NotAllowed(host.to_owned()));
+                }
+                let unreachable = || Refusal::Unreachable(host.to_owned());
                 let stream = connect(endpoint, trust).await.map_err(|_| unreachable())?;
-                through(stream, token, host, port, tasks)
-                    .await
-                    .ok_or_else(unreachable)
+                let answered = through(stream, token, host, port, tasks).await;
+                answered.map_err(|refusal| refusal.unwrap_or_else(unreachable))
             }
         }
     }
 }
 
-async fn direct(policy: &Policy, host: &str, port: u16) -> Result<TcpStream, Refusal> {
-    let unreachable = || Refusal::Unreachable(host.to_owned());
-    let mut found = false;
-    for address in lookup_host((host, port)).await.map_err(|_| unreachable())? {
-        if !policy.allows_address(address.ip()) {
-            continue;
-        }
-        found = true;
-        // To what was checked: the name is not resolved again.
-        if let Ok(stream) = TcpStream::connect(address).await {
-            return Ok(stream);
-        }
-    }
-    Err(if found {
-        unreachable()
-    } else {
-        Refusal::NotPublic(host.to_owned())
-    })
-}
-
+/// Through the router's port; why not, if it says so.
 async fn through(
     stream: Stream,
     token: &HeaderValue,
     host: &str,
     port: u16,
     tasks: &TaskTracker,
-) -> Option<Stream> {
-    let (mut sender, connection) = http1::handshake::<_, upstream::Whole>(TokioIo::new(stream))
-        .await
-        .ok()?;
+) -> Result<Stream, Option<Refusal>> {
+    let broken = |_| None;
+    let handshake = http1::handshake::<_, upstream::Whole>(TokioIo::new(stream));
+    let (mut sender, connection) = handshake.await.map_err(broken)?;
     tasks.spawn(async move {
         let _ = connection.with_upgrades().await;
     });
@@ -132,11 +112,18 @@ async fn through(
         .header(header::HOST, &target)
         .header(header::PROXY_AUTHORIZATION, token)
         .body(upstream::Whole::default())
-        .ok()?;
-    let answer = sender.send_request(request).await.ok()?;
-    if !answer.status().is_success() {
-        return None;
+        .map_err(|_| None)?;
+    let answer = sender.send_request(request).await.map_err(broken)?;
+    match answer.status() {
+        // The host is allowed here: it is its addresses that are not.
+        StatusCode::FORBIDDEN => Err(Some(Refusal::NotPublic(host.to_owned()))),
+        status if !status.is_success() => {
+            tracing::warn!(%status, host, "the router opened no way out");
+            Err(None)
+        }
+        _ => {
+            let upgraded = hyper::upgrade::on(answer).await.map_err(broken)?;
+            Ok(Box::new(TokioIo::new(upgraded)))
+        }
     }
-    let upgraded = hyper::upgrade::on(answer).await.ok()?;
-    Some(Box::new(TokioIo::new(upgraded)))
 }

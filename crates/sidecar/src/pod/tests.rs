@@ -28,9 +28,13 @@ fn with_turns(fleet: Verifier) -> (Arc<Pod>, mpsc::Receiver<Arc<Attempt>>) {
         workspace: "/absent".into(),
         agent_workspace: None,
         agent_executable: None,
-        keys: "/absent".into(),
+        keys: None,
+        fleet_keys: None,
         parent: None,
         memory_events: None,
+        farewell: None,
+        must_not_reach: Vec::new(),
+        grace_seconds: 25,
     };
     Pod::blank(options, fleet)
 }

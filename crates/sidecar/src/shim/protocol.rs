@@ -42,6 +42,8 @@ pub(crate) enum Order {
     KillAll,
     /// Asks the agent to end.
     Terminate,
+    /// How many processes the kernel has killed for want of memory; answered by [`Report::MemoryKills`].
+    MemoryKills,
     /// What is held of files that have no name any more; answered by [`Report::Held`].
     Held {
         /// The workspace.
@@ -100,6 +102,11 @@ pub(crate) enum Report {
     Started {
         /// Its process id, as the shim sees it.
         pid: i32,
+    },
+    /// So many were killed since the container began; 0 where the shim cannot tell.
+    MemoryKills {
+        /// How many.
+        count: u64,
     },
     /// So much is held on the disk.
     Held(Look),

@@ -16,7 +16,13 @@ const SHARED_PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// Opens the listeners of both proxies and settles the agent's port.
 pub(super) fn prepare(agent_port: u16, alone: bool) -> io::Result<(Report, Vec<OwnedFd>)> {
     // The kernel chooses among many: on a loopback of our own the agent's port is kept out of its way first.
-    let kept = alone.then(|| listen(agent_port)).transpose()?;
+    let kept = alone.then(|| listen(agent_port)).transpose();
+    let taken = |error| {
+        io::Error::other(format!(
+            "the agent's port {agent_port} (spec.agent.port) is not free in its pod: {error}"
+        ))
+    };
+    let kept = kept.map_err(taken)?;
     let (model, egress) = (listen(0)?, listen(0)?);
     drop(kept);
     let agent_port = if alone { agent_port } else { free_port()? };

@@ -82,6 +82,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// The learner's fence, when that is what refused and it was named.
+    pub fn fence(&self) -> Option<Epoch> {
+        match self {
+            Self::Fenced(fence) => *fence,
+            _ => None,
+        }
+    }
+
     /// What to do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {

@@ -28,8 +28,7 @@ pub(super) async fn run(awake: &Awake, attempt: &Attempt, order: &TurnRequest) -
         Err(error @ Error::Refused(_)) => {
             return Outcome::fault("the agent cannot be started", &error);
         }
-        // That the shim died is no verdict on the message.
-        Err(error) => return lost(&error),
+        Err(error) => return Outcome::lost(awake, &error),
     };
     let (input, output) = match open(awake, pipes) {
         Ok(pipes) => pipes,
@@ -62,7 +61,7 @@ pub(super) async fn run(awake: &Awake, attempt: &Attempt, order: &TurnRequest) -
     };
     let (heard, ending) = match tokio::try_join!(
         async { listen(output, attempt).await.map_err(Outcome::too_much) },
-        async { ending.await.map_err(|error| lost(&error)) },
+        async { ending.await.map_err(|error| Outcome::lost(awake, &error)) },
     ) {
         Ok(both) => both,
         Err(outcome) => return outcome,
@@ -75,13 +74,6 @@ pub(super) async fn run(awake: &Awake, attempt: &Attempt, order: &TurnRequest) -
         }),
         (false, End::Code(0)) => Outcome::Ended(Ended::default()),
         (false, end) => Outcome::broken_off(Some(end), &awake.log),
-    }
-}
-
-fn lost(error: &Error) -> Outcome {
-    Outcome::Died {
-        by_agent: false,
-        reason: error.to_string(),
     }
 }
 

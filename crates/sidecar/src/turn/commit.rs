@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use carrel_core::TurnId;
 use carrel_core::turn::FailureCode;
+use carrel_core::{Epoch, TurnId};
 use carrel_protocol::Code;
 use carrel_protocol::sidecar::Assignment;
-use carrel_protocol::vault::{CommitAnswer, CommitRequest, Head, SnapshotFigures, TurnResult};
+use carrel_protocol::vault::{CommitAnswer, CommitRequest, SnapshotFigures, TurnResult};
 use tokio::time::{Instant, sleep};
 
 use crate::awake::Awake;
@@ -98,12 +98,10 @@ pub(crate) async fn commit(
         result,
     };
     let answer = move_head(awake, &request, until).await?;
-    awake.head = Head {
-        generation: answer.generation,
-        snapshot_id: Some(answer.snapshot_id.clone()),
-        repository: awake.head.repository,
-    };
+    awake.head.generation = answer.generation;
+    awake.head.snapshot_id = Some(answer.snapshot_id.clone());
     awake.committed_tree = tree;
+    awake.pod.set_newest(awake.head.snapshot_id.clone());
     awake.pod.note(|hello| hello.committed = true);
     Ok(answer)
 }
@@ -146,7 +144,10 @@ async fn backup(awake: &Awake, until: Instant) -> Result<BackupOutcome, Uncommit
                     reason,
                 });
             }
-            (ErrorKind::Fenced, _) => return Err(Uncommitted::Over(reason)),
+            (ErrorKind::Fenced, error) => {
+                awake.pod.note_fence(error.fence());
+                return Err(Uncommitted::Over(reason));
+            }
             (ErrorKind::Storage, Error::StorageFull) if now >= full_until => {
                 return Err(Uncommitted::snapshot_failed(reason));
             }
@@ -177,7 +178,10 @@ async fn move_head(
         };
         tracing::warn!(%error, "the commit failed");
         match error {
-            vault::Error::Over(problem) => return Err(Uncommitted::Over(problem.to_string())),
+            vault::Error::Over(problem) => {
+                awake.pod.note_fence(problem.fence.map(Epoch));
+                return Err(Uncommitted::Over(problem.to_string()));
+            }
             vault::Error::Refused(problem) if problem.code == Code::SnapshotUnreadable => {
                 return Err(Uncommitted::snapshot_failed(problem.to_string()));
             }

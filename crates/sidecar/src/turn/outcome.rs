@@ -6,7 +6,8 @@ use carrel_core::turn::FailureCode;
 
 use crate::agent_log::AgentLog;
 use crate::attempt::TooMuch;
-use crate::awake::describe;
+use crate::awake::{Awake, describe};
+use crate::link;
 use crate::shim::protocol::End;
 
 /// How the agent's part of a turn ended.
@@ -46,6 +47,21 @@ impl Outcome {
             detail: "The tutor could not answer.".to_owned(),
             retryable: true,
             reason: format!("{what}: {why}"),
+        }
+    }
+
+    /// An order to the shim was not carried out.
+    pub(super) fn lost(awake: &Awake, error: &link::Error) -> Self {
+        match error {
+            link::Error::Lost => Self::Died {
+                by_agent: awake.pod.is_loss_by_agent(),
+                reason: format!("{error} (often: it ran out of memory)"),
+            },
+            // That is no verdict on the message.
+            link::Error::Refused(_) | link::Error::Socket(_) => Self::Died {
+                by_agent: false,
+                reason: error.to_string(),
+            },
         }
     }
 

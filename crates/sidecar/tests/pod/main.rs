@@ -9,8 +9,10 @@
 )]
 
 mod assignment;
+mod cluster;
 mod contained;
 mod failures;
+mod on_its_own;
 mod pod;
 mod proxies;
 mod sleep;

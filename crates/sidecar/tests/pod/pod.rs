@@ -39,7 +39,16 @@ pub(crate) struct Pod {
     pub(crate) sidecar: Child,
     pub(crate) shim: Child,
     pub(crate) router: Endpoint,
+    /// Where the sidecar is asked.
+    base: String,
     http: reqwest::Client,
+}
+
+/// A sidecar that is to be started.
+pub(crate) struct Start {
+    pub(crate) command: Command,
+    /// Its port; without one it listens at its Unix socket.
+    pub(crate) port: Option<u16>,
 }
 
 /// A class whose agent does what its messages say.
@@ -79,36 +88,49 @@ impl Pod {
 
     /// A blank pod with this shim.
     pub(crate) async fn blank_beside(class: ClassSpec, shim: impl FnOnce(&str) -> Command) -> Self {
+        let sidecar = |folder: &Path, uid: PodUid, keys: &str| {
+            let path = |name: &str| folder.join(name).display().to_string();
+            fs::write(path("keys"), keys).expect("written");
+            let mut command = Command::new(PROGRAM);
+            command.args(["sidecar", "--pod", &uid.to_string()]);
+            command.args(["--listen", &format!("unix:{}", path("s.sock"))]);
+            command.args(["--shim-socket", &path("shim.sock")]);
+            command.args(["--workspace", &path("w"), "--keys", &path("keys")]);
+            command.args(["--parent", &std::process::id().to_string()]);
+            Start {
+                command,
+                port: None,
+            }
+        };
+        Self::start(class, sidecar, |folder| {
+            shim(&folder.join("shim.sock").display().to_string())
+        })
+        .await
+    }
+
+    /// A blank pod of this sidecar, told folder, identity and keys, and this shim.
+    pub(crate) async fn start(
+        class: ClassSpec,
+        sidecar: impl FnOnce(&Path, PodUid, &str) -> Start,
+        shim: impl FnOnce(&Path) -> Command,
+    ) -> Self {
         let folder = TempDir::new().expect("a folder");
         let path = |name: &str| folder.path().join(name);
         fs::create_dir(path("w")).expect("made");
         let vault = Vault::listen(folder.path());
         let signer = Signer::from_pem(&Signer::generate_pem().expect("random")).expect("a key");
-        let keys = serde_json::to_vec(&[signer.public_key()]).expect("JSON");
-        fs::write(path("keys"), keys).expect("written");
+        let keys = serde_json::to_string(&[signer.public_key()]).expect("JSON");
         let uid = PodUid(Uuid::new_v4());
-        let start = |command: &mut Command| command.stdin(Stdio::null()).spawn().expect("started");
-        let sidecar = start(Command::new(PROGRAM).args([
-            "sidecar",
-            "--pod",
-            &uid.to_string(),
-            "--listen",
-            &format!("unix:{}", path("s.sock").display()),
-            "--shim-socket",
-            &path("shim.sock").display().to_string(),
-            "--workspace",
-            &path("w").display().to_string(),
-            "--keys",
-            &path("keys").display().to_string(),
-            "--parent",
-            &std::process::id().to_string(),
-        ]));
-        let shim = start(&mut shim(&path("shim.sock").display().to_string()));
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .unix_socket(path("s.sock"))
-            .build()
-            .expect("a client");
+        let begin = |command: &mut Command| command.stdin(Stdio::null()).spawn().expect("started");
+        let mut start = sidecar(folder.path(), uid, &keys);
+        let sidecar = begin(&mut start.command);
+        let shim = begin(&mut shim(folder.path()));
+        let client = reqwest::Client::builder().no_proxy();
+        let (base, client) = match start.port {
+            Some(port) => (format!("http://127.0.0.1:{port}"), client),
+            None => ("http://pod".to_owned(), client.unix_socket(path("s.sock"))),
+        };
+        let http = client.build().expect("a client");
         let router = listen_as_router().await;
         let pod = Self {
             folder,
@@ -119,10 +141,13 @@ impl Pod {
             sidecar,
             shim,
             router,
+            base,
             http,
         };
-        let listens = || std::os::unix::net::UnixStream::connect(pod.path("s.sock")).is_ok();
-        until("the sidecar listens", || async { listens() }).await;
+        until("the sidecar listens", || async {
+            pod.bare(Method::GET, "/healthz").send().await.is_ok()
+        })
+        .await;
         pod
     }
 
@@ -171,8 +196,6 @@ impl Pod {
             egress: None,
             callers: vec![self.signer.public_key().clone()],
             class: self.class.clone(),
-            recent_gaps_seconds: Vec::new(),
-            opaque_learner: "opaque-1".to_owned(),
             time_zone: "Europe/Berlin".to_owned(),
             locale: "de_DE.UTF-8".to_owned(),
         }
@@ -186,7 +209,7 @@ impl Pod {
     pub(crate) async fn assign_signed(&self, assignment: String) -> Response {
         let request = self
             .http
-            .post("http://pod/v1/assign")
+            .post(format!("{}/v1/assign", self.base))
             .json(&AssignRequest { assignment });
         request.send().await.expect("an answer")
     }
@@ -194,7 +217,7 @@ impl Pod {
     /// A call without a token.
     pub(crate) fn bare(&self, method: Method, path: &str) -> RequestBuilder {
         self.http
-            .request(method, format!("http://pod{path}"))
+            .request(method, format!("{}{path}", self.base))
             .timeout(LONG)
     }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use carrel_protocol::Code;
-use carrel_protocol::sidecar::{Frame, Phase};
+use carrel_protocol::sidecar::Frame;
 use carrel_sidecar::Exit;
 use reqwest::Method;
 use rustix::process::Signal;
@@ -30,16 +30,15 @@ async fn a_quiet_learner_falls_asleep_by_itself() {
 async fn with_gaps(gaps: &[u32]) -> Pod {
     let mut class = talkative();
     (class.idle.min_seconds, class.idle.max_seconds) = (1, 600);
-    let pod = Pod::blank(class).await;
-    let mut assignment = pod.assignment(7);
-    assignment.recent_gaps_seconds = gaps.to_vec();
-    assert_eq!(pod.assign(&assignment).await.status(), 200);
-    assert_eq!(pod.hello_when_settled().await.phase, Phase::Ready);
-    pod
+    Pod::ready_from(class, |pod| {
+        pod.vault
+            .ledger(|ledger| ledger.head.recent_gaps_seconds = gaps.to_vec());
+    })
+    .await
 }
 
 #[tokio::test]
-async fn how_long_it_may_be_quiet_is_known_from_the_gaps_that_it_was_assigned_with() {
+async fn how_long_it_may_be_quiet_is_known_from_the_gaps_that_come_with_the_head() {
     let began = Instant::now();
     let mut pod = with_gaps(&[600, 1, 1, 1]).await;
     assert_eq!(pod.exit().await, Exit::Clean);

@@ -36,6 +36,8 @@ impl Vault {
             generation: Generation(0),
             snapshot_id: None,
             repository: RepositoryId(Uuid::from_u128(77)),
+            recent_gaps_seconds: Vec::new(),
+            opaque_learner: "opaque-1".to_owned(),
         };
         let ledger = Ledger {
             head,

@@ -66,12 +66,9 @@ pub(super) async fn damage(
     let Json(report) = report.map_err(|rejection| malformed(&rejection))?;
     tracing::warn!(learner.id = %claims.sub, generation = %report.generation, "a snapshot could not be restored");
     let damage = vault.fall_back(&claims.sub, report.generation).await?;
-    let head = damage.head();
-    Ok(Json(Head {
-        generation: head.generation,
-        snapshot_id: head.snapshot.clone(),
-        repository,
-    }))
+    let head = damage.head().clone();
+    let described = vault.describe(&claims.sub, head, repository).await?;
+    Ok(Json(described))
 }
 
 pub(super) fn malformed(rejection: &JsonRejection) -> Problem {

@@ -204,6 +204,8 @@ impl Desk {
                 generation: Generation(0),
                 snapshot_id: None,
                 repository: carrel_core::RepositoryId(Uuid::nil()),
+                recent_gaps_seconds: Vec::new(),
+                opaque_learner: String::new(),
             },
             key: None,
         };

@@ -9,13 +9,15 @@ use tokio::time::timeout;
 
 /// How many bytes went each way.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Moved {
-    pub(super) sent: u64,
-    pub(super) received: u64,
+pub struct Moved {
+    /// From here to there.
+    pub sent: u64,
+    /// From there to here.
+    pub received: u64,
 }
 
 /// Copies both ways until both have ended or one is broken, or nothing has moved for so long.
-pub(super) async fn copy<H, T>(here: H, there: T, silent_within: Duration) -> Moved
+pub async fn tunnel<H, T>(here: H, there: T, silent_within: Duration) -> Moved
 where
     H: AsyncRead + AsyncWrite,
     T: AsyncRead + AsyncWrite,
@@ -81,7 +83,7 @@ mod tests {
             assert_eq!(host.read(&mut [0; 1]).await.unwrap(), 0);
             last.elapsed()
         };
-        let all = async { tokio::join!(copy(here, there, SILENT_WITHIN), both_ends) };
+        let all = async { tokio::join!(tunnel(here, there, SILENT_WITHIN), both_ends) };
         let all = timeout(SILENT_WITHIN * 10, all).await;
         let (moved, silent) = all.expect("it is closed");
         let expected = Moved {
@@ -109,7 +111,7 @@ mod tests {
             agent.read_to_string(&mut answered).await.unwrap();
             (asked, answered)
         };
-        let (moved, said) = tokio::join!(copy(here, there, SILENT_WITHIN), both_ends);
+        let (moved, said) = tokio::join!(tunnel(here, there, SILENT_WITHIN), both_ends);
         assert_eq!(said, ("asked".to_owned(), "answered".to_owned()));
         let expected = Moved {
             sent: 5,

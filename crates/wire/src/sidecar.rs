@@ -1,23 +1,23 @@
-//! Calls to a sidecar over its Unix socket: one request, one connection, no pool to keep.
+//! What a fleet asks of a sidecar: one request, one connection, no pool to keep.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use carrel_protocol::Problem;
 use carrel_protocol::sidecar::{AssignRequest, Hello};
+use carrel_protocol::{Endpoint, Problem};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
+
+use crate::{Trust, connect};
 
 /// How long a sidecar may take to answer, its long polls (25 s) included.
 const ANSWER: Duration = Duration::from_secs(35);
 
 /// Why a sidecar gave no answer that counts.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub enum Error {
     /// Nobody answers.
     #[error("the sidecar does not answer")]
     Silent(#[source] std::io::Error),
@@ -37,17 +37,22 @@ pub(crate) enum Error {
 
 /// A sidecar's address.
 #[derive(Debug, Clone)]
-pub(crate) struct Sidecar {
-    socket: PathBuf,
+pub struct Sidecar {
+    endpoint: Endpoint,
+    trust: Trust,
 }
 
 impl Sidecar {
-    pub(crate) fn at(socket: PathBuf) -> Self {
-        Self { socket }
+    /// The sidecar that listens there.
+    pub fn at(endpoint: Endpoint, trust: Trust) -> Self {
+        Self { endpoint, trust }
     }
 
     /// Hands over the signed assignment.
-    pub(crate) async fn assign(&self, assignment: String) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// When it gives no answer that counts.
+    pub async fn assign(&self, assignment: String) -> Result<(), Error> {
         let body = serde_json::to_vec(&AssignRequest { assignment }).unwrap_or_default();
         self.call(Method::POST, "/v1/assign", None, body)
             .await
@@ -55,7 +60,10 @@ impl Sidecar {
     }
 
     /// How it is, as soon as its report is another than `after` (a revision), or after a while.
-    pub(crate) async fn hello(&self, token: &str, after: Option<u64>) -> Result<Hello, Error> {
+    ///
+    /// # Errors
+    /// When it gives no answer that counts.
+    pub async fn hello(&self, token: &str, after: Option<u64>) -> Result<Hello, Error> {
         let path = match after {
             Some(revision) => format!("/v1/hello?after={revision}"),
             None => "/v1/hello".to_owned(),
@@ -67,7 +75,10 @@ impl Sidecar {
     }
 
     /// Asks it to sleep after its running turn.
-    pub(crate) async fn sleep(&self, token: &str) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// When it gives no answer that counts.
+    pub async fn sleep(&self, token: &str) -> Result<(), Error> {
         self.call(Method::POST, "/v1/sleep", Some(token), Vec::new())
             .await
             .map(|_| ())
@@ -92,7 +103,7 @@ impl Sidecar {
         token: Option<&str>,
         body: Vec<u8>,
     ) -> Result<(StatusCode, Bytes), Error> {
-        let stream = UnixStream::connect(&self.socket)
+        let stream = connect(&self.endpoint, &self.trust)
             .await
             .map_err(Error::Silent)?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))

@@ -1,4 +1,4 @@
-//! Which hosts and addresses an agent may reach. Pure.
+//! Which hosts and addresses an agent may reach. Decides, and looks nothing up.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -6,14 +6,14 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// What a class allows: names, and networks.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Policy {
+pub struct Policy {
     names: Vec<String>,
     networks: Vec<IpNet>,
 }
 
 impl Policy {
     /// Reads `spec.egress.allow`: host names, `*.` before a name for all below it, addresses and CIDRs.
-    pub(crate) fn new(allow: &[String]) -> Self {
+    pub fn new(allow: &[String]) -> Self {
         let mut policy = Self::default();
         for entry in allow {
             if let Ok(network) = entry.parse::<IpNet>() {
@@ -30,7 +30,7 @@ impl Policy {
     }
 
     /// Whether a host, in lower case, may be asked for. An address may be if its network is allowed.
-    pub(crate) fn allows_host(&self, host: &str) -> bool {
+    pub fn allows_host(&self, host: &str) -> bool {
         if let Ok(address) = host.parse::<IpAddr>() {
             return self
                 .networks
@@ -47,7 +47,7 @@ impl Policy {
 
     /// Whether an address may be connected to, whatever name led to it: public ones, and those of networks that the
     /// class names; never our own host, nor the link that clouds serve their metadata on.
-    pub(crate) fn allows_address(&self, address: IpAddr) -> bool {
+    pub fn allows_address(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         if is_never_allowed(address) {
             return false;

@@ -1,0 +1,158 @@
+//! What the controller writes to the API server, each write counted. Nothing else in this crate writes.
+
+use carrel_crd::{Learner, LearnerSpec, LearnerStatus, names};
+use carrel_telemetry::ApiWrites;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::ObjectMeta;
+use kube::{Client, ResourceExt as _};
+use serde_json::json;
+
+/// Why a write did not happen, as far as it is known.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// Somebody wrote first: look again.
+    #[error("the object was changed meanwhile")]
+    Conflict,
+    /// It is not there.
+    #[error("the object is not there")]
+    NotFound,
+    /// The server refuses it, and will again: a bound, a policy, a quota, a right.
+    #[error("the API server refuses: {0}")]
+    Refused(String),
+    /// It may have happened or not.
+    #[error("the API server cannot be reached")]
+    Unavailable(#[source] kube::Error),
+}
+
+impl From<kube::Error> for Error {
+    fn from(error: kube::Error) -> Self {
+        let kube::Error::Api(status) = &error else {
+            return Self::Unavailable(error);
+        };
+        match status.code {
+            404 => Self::NotFound,
+            409 => Self::Conflict,
+            400 | 401 | 403 | 405 | 413 | 422 => Self::Refused(status.message.clone()),
+            _ => Self::Unavailable(error),
+        }
+    }
+}
+
+/// One pod, so that a name that is used again is not taken for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PodPlace {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) uid: String,
+}
+
+/// Writes to the API server.
+#[derive(Clone)]
+pub(crate) struct Writer {
+    client: Client,
+    namespace: String,
+    writes: ApiWrites,
+}
+
+impl Writer {
+    pub(crate) fn new(client: Client, namespace: String, writes: ApiWrites) -> Self {
+        Self {
+            client,
+            namespace,
+            writes,
+        }
+    }
+
+    /// Replaces a learner's status if the object is still of this version.
+    pub(crate) async fn put_status(
+        &self,
+        name: &str,
+        version: &str,
+        status: LearnerStatus,
+    ) -> Result<Learner, Error> {
+        self.writes.count("learners/status", "update");
+        let learner = Learner {
+            metadata: ObjectMeta {
+                name: Some(name.to_owned()),
+                namespace: Some(self.namespace.clone()),
+                resource_version: Some(version.to_owned()),
+                ..ObjectMeta::default()
+            },
+            // The server keeps the spec as it is.
+            spec: LearnerSpec::default(),
+            status: Some(status),
+        };
+        let api = Api::<Learner>::namespaced(self.client.clone(), &self.namespace);
+        Ok(api.replace_status(name, &by_us(), &learner).await?)
+    }
+
+    /// Makes a pod.
+    pub(crate) async fn create_pod(&self, namespace: &str, pod: &Pod) -> Result<Pod, Error> {
+        self.writes.count("pods", "create");
+        let pods = self.pods(namespace);
+        match pods.create(&by_us(), pod).await {
+            Ok(pod) => Ok(pod),
+            // Only our own earlier call can have drawn the same name.
+            Err(kube::Error::Api(status)) if status.is_already_exists() => {
+                Ok(pods.get(&pod.name_any()).await?)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Says on a pod whose it is.
+    pub(crate) async fn label_pod(
+        &self,
+        pod: &PodPlace,
+        learner: &str,
+        epoch: u64,
+    ) -> Result<Pod, Error> {
+        self.writes.count("pods", "patch");
+        let labels = json!({names::LEARNER: learner, names::EPOCH: epoch.to_string()});
+        let patch = json!({"metadata": {"uid": pod.uid, "labels": labels}});
+        let params = PatchParams {
+            field_manager: Some(names::CONTROLLER.to_owned()),
+            ..PatchParams::default()
+        };
+        let pods = self.pods(&pod.namespace);
+        let patched = pods.patch(&pod.name, &params, &Patch::Merge(patch)).await;
+        Ok(patched?)
+    }
+
+    /// Ends a pod, within its own grace period or within so many seconds. One that is gone is as good as ended.
+    pub(crate) async fn delete_pod(
+        &self,
+        pod: &PodPlace,
+        grace_seconds: Option<u32>,
+    ) -> Result<(), Error> {
+        self.writes.count("pods", "delete");
+        let params = DeleteParams {
+            grace_period_seconds: grace_seconds,
+            preconditions: Some(Preconditions {
+                uid: Some(pod.uid.clone()),
+                resource_version: None,
+            }),
+            ..DeleteParams::default()
+        };
+        match self.pods(&pod.namespace).delete(&pod.name, &params).await {
+            Ok(_) => Ok(()),
+            Err(error) => match error.into() {
+                // Another pod has the name: ours is gone.
+                Error::NotFound | Error::Conflict => Ok(()),
+                error => Err(error),
+            },
+        }
+    }
+
+    fn pods(&self, namespace: &str) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+}
+
+fn by_us() -> PostParams {
+    PostParams {
+        dry_run: false,
+        field_manager: Some(names::CONTROLLER.to_owned()),
+    }
+}

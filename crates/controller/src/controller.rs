@@ -1,0 +1,204 @@
+//! Starts a controller's parts and ends them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use carrel_core::lifecycle::{self, Wish};
+use carrel_telemetry::Readiness;
+use kube::Client;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api::Writer;
+use crate::events::Events;
+use crate::lease::Leadership;
+use crate::metrics::Metrics;
+use crate::options::Options;
+use crate::shared::{Handle, Shared};
+use crate::world::Known;
+use crate::{learner, pool, room, watch as watches};
+
+/// The lease's name.
+const LEASE: &str = "carrel-controller";
+/// Learners looked at at once.
+const AT_ONCE: usize = 128;
+/// How long what is under way may take when the controller is told to end.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Why a controller ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Told,
+    /// It does not hold the lease any more: another acts.
+    Deposed,
+}
+
+/// The clients of a controller: watches have connections of their own, or they would wait behind calls.
+#[derive(Clone)]
+pub struct Clients {
+    /// For calls.
+    pub calls: Client,
+    /// For watches.
+    pub watches: Client,
+    /// For the lease, which must not wait behind a storm of calls.
+    pub lease: Client,
+}
+
+/// Runs a controller until it is told to end or does not lead any more. While it waits for the lease its caches are kept, so that it
+/// acts as soon as it leads.
+pub async fn run(
+    options: Options,
+    clients: Clients,
+    metrics: Metrics,
+    readiness: Readiness,
+    cancel: CancellationToken,
+) -> Ended {
+    let tracker = TaskTracker::new();
+    let stop = cancel.child_token();
+    let _stops = stop.clone().drop_guard();
+    let writes = metrics.writes.clone();
+    let (namespace, identity) = (options.namespace.clone(), options.identity.clone());
+    let leadership = Leadership::new(
+        clients.lease.clone(),
+        &namespace,
+        LEASE,
+        &identity,
+        options.now,
+        writes.clone(),
+    );
+    let events = Events::begin(
+        clients.calls.clone(),
+        &namespace,
+        &identity,
+        writes.clone(),
+        &tracker,
+    );
+    let writer = Writer::new(clients.calls, namespace, writes);
+    let shared = Shared::new(
+        options,
+        writer,
+        events,
+        metrics,
+        stop.clone(),
+        tracker.clone(),
+    );
+    shared.metrics.count(&shared);
+
+    readiness.missing("caches", "learners, classes and pods are listed");
+    let mut synced = begin_watches(&shared, &clients.watches);
+    let watched = 2 + shared.options.pods.namespaces.len();
+    let lead = async {
+        // Whoever has seen nothing assigns nothing.
+        if synced.wait_for(|count| *count == watched).await.is_err() {
+            return std::future::pending().await;
+        }
+        readiness.present("caches");
+        leadership.take().await
+    };
+    let Some(held) = cancel.run_until_cancelled(lead).await else {
+        return Ended::Told;
+    };
+    tracing::info!(identity, "this controller leads");
+    begin_work(&shared);
+    leadership.keep(held, &cancel).await;
+    shared.set_leader(false);
+    stop.cancel();
+    tracker.close();
+    if tokio::time::timeout(FAREWELL, tracker.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!("some tasks did not end in time");
+    }
+    if cancel.is_cancelled() {
+        Ended::Told
+    } else {
+        Ended::Deposed
+    }
+}
+
+fn begin_watches(shared: &Handle, client: &Client) -> watch::Receiver<usize> {
+    let (synced, complete) = watch::channel(0);
+    let spawn = |task: futures::future::BoxFuture<'static, ()>| {
+        let stop = shared.cancel.clone();
+        shared
+            .tracker
+            .spawn(async move { stop.run_until_cancelled(task).await });
+    };
+    let of = || (Arc::clone(shared), client.clone());
+    let (handle, calls) = of();
+    spawn(Box::pin(watches::learners(handle, calls, synced.clone())));
+    let (handle, calls) = of();
+    spawn(Box::pin(watches::classes(handle, calls, synced.clone())));
+    for namespace in shared.options.pods.namespaces.clone() {
+        let (handle, calls) = of();
+        spawn(Box::pin(watches::pods(
+            handle,
+            calls,
+            namespace,
+            synced.clone(),
+        )));
+    }
+    complete
+}
+
+/// From here on this process acts: whoever does not rest is looked at, and whoever comes.
+fn begin_work(shared: &Handle) {
+    {
+        let mut guard = shared.world();
+        let world = &mut *guard;
+        for (id, known) in &world.learners {
+            if known.status.pod.is_some() {
+                let is_up = known.status.state == carrel_core::learner::LearnerState::Ready;
+                world.gate.adopt(id, !is_up);
+            }
+        }
+    }
+    shared.set_leader(true);
+    let waiting: Vec<_> = {
+        let world = shared.world();
+        let labelled = world.pods.iter().filter_map(|pod| pod.learner.clone());
+        let orphans = labelled.filter(|id| !world.learners.contains_key(id));
+        let stirring = world.learners.iter().filter(|(_, known)| !rests(known));
+        stirring.map(|(id, _)| id.clone()).chain(orphans).collect()
+    };
+    waiting.iter().for_each(|id| shared.queue.now(id));
+    let spawn = |task: futures::future::BoxFuture<'static, ()>| {
+        let stop = shared.cancel.clone();
+        shared
+            .tracker
+            .spawn(async move { stop.run_until_cancelled(task).await });
+    };
+    spawn(Box::pin(work(Arc::clone(shared))));
+    spawn(Box::pin(pool::run(Arc::clone(shared))));
+    spawn(Box::pin(room::run(Arc::clone(shared))));
+}
+
+/// Whether nothing is to be done for a learner, as the objects say.
+fn rests(known: &Known) -> bool {
+    let wish = lifecycle::wish(&known.desired, &known.status);
+    known.is_visited && known.status.pod.is_none() && wish == Wish::Asleep
+}
+
+/// Looks at whoever is due; never returns.
+async fn work(shared: Handle) {
+    let places = Arc::new(Semaphore::new(AT_ONCE));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        let id = shared.queue.next().await;
+        let handle = Arc::clone(&shared);
+        shared.tracker.spawn(async move {
+            let _place = place;
+            let again = learner::reconcile(&handle, &id).await;
+            let again = again.map(|at| {
+                let wait = at.duration_since(handle.now());
+                tokio::time::Instant::now() + Duration::try_from(wait).unwrap_or_default()
+            });
+            handle.queue.done(&id, again);
+        });
+    }
+}

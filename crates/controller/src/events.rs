@@ -1,0 +1,90 @@
+//! Kubernetes Events about what went wrong, for `kubectl describe`. What goes as it should has none. Events of one reason about one
+//! object are counted together; those that come faster than they can be written are dropped: the log has them all.
+
+use carrel_core::LearnerId;
+use carrel_crd::{Learner, LearnerClass, names};
+use carrel_telemetry::ApiWrites;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Client, Resource};
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+/// So many may wait.
+const WAITING: usize = 256;
+/// The most characters of a note.
+const NOTE: usize = 1000;
+
+/// Takes events and writes them when there is time.
+pub(crate) struct Events {
+    namespace: String,
+    waiting: mpsc::Sender<(Event, ObjectReference)>,
+}
+
+impl Events {
+    /// Begins to write; ends when the last sender has gone.
+    pub(crate) fn begin(
+        client: Client,
+        namespace: &str,
+        identity: &str,
+        writes: ApiWrites,
+        tracker: &TaskTracker,
+    ) -> Self {
+        let reporter = Reporter {
+            controller: names::CONTROLLER.to_owned(),
+            instance: Some(identity.to_owned()),
+        };
+        let recorder = Recorder::new(client, reporter);
+        let (waiting, mut next) = mpsc::channel::<(Event, ObjectReference)>(WAITING);
+        tracker.spawn(async move {
+            while let Some((event, about)) = next.recv().await {
+                writes.count("events", "create");
+                if let Err(error) = recorder.publish(&event, &about).await {
+                    tracing::debug!(
+                        error = crate::chain(&error),
+                        "an event could not be written"
+                    );
+                }
+            }
+        });
+        Self {
+            namespace: namespace.to_owned(),
+            waiting,
+        }
+    }
+
+    pub(crate) fn learner(&self, id: &LearnerId, uid: &str, reason: &str, note: &str) {
+        self.about::<Learner>(id.as_str(), uid, reason, note);
+    }
+
+    pub(crate) fn class(&self, name: &str, uid: &str, reason: &str, note: &str) {
+        self.about::<LearnerClass>(name, uid, reason, note);
+    }
+
+    fn about<K: Resource<DynamicType = ()>>(
+        &self,
+        name: &str,
+        uid: &str,
+        reason: &str,
+        note: &str,
+    ) {
+        let about = ObjectReference {
+            api_version: Some(K::api_version(&()).into_owned()),
+            kind: Some(K::kind(&()).into_owned()),
+            name: Some(name.to_owned()),
+            namespace: Some(self.namespace.clone()),
+            uid: Some(uid.to_owned()),
+            ..ObjectReference::default()
+        };
+        let event = Event {
+            type_: EventType::Warning,
+            reason: reason.to_owned(),
+            note: Some(note.chars().take(NOTE).collect()),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        if self.waiting.try_send((event, about)).is_err() {
+            tracing::debug!(name, reason, "an event was dropped: too many wait");
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Who may start now: so many a second, so many at once, so many alive; the first to ask is the first to start. It decides from
+//! what it is told, the time included.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use carrel_core::LearnerId;
+use jiff::{SignedDuration, Timestamp};
+
+/// What is admitted.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget {
+    /// Incarnations alive at once.
+    pub live: u32,
+    /// Incarnations between their admission and their readiness at once.
+    pub starting: u32,
+    /// Starts a second.
+    pub per_second: u32,
+}
+
+/// The gate before a start.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    budget: Budget,
+    /// Who lives, and whether they are still starting.
+    living: HashMap<LearnerId, bool>,
+    starting: usize,
+    waiting: BTreeMap<(Timestamp, u64), LearnerId>,
+    places: HashMap<LearnerId, (Timestamp, u64)>,
+    asked: u64,
+    next_start: Timestamp,
+}
+
+impl Gate {
+    pub(crate) fn new(budget: Budget) -> Self {
+        Self {
+            budget,
+            living: HashMap::new(),
+            starting: 0,
+            waiting: BTreeMap::new(),
+            places: HashMap::new(),
+            asked: 0,
+            next_start: Timestamp::MIN,
+        }
+    }
+
+    /// Stands in the line, unless they do or live already.
+    pub(crate) fn ask(&mut self, learner: &LearnerId, now: Timestamp) {
+        if self.living.contains_key(learner) || self.places.contains_key(learner) {
+            return;
+        }
+        self.asked += 1;
+        let place = (now, self.asked);
+        self.waiting.insert(place, learner.clone());
+        self.places.insert(learner.clone(), place);
+    }
+
+    /// Lets in whoever may start now; and says when to look again though nobody goes.
+    pub(crate) fn admit(&mut self, now: Timestamp) -> (Vec<LearnerId>, Option<Timestamp>) {
+        let mut admitted = Vec::new();
+        while self.living.len() < self.budget.live as usize
+            && self.starting < self.budget.starting as usize
+        {
+            if self.waiting.is_empty() {
+                return (admitted, None);
+            }
+            // An idle second may be made up for, no more.
+            let earliest = now - SignedDuration::from_secs(1);
+            let start = self.next_start.max(earliest);
+            if start > now {
+                return (admitted, Some(start));
+            }
+            let Some((_, learner)) = self.waiting.pop_first() else {
+                break;
+            };
+            self.next_start = start + Duration::from_secs(1) / self.budget.per_second.max(1);
+            self.places.remove(&learner);
+            self.adopt(&learner, true);
+            admitted.push(learner);
+        }
+        (admitted, None)
+    }
+
+    /// Whose turn it is.
+    pub(crate) fn first_waiting(&self) -> Option<&LearnerId> {
+        self.waiting.first_key_value().map(|(_, learner)| learner)
+    }
+
+    /// Counts one that lives already, whoever let it in.
+    pub(crate) fn adopt(&mut self, learner: &LearnerId, is_starting: bool) {
+        let before = self.living.insert(learner.clone(), is_starting);
+        self.starting += usize::from(is_starting);
+        self.starting -= usize::from(before == Some(true));
+    }
+
+    /// Whether one was let in.
+    pub(crate) fn is_in(&self, learner: &LearnerId) -> bool {
+        self.living.contains_key(learner)
+    }
+
+    /// It has started: another may.
+    pub(crate) fn started(&mut self, learner: &LearnerId) {
+        if let Some(starting) = self.living.get_mut(learner)
+            && std::mem::take(starting)
+        {
+            self.starting -= 1;
+        }
+    }
+
+    /// It neither lives nor waits any more.
+    pub(crate) fn gone(&mut self, learner: &LearnerId) {
+        if self.living.remove(learner) == Some(true) {
+            self.starting -= 1;
+        }
+        if let Some(place) = self.places.remove(learner) {
+            self.waiting.remove(&place);
+        }
+    }
+
+    /// How many wait while all places of the living are taken.
+    pub(crate) fn wanting_room(&self) -> usize {
+        if self.living.len() >= self.budget.live as usize {
+            self.waiting.len()
+        } else {
+            0
+        }
+    }
+
+    /// How many were let in and are not ready yet.
+    pub(crate) fn starting(&self) -> usize {
+        self.starting
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(name: &str) -> LearnerId {
+        name.parse().unwrap()
+    }
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millisecond(1_783_591_200_000 + millis).unwrap()
+    }
+
+    fn gate(live: u32, starting: u32, per_second: u32) -> Gate {
+        Gate::new(Budget {
+            live,
+            starting,
+            per_second,
+        })
+    }
+
+    #[test]
+    fn at_the_cap_the_next_waits_until_one_has_gone() {
+        let mut gate = gate(1, 5, 1000);
+        gate.ask(&id("ada"), at(0));
+        gate.ask(&id("bob"), at(1));
+        assert_eq!(gate.admit(at(2)).0, [id("ada")]);
+        gate.started(&id("ada"));
+        assert_eq!((gate.admit(at(90_000)).0, gate.wanting_room()), (vec![], 1));
+        gate.gone(&id("ada"));
+        assert_eq!(gate.admit(at(90_001)).0, [id("bob")]);
+        assert_eq!(gate.wanting_room(), 0);
+    }
+
+    #[test]
+    fn so_many_start_at_once_and_the_oldest_first() {
+        let mut gate = gate(10, 2, 1000);
+        for (name, time) in [("cyd", 3), ("ada", 1), ("bob", 2)] {
+            gate.ask(&id(name), at(time));
+        }
+        assert_eq!(gate.admit(at(100)).0, [id("ada"), id("bob")]);
+        gate.started(&id("bob"));
+        gate.started(&id("bob"));
+        assert_eq!(gate.admit(at(101)).0, [id("cyd")]);
+        assert_eq!(gate.starting(), 2);
+    }
+
+    #[test]
+    fn starts_are_spread_over_the_second_and_an_idle_one_is_made_up_for() {
+        let mut gate = gate(100, 100, 10);
+        for number in 0..40 {
+            gate.ask(&id(&format!("l{number}")), at(0));
+        }
+        let (first, next) = gate.admit(at(0));
+        assert_eq!(first.len(), 11, "a second's worth, and the one of now");
+        assert_eq!(next, Some(at(100)));
+        assert_eq!(gate.admit(at(99)).0, []);
+        assert_eq!(gate.admit(at(300)).0.len(), 3);
+    }
+
+    #[test]
+    fn whoever_goes_from_the_line_is_not_let_in() {
+        let mut gate = gate(1, 1, 10);
+        gate.ask(&id("ada"), at(0));
+        gate.gone(&id("ada"));
+        gate.ask(&id("bob"), at(5));
+        assert_eq!(gate.admit(at(6)).0, [id("bob")]);
+        gate.adopt(&id("bob"), false);
+        assert_eq!(gate.starting(), 0);
+    }
+}

@@ -1,0 +1,357 @@
+//! The last step: the effects of a plan, each of which may be repeated.
+
+use std::time::Duration;
+
+use carrel_core::learner::{LearnerState, PodRef, StartKind};
+use carrel_core::lifecycle::{Effect, Plan, PodSeen};
+use carrel_core::{LearnerId, PodUid};
+use carrel_protocol::Code;
+use carrel_protocol::token::Caller;
+use carrel_telemetry::wakes::Stage;
+use carrel_wire::sidecar::{self, Sidecar};
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
+
+use super::stir::Choice;
+use super::{Look, SERVER_AGAIN, Step, listen, look};
+use crate::api::PodPlace;
+use crate::shared::Handle;
+use crate::world::World;
+use crate::world::pod::SeenPod;
+use crate::{api, assignment};
+
+/// Between tries to reach a sidecar that has just become ready.
+const CONNECT_AGAIN: Duration = Duration::from_millis(20);
+/// How long it is tried without looking at anything else.
+const CONNECT: Duration = Duration::from_secs(2);
+/// What the last second of a pod that is ended at once is for: its processes are told.
+const AT_ONCE: u32 = 1;
+
+pub(super) async fn act(
+    shared: &Handle,
+    id: &LearnerId,
+    look: &Look,
+    plan: &Plan,
+    now: Timestamp,
+) -> Step {
+    let mut step = Step::Wait;
+    for effect in &plan.effects {
+        let next = match effect {
+            Effect::CreatePod { .. } => create_pod(shared, id, look, now).await,
+            Effect::Assign { pod, .. } => assign(shared, id, look, plan, pod, now).await,
+            Effect::AskToSleep { pod, .. } => ask_to_sleep(shared, id, plan, *pod, now).await,
+            Effect::KillPod { pod, reason } => {
+                tracing::warn!(learner.id = %id, %pod, %reason, "a pod is ended");
+                delete(shared, id, *pod, Some(AT_ONCE)).await
+            }
+            Effect::LetGo { pod } => let_go(shared, id, *pod).await,
+            Effect::DeletePod { pod } => delete(shared, id, *pod, None).await,
+            // Erasing is the gateway's; the object is gone then.
+            Effect::FinishErase => Step::Wait,
+        };
+        step = match (step, next) {
+            (Step::At(wait), _) | (_, Step::At(wait)) => Step::At(wait),
+            (Step::Again, _) | (_, Step::Again) => Step::Again,
+            (Step::Wait, Step::Wait) => Step::Wait,
+        };
+    }
+    listen::as_needed(shared, id, look, plan);
+    step
+}
+
+/// Takes the oldest blank pod of the pool, one that starts if none is ready, and makes one if there is none.
+async fn create_pod(shared: &Handle, id: &LearnerId, look: &Look, now: Timestamp) -> Step {
+    let tried = look::tried_with(&look.known, look.class.as_deref());
+    let Some(class) = &look.class else {
+        let reason = format!(
+            "its class '{}' does not exist, or cannot be used",
+            look.known.class
+        );
+        unborn(shared, id, tried, reason, now);
+        return Step::Again;
+    };
+    if choose(&mut shared.world(), id, &class.hash, tried.clone()) {
+        shared.pool.notify_one();
+        return Step::Again;
+    }
+    let Some(namespace) = shared.roomiest() else {
+        unborn(
+            shared,
+            id,
+            tried,
+            "the learner namespaces are full".to_owned(),
+            now,
+        );
+        return Step::Again;
+    };
+    match shared.make_pod(class, &namespace).await {
+        Ok(pod) => {
+            take(&mut shared.world(), id, pod, StartKind::Cold, tried);
+            Step::Again
+        }
+        Err(error @ (api::Error::Refused(_) | api::Error::NotFound)) => {
+            unborn(
+                shared,
+                id,
+                tried,
+                format!("its pod could not be made: {error}"),
+                now,
+            );
+            Step::Again
+        }
+        Err(error) => {
+            tracing::warn!(learner.id = %id, error = crate::chain(&error), "a pod could not be made");
+            Step::At(SERVER_AGAIN)
+        }
+    }
+}
+
+fn choose(world: &mut World, id: &LearnerId, hash: &str, tried: (Option<i64>, String)) -> bool {
+    let Some(blanks) = world.pods.blanks(hash) else {
+        return false;
+    };
+    let ready = blanks.ready.first().map(|(_, pod)| (*pod, StartKind::Warm));
+    let starting = blanks
+        .starting
+        .first()
+        .map(|(_, pod)| (*pod, StartKind::Cold));
+    let Some((pod, start_kind)) = ready.or(starting) else {
+        return false;
+    };
+    take(world, id, pod, start_kind, tried);
+    true
+}
+
+fn take(
+    world: &mut World,
+    id: &LearnerId,
+    pod: PodUid,
+    start_kind: StartKind,
+    tried: (Option<i64>, String),
+) {
+    world.pods.claim(pod, id);
+    let stir = world.stirs.entry(id.clone()).or_default();
+    stir.choice = Some(Choice { pod, start_kind });
+    stir.unborn = None;
+    stir.tried = Some(tried);
+}
+
+fn unborn(
+    shared: &Handle,
+    id: &LearnerId,
+    tried: (Option<i64>, String),
+    reason: String,
+    now: Timestamp,
+) {
+    let mut world = shared.world();
+    // Others may start while this one waits to be tried again.
+    world.gate.gone(id);
+    let stir = world.stirs.entry(id.clone()).or_default();
+    stir.unborn = Some((now, reason));
+    stir.tried = Some(tried);
+}
+
+/// Sends the assignment and says on the pod whose it is, side by side: the one is for the sidecar, the other for people and
+/// for the next leader.
+async fn assign(
+    shared: &Handle,
+    id: &LearnerId,
+    look: &Look,
+    plan: &Plan,
+    named: &PodRef,
+    now: Timestamp,
+) -> Step {
+    let Some(class) = &look.class else {
+        return Step::At(SERVER_AGAIN);
+    };
+    let Some(pod) = shared.world().pods.get(named.uid).cloned() else {
+        return Step::Again;
+    };
+    let epoch = plan.status.epoch;
+    let signed = match assignment::signed(&shared.options, id, epoch, named.uid, class, now) {
+        Ok(signed) => signed,
+        Err(error) => {
+            tracing::error!(learner.id = %id, %error, "an assignment could not be signed");
+            return Step::At(SERVER_AGAIN);
+        }
+    };
+    let is_labelled = pod.learner.as_ref() == Some(id) && pod.epoch == Some(epoch);
+    let label = async {
+        if !is_labelled {
+            label(shared, id, &pod.place(), epoch.0).await;
+        }
+    };
+    let (sent, ()) = tokio::join!(send(shared, named, signed), label);
+    match sent {
+        Ok(()) => {
+            let start_kind = plan.status.start_kind.unwrap_or(StartKind::Cold);
+            shared
+                .metrics
+                .woke(start_kind, Stage::Assign, now, shared.now());
+            listen::begin(shared, id, epoch, named.uid);
+            Step::Wait
+        }
+        Err(sidecar::Error::Refused(problem)) if problem.code == Code::Conflict => {
+            let mut world = shared.world();
+            world.stirs.entry(id.clone()).or_default().refused = Some(named.uid);
+            Step::Again
+        }
+        Err(error) => {
+            tracing::debug!(learner.id = %id, error = crate::chain(&error), "an assignment did not arrive");
+            Step::At(SignedDuration::from_millis(500))
+        }
+    }
+}
+
+async fn label(shared: &Handle, id: &LearnerId, pod: &PodPlace, epoch: u64) {
+    match shared.writer.label_pod(pod, id.as_str(), epoch).await {
+        Ok(pod) => {
+            if let Some(pod) = SeenPod::read(&pod) {
+                shared.world().pods.put(pod);
+            }
+        }
+        // It is a help, not a fact: the status names the pod.
+        Err(error) => {
+            tracing::debug!(learner.id = %id, error = crate::chain(&error), "a pod could not be labelled");
+        }
+    }
+}
+
+async fn send(shared: &Handle, pod: &PodRef, signed: String) -> Result<(), sidecar::Error> {
+    let Ok(endpoint) = pod.address.parse() else {
+        return Err(sidecar::Error::Unreadable(0));
+    };
+    let sidecar = Sidecar::at(endpoint, shared.options.trust.clone());
+    let until = Instant::now() + CONNECT;
+    loop {
+        let sent = tokio::time::timeout_at(until, sidecar.assign(signed.clone())).await;
+        match sent.unwrap_or(Err(sidecar::Error::Late)) {
+            Err(sidecar::Error::Silent(_)) if Instant::now() < until => {
+                tokio::time::sleep(CONNECT_AGAIN).await;
+            }
+            sent => return sent,
+        }
+    }
+}
+
+async fn ask_to_sleep(
+    shared: &Handle,
+    id: &LearnerId,
+    plan: &Plan,
+    pod: PodUid,
+    now: Timestamp,
+) -> Step {
+    let endpoint = plan
+        .status
+        .pod
+        .as_ref()
+        .and_then(|pod| pod.address.parse().ok());
+    let signer = &shared.options.signer;
+    let token = signer.caller_token(Caller::Controller, id, plan.status.epoch, now);
+    let (Some(endpoint), Ok(token)) = (endpoint, token) else {
+        return Step::At(SERVER_AGAIN);
+    };
+    let sidecar = Sidecar::at(endpoint, shared.options.trust.clone());
+    if let Err(error) = sidecar.sleep(&token).await {
+        tracing::warn!(learner.id = %id, error = crate::chain(&error), "a sidecar could not be asked to sleep");
+    }
+    listen::begin(shared, id, plan.status.epoch, pod);
+    Step::Wait
+}
+
+async fn delete(shared: &Handle, id: &LearnerId, pod: PodUid, grace: Option<u32>) -> Step {
+    let Some(seen) = shared.world().pods.get(pod).cloned() else {
+        forget_pod(shared, id, pod);
+        return Step::Wait;
+    };
+    if seen.gone {
+        forget_pod(shared, id, pod);
+        return Step::Again;
+    }
+    // The kubelet of a silent node never says that it is gone.
+    let grace = if seen.has_ended() { Some(0) } else { grace };
+    match shared.writer.delete_pod(&seen.place(), grace).await {
+        Ok(()) => {
+            if seen.has_ended() {
+                forget_pod(shared, id, pod);
+                return Step::Again;
+            }
+            Step::Wait
+        }
+        Err(error) => {
+            tracing::warn!(learner.id = %id, %pod, error = crate::chain(&error), "a pod could not be deleted");
+            Step::At(SERVER_AGAIN)
+        }
+    }
+}
+
+/// It has taken no assignment of ours: another learner may have it, else it goes.
+async fn let_go(shared: &Handle, id: &LearnerId, pod: PodUid) -> Step {
+    let (seen, was_refused) = {
+        let world = shared.world();
+        let stir = world.stirs.get(id);
+        let was_refused = stir.is_some_and(|stir| stir.refused == Some(pod));
+        (world.pods.get(pod).cloned(), was_refused)
+    };
+    forget_pod(shared, id, pod);
+    match seen {
+        Some(seen) if was_refused || !seen.is_blank() => {
+            if !seen.gone
+                && let Err(error) = shared.writer.delete_pod(&seen.place(), None).await
+            {
+                tracing::warn!(learner.id = %id, %pod, error = crate::chain(&error), "a pod could not be deleted");
+            }
+        }
+        Some(_) | None => {}
+    }
+    shared.pool.notify_one();
+    Step::Again
+}
+
+fn forget_pod(shared: &Handle, id: &LearnerId, pod: PodUid) {
+    let mut world = shared.world();
+    world.pods.release(pod, id);
+    if let Some(stir) = world.stirs.get_mut(id) {
+        stir.choice = stir.choice.filter(|choice| choice.pod != pod);
+        stir.refused = stir.refused.filter(|refused| *refused != pod);
+    }
+}
+
+/// The learner's object is gone: what pods they have left may save and go. When to look again.
+pub(super) async fn end_orphans(shared: &Handle, id: &LearnerId) -> Option<SignedDuration> {
+    let pods: Vec<SeenPod> = {
+        let world = shared.world();
+        let claimed = world
+            .pods
+            .iter()
+            .filter(|pod| world.pods.claimant(pod.uid) == Some(id));
+        world.pods.labelled(id).chain(claimed).cloned().collect()
+    };
+    let mut again = None;
+    for pod in pods {
+        let is_leaving = matches!(pod.life, crate::world::pod::Life::Leaving { .. });
+        let grace = pod.has_ended().then_some(0);
+        if !pod.gone && !is_leaving && shared.is_leader() {
+            tracing::info!(learner.id = %id, pod = pod.name, "a pod whose learner is gone is ended");
+            if let Err(error) = shared.writer.delete_pod(&pod.place(), grace).await {
+                tracing::warn!(learner.id = %id, error = crate::chain(&error), "a pod could not be deleted");
+                again = Some(SERVER_AGAIN);
+            }
+        }
+        if pod.has_ended() {
+            forget_pod(shared, id, pod.uid);
+        }
+    }
+    if again.is_none() {
+        shared.forget(id);
+    }
+    again
+}
+
+/// Whether somebody asks for more than the incarnation that lives: it may be gone without a trace.
+pub(super) fn is_doubted(look: &Look, plan: &Plan) -> bool {
+    let after = look.desired.wake_after_epoch;
+    let is_up = matches!(plan.status.state, LearnerState::Ready | LearnerState::Busy);
+    let named = matches!(look.observed.pod, PodSeen::Assigned { .. });
+    is_up && named && after.is_some_and(|after| after >= plan.status.epoch)
+}

@@ -1,0 +1,100 @@
+//! What is on its way for a learner who does not rest. All of it can be lost: a new leader finds it again.
+
+use carrel_core::learner::{StartKind, Status};
+use carrel_core::{Epoch, PodUid};
+use carrel_protocol::sidecar::Hello;
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+/// What is on its way for one learner.
+#[derive(Debug, Default)]
+pub(crate) struct Stir {
+    /// The pod that was chosen or made for them, until their status names one.
+    pub(crate) choice: Option<Choice>,
+    /// The steps that are shown here and not stored.
+    pub(crate) shown: Option<Status>,
+    /// The pod that refused its assignment.
+    pub(crate) refused: Option<PodUid>,
+    /// That no pod could be made, when and why.
+    pub(crate) unborn: Option<(Timestamp, String)>,
+    /// What their sidecar said last.
+    pub(crate) heard: Option<Heard>,
+    /// The highest epoch that a refusal named.
+    pub(crate) fence: Epoch,
+    /// Others need their place.
+    pub(crate) make_room: bool,
+    /// The version of learner and class with which a pod was tried last.
+    pub(crate) tried: Option<(Option<i64>, String)>,
+    /// Ends when nobody needs to listen to their sidecar any more.
+    pub(crate) listening: Option<(PodUid, CancellationToken)>,
+    /// The wish for which their sidecar was asked how it is.
+    pub(crate) probed: Option<Epoch>,
+}
+
+/// A pod that is not named in a status yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Choice {
+    pub(crate) pod: PodUid,
+    pub(crate) start_kind: StartKind,
+}
+
+/// What a sidecar said last.
+#[derive(Debug, Clone)]
+pub(crate) struct Heard {
+    pub(crate) pod: PodUid,
+    /// Absent: it has not answered yet.
+    pub(crate) hello: Option<Hello>,
+    /// Since when it is in its phase.
+    pub(crate) since: Timestamp,
+    /// Since when it does not answer.
+    pub(crate) silent_since: Option<Timestamp>,
+}
+
+impl Stir {
+    /// What a pod's sidecar said last.
+    pub(crate) fn heard_of(&self, pod: PodUid) -> Option<&Heard> {
+        self.heard.as_ref().filter(|heard| heard.pod == pod)
+    }
+
+    /// Takes in an answer.
+    pub(crate) fn hears(&mut self, pod: PodUid, hello: Hello, now: Timestamp) {
+        let before = self.heard_of(pod);
+        let phase_before = before
+            .and_then(|before| before.hello.as_ref())
+            .map(|hello| hello.phase);
+        let same = before.filter(|_| phase_before == Some(hello.phase));
+        let since = same.map_or(now, |before| before.since);
+        self.fence = self.fence.max(hello.fence.unwrap_or_default());
+        self.heard = Some(Heard {
+            pod,
+            since,
+            hello: Some(hello),
+            silent_since: None,
+        });
+    }
+
+    /// Takes in that there was none.
+    pub(crate) fn misses(&mut self, pod: PodUid, now: Timestamp) {
+        match &mut self.heard {
+            Some(heard) if heard.pod == pod => {
+                heard.silent_since.get_or_insert(now);
+            }
+            Some(_) | None => {
+                self.heard = Some(Heard {
+                    pod,
+                    hello: None,
+                    since: now,
+                    silent_since: Some(now),
+                });
+            }
+        }
+    }
+}
+
+impl Drop for Stir {
+    fn drop(&mut self) {
+        if let Some((_, listening)) = &self.listening {
+            listening.cancel();
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The step that makes a plan true: the status is written, if it has to be, before anything is done.
+
+use carrel_core::LearnerId;
+use carrel_core::learner::{LearnerState, Status};
+use carrel_core::lifecycle::{self, Plan, PodSeen, Write};
+use carrel_crd::Beside;
+use jiff::{SignedDuration, Timestamp};
+
+use super::{CONFLICT_AGAIN, Look, SERVER_AGAIN, Step};
+use crate::api;
+use crate::shared::Handle;
+use crate::world::pod::Life;
+use crate::world::{Known, World};
+
+/// What is only shown to people is written, once, when it has lasted so long.
+const EXPLAINED_AFTER: SignedDuration = SignedDuration::from_secs(3);
+
+/// Writes what must be; `None` when the plan may go on.
+pub(super) async fn write(
+    shared: &Handle,
+    id: &LearnerId,
+    look: &Look,
+    plan: &Plan,
+    now: Timestamp,
+) -> Option<Step> {
+    let explains = explains_at(look, plan, now).is_some_and(|at| at <= now);
+    let is_first = !look.known.is_visited && plan.status.pod.is_none() && plan.effects.is_empty();
+    if plan.write != Write::Must && !explains && !is_first {
+        show(shared, id, plan);
+        return None;
+    }
+    if !shared.is_leader() {
+        return Some(Step::At(SERVER_AGAIN));
+    }
+    // Nobody waits for the first visit of one who rests: it waits for those whom somebody does.
+    let _turn = if is_first && plan.write != Write::Must {
+        shared.first_visits.acquire().await.ok()
+    } else {
+        None
+    };
+    let status = lifecycle::kept(&plan.status);
+    let beside = beside(&shared.world(), look, &status, now);
+    let shown = carrel_crd::into_status(&status, beside, look.known.generation, now);
+    let version = look.known.version.to_string();
+    match shared.writer.put_status(id.as_str(), &version, shown).await {
+        Ok(learner) => {
+            if let Some((_, known)) = Known::read(&learner) {
+                wrote(shared, id, plan, known);
+            }
+            tell(shared, id, look, plan);
+            None
+        }
+        Err(api::Error::Conflict) => Some(Step::At(CONFLICT_AGAIN)),
+        // Its object is gone, which the watch will say.
+        Err(api::Error::NotFound) => Some(Step::At(SERVER_AGAIN)),
+        Err(error) => {
+            tracing::warn!(learner.id = %id, error = crate::chain(&error), "a status could not be written");
+            Some(Step::At(SERVER_AGAIN))
+        }
+    }
+}
+
+fn show(shared: &Handle, id: &LearnerId, plan: &Plan) {
+    let mut world = shared.world();
+    world.stirs.entry(id.clone()).or_default().shown = Some(plan.status.clone());
+}
+
+fn wrote(shared: &Handle, id: &LearnerId, plan: &Plan, known: Known) {
+    let mut world = shared.world();
+    let names_pod = known.status.pod.is_some();
+    world.put_learner(id, known);
+    let stir = world.stirs.entry(id.clone()).or_default();
+    stir.shown = Some(plan.status.clone());
+    stir.unborn = stir.unborn.take().filter(|_| !names_pod);
+    if names_pod {
+        // Named, it is claimed by its name.
+        stir.choice = None;
+    } else {
+        stir.heard = None;
+        stir.probed = None;
+    }
+}
+
+/// What an object's status has beside the product's.
+fn beside(world: &World, look: &Look, status: &Status, now: Timestamp) -> Beside {
+    let before = &look.known.beside;
+    let uid = status
+        .pod
+        .as_ref()
+        .or(look.known.status.pod.as_ref())
+        .map(|pod| pod.uid);
+    let pod = uid.and_then(|uid| world.pods.get(uid));
+    let left = pod.and_then(|pod| match &pod.life {
+        Life::Ended { farewell, .. } => farewell.as_ref()?.snapshot_id.as_ref(),
+        Life::Starting | Life::Running | Life::Leaving { .. } => None,
+    });
+    let stirred = status.epoch != look.known.status.epoch || status.pod != look.known.status.pod;
+    Beside {
+        node_name: pod.and_then(|pod| pod.node.clone()),
+        last_active: if stirred {
+            Some(now)
+        } else {
+            before.last_active
+        },
+        snapshot_id: left
+            .map(ToString::to_string)
+            .or_else(|| before.snapshot_id.clone()),
+    }
+}
+
+/// When to write why somebody waits, once, for those who see objects alone.
+pub(super) fn explains_at(look: &Look, plan: &Plan, now: Timestamp) -> Option<Timestamp> {
+    let (shown, stored) = (&plan.status, &look.known.status);
+    let is_news = match shown.state {
+        LearnerState::Waking | LearnerState::Restoring => {
+            (shown.state, &shown.detail) != (stored.state, &stored.detail)
+                && !shown.detail.is_empty()
+        }
+        LearnerState::Asleep
+        | LearnerState::Ready
+        | LearnerState::Busy
+        | LearnerState::Draining
+        | LearnerState::Snapshotting
+        | LearnerState::Failed
+        | LearnerState::Deleting => false,
+    };
+    let since = shown.since.filter(|_| is_news)?;
+    since.checked_add(EXPLAINED_AFTER).ok().or(Some(now))
+}
+
+/// Events and log lines for what went wrong; none for what goes as it should.
+fn tell(shared: &Handle, id: &LearnerId, look: &Look, plan: &Plan) {
+    if plan.write != Write::Must {
+        return;
+    }
+    let said = |name| {
+        plan.news
+            .iter()
+            .find(|news| news.name == name && news.holds)
+    };
+    if let Some(news) = said(lifecycle::names::DATA_AT_RISK) {
+        tracing::warn!(learner.id = %id, why = news.message, "an incarnation ended without its last snapshot");
+        shared.events.learner(
+            id,
+            &look.known.uid,
+            crate::names::DATA_AT_RISK,
+            &news.message,
+        );
+    }
+    let stored = &look.known.status;
+    if plan.status.young_deaths > stored.young_deaths {
+        let why = &plan.status.detail;
+        tracing::warn!(learner.id = %id, why, "an incarnation failed");
+        let reason = match &look.observed.pod {
+            PodSeen::Unborn { .. } if look.class.is_none() => crate::names::CLASS_UNUSABLE,
+            _ if lifecycle::gave_up(&plan.status) => crate::names::GAVE_UP,
+            _ => crate::names::POD_FAILED,
+        };
+        shared.events.learner(id, &look.known.uid, reason, why);
+    }
+}

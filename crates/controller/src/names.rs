@@ -1,0 +1,19 @@
+//! What the controller calls things: events' reasons, and the numbers of its own.
+
+use std::time::Duration;
+
+/// Events: the class of a learner is missing or cannot be used.
+pub(crate) const CLASS_UNUSABLE: &str = "ClassUnusable";
+/// Events: an incarnation died, or no pod could be made.
+pub(crate) const POD_FAILED: &str = "PodFailed";
+/// Events: nothing is tried any more without being asked for.
+pub(crate) const GAVE_UP: &str = "GaveUp";
+/// Events: an incarnation ended without its last snapshot.
+pub(crate) const DATA_AT_RISK: &str = "DataAtRisk";
+
+/// How long after its grace period a pod that is being deleted counts as one whose node is gone.
+pub(crate) const NODE_GONE: Duration = Duration::from_secs(10);
+/// How long a sidecar may say nothing when its node has lost it, too.
+pub(crate) const SILENT_AND_LOST: Duration = Duration::from_secs(10);
+/// How long a pod may be labelled with a learner whose status names another before it is ended.
+pub(crate) const STRANGE: Duration = Duration::from_secs(10);

@@ -1,0 +1,164 @@
+//! Keeps each class's blank pods: makes what is missing, removes what is too much, of another template or strange. Whoever wakes
+//! goes first: a pool is refilled while nobody waits for a pod.
+
+pub(crate) mod plan;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use self::plan::{Have, Pace};
+use crate::api::PodPlace;
+use crate::shared::Handle;
+use crate::world::pod::Life;
+use crate::world::{Class, World};
+use crate::{api, names};
+
+/// Looks without a hint so often: hints may be lost.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// After the API server did not answer.
+const SERVER_AGAIN: Duration = Duration::from_secs(1);
+
+/// Keeps the pools; never returns.
+pub(crate) async fn run(shared: Handle) {
+    let mut paces: HashMap<String, Pace> = HashMap::new();
+    let mut next_create = Instant::now();
+    loop {
+        let hint = shared.pool.notified();
+        let look = look(&shared, &mut paces);
+        for (pod, why) in look.remove {
+            tracing::info!(pod = pod.name, why, "a pod of the pool is removed");
+            if let Err(error) = shared.writer.delete_pod(&pod, None).await {
+                tracing::warn!(
+                    pod = pod.name,
+                    error = crate::chain(&error),
+                    "a pod could not be deleted"
+                );
+            }
+        }
+        let mut again = LOOK_EVERY;
+        for (class, count) in look.create {
+            for _ in 0..count {
+                tokio::time::sleep_until(next_create).await;
+                next_create = Instant::now()
+                    + Duration::from_secs(1) / shared.options.refills_per_second.max(1);
+                if waits(&shared.world()) {
+                    again = Duration::from_millis(20);
+                    break;
+                }
+                if let Err(error) = create(&shared, &class).await {
+                    tracing::warn!(
+                        class = class.name,
+                        error = crate::chain(&error),
+                        "a pod of the pool could not be made"
+                    );
+                    again = SERVER_AGAIN;
+                    break;
+                }
+            }
+        }
+        tokio::select! {
+            () = hint => {}
+            () = tokio::time::sleep(again) => {}
+        }
+    }
+}
+
+/// Whether somebody is on the way to a pod.
+fn waits(world: &World) -> bool {
+    world.gate.starting() > 0
+}
+
+struct Look {
+    create: Vec<(Arc<Class>, usize)>,
+    remove: Vec<(PodPlace, &'static str)>,
+}
+
+fn look(shared: &Handle, paces: &mut HashMap<String, Pace>) -> Look {
+    let (world, now) = (shared.world(), shared.now());
+    paces.retain(|name, _| world.classes.contains_key(name));
+    let mut create = Vec::new();
+    let mut remove = strange(&world, now);
+    let mut died: HashMap<&str, usize> = HashMap::new();
+    for pod in world
+        .pods
+        .odd()
+        .filter(|pod| pod.has_ended() && pod.learner.is_none())
+    {
+        *died.entry(&pod.hash).or_default() += 1;
+    }
+    for class in world.classes.values() {
+        let blanks = world.pods.blanks(&class.hash);
+        let have = Have {
+            ready: blanks.map_or(0, |blanks| blanks.ready.len()),
+            starting: blanks.map_or(0, |blanks| blanks.starting.len()),
+            died: died.get(class.hash.as_str()).copied().unwrap_or_default(),
+        };
+        let size = class.spec.warm_pool.size as usize;
+        let pace = paces.entry(class.name.clone()).or_default();
+        let missing = pace.create(size, have);
+        if missing > 0 {
+            create.push((Arc::clone(class), missing));
+        }
+        // The youngest go: the oldest are ready.
+        let too_many = (have.ready + have.starting).saturating_sub(size);
+        let youngest = blanks.into_iter().flat_map(|blanks| {
+            blanks
+                .starting
+                .iter()
+                .rev()
+                .chain(blanks.ready.iter().rev())
+        });
+        remove.extend(youngest.take(too_many).filter_map(|(_, uid)| {
+            let pod = world.pods.get(*uid)?;
+            // One that was made for somebody who found another is young: it may be somebody's in a moment.
+            (age(pod.created, now) > names::STRANGE).then(|| (pod.place(), "the pool is full"))
+        }));
+    }
+    Look { create, remove }
+}
+
+/// Pods that are nobody's and nothing will become of.
+fn strange(world: &World, now: Timestamp) -> Vec<(PodPlace, &'static str)> {
+    let odd = world.pods.odd().filter_map(|pod| {
+        let why = match &pod.life {
+            Life::Leaving { .. } => return None,
+            Life::Ended { .. } => "it has ended",
+            // The watch of learners may be behind that of pods.
+            Life::Starting | Life::Running if age(pod.created, now) > names::STRANGE => {
+                "its learner has another"
+            }
+            Life::Starting | Life::Running => return None,
+        };
+        Some((pod.place(), why))
+    });
+    let known: HashSet<&str> = world
+        .classes
+        .values()
+        .map(|class| class.hash.as_str())
+        .collect();
+    let outdated = world
+        .pods
+        .all_blanks()
+        .filter(|(hash, _)| !known.contains(hash));
+    let outdated = outdated.flat_map(|(_, blanks)| blanks.ready.iter().chain(&blanks.starting));
+    let outdated = outdated
+        .filter_map(|(_, uid)| Some((world.pods.get(*uid)?.place(), "its class has changed")));
+    odd.chain(outdated).collect()
+}
+
+fn age(since: Timestamp, now: Timestamp) -> Duration {
+    now.duration_since(since).try_into().unwrap_or_default()
+}
+
+async fn create(shared: &Handle, class: &Class) -> Result<(), api::Error> {
+    let Some(namespace) = shared.roomiest() else {
+        return Err(api::Error::Refused(
+            "the learner namespaces are full".to_owned(),
+        ));
+    };
+    shared.make_pod(class, &namespace).await.map(drop)
+}

@@ -1,0 +1,170 @@
+//! What the parts of a controller share.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use carrel_core::learner::LearnerState;
+use carrel_core::lifecycle::Plan;
+use carrel_core::{LearnerId, PodUid};
+use jiff::Timestamp;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api::{self, Writer};
+use crate::events::Events;
+use crate::gate::Gate;
+use crate::metrics::Metrics;
+use crate::options::Options;
+use crate::queue::Queue;
+use crate::template::Template;
+use crate::world::pod::SeenPod;
+use crate::world::{Class, World};
+
+/// First visits at once: whoever rests waits for those who wake.
+const FIRST_VISITS: usize = 4;
+
+/// What the parts of a controller share.
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    pub(crate) writer: Writer,
+    pub(crate) events: Events,
+    pub(crate) metrics: Metrics,
+    pub(crate) template: Template,
+    pub(crate) queue: Queue,
+    /// A pool may want pods, or have too many.
+    pub(crate) pool: Notify,
+    pub(crate) first_visits: Semaphore,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) tracker: TaskTracker,
+    world: Mutex<World>,
+    leads: AtomicBool,
+}
+
+/// A controller's parts, as each of them holds them.
+pub(crate) type Handle = Arc<Shared>;
+
+impl Shared {
+    pub(crate) fn new(
+        options: Options,
+        writer: Writer,
+        events: Events,
+        metrics: Metrics,
+        cancel: CancellationToken,
+        tracker: TaskTracker,
+    ) -> Handle {
+        let world = World::new(Gate::new(options.budget));
+        let keys = serde_json::json!([options.signer.public_key()]).to_string();
+        Arc::new(Self {
+            template: Template::new(&options.pods, keys),
+            writer,
+            events,
+            metrics,
+            queue: Queue::default(),
+            pool: Notify::new(),
+            first_visits: Semaphore::new(FIRST_VISITS),
+            cancel,
+            tracker,
+            world: Mutex::new(world),
+            leads: AtomicBool::new(false),
+            options,
+        })
+    }
+
+    /// What is seen of the cluster; held for a moment, never over an `await`.
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.options.now)()
+    }
+
+    /// Whether this process may write.
+    pub(crate) fn is_leader(&self) -> bool {
+        self.leads.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_leader(&self, leads: bool) {
+        self.leads.store(leads, Ordering::Release);
+    }
+
+    /// Looks at a learner at a time.
+    pub(crate) fn look_at(&self, id: &LearnerId, at: Timestamp) {
+        let wait = at.duration_since(self.now());
+        let wait = Duration::try_from(wait).unwrap_or_default();
+        self.queue.add(id, Instant::now() + wait);
+    }
+
+    /// Lets in whoever may start now.
+    pub(crate) fn admit(&self, world: &mut World, now: Timestamp) {
+        let (admitted, next) = world.gate.admit(now);
+        for id in &admitted {
+            self.queue.now(id);
+        }
+        if let (Some(at), Some(id)) = (next, world.gate.first_waiting()) {
+            self.look_at(id, at);
+        }
+    }
+
+    /// Keeps the learner's place among the living as a plan says that they are.
+    pub(crate) fn keep_place(&self, id: &LearnerId, plan: &Plan) {
+        let mut world = self.world();
+        match plan.status.state {
+            LearnerState::Ready | LearnerState::Busy => world.gate.started(id),
+            LearnerState::Asleep if plan.status.pod.is_none() && plan.requeue_at.is_none() => {
+                world.gate.gone(id);
+            }
+            LearnerState::Asleep
+            | LearnerState::Waking
+            | LearnerState::Restoring
+            | LearnerState::Draining
+            | LearnerState::Snapshotting
+            | LearnerState::Failed
+            | LearnerState::Deleting => {}
+        }
+        let now = self.now();
+        self.admit(&mut world, now);
+    }
+
+    /// Nothing is on its way for a learner any more.
+    pub(crate) fn forget(&self, id: &LearnerId) {
+        let mut world = self.world();
+        world.stirs.remove(id);
+        world.gate.gone(id);
+        let now = self.now();
+        self.admit(&mut world, now);
+    }
+
+    /// The learner namespace with the fewest pods; `None` when all are full.
+    pub(crate) fn roomiest(&self) -> Option<String> {
+        let world = self.world();
+        let pods = &self.options.pods;
+        let counted = pods
+            .namespaces
+            .iter()
+            .map(|name| (world.pods.count(name), name));
+        let (count, name) = counted.min()?;
+        (count < pods.most_in_namespace).then(|| name.clone())
+    }
+
+    /// Makes a blank pod of a class and takes it in.
+    pub(crate) async fn make_pod(
+        &self,
+        class: &Class,
+        namespace: &str,
+    ) -> Result<PodUid, api::Error> {
+        let impossible = || api::Error::Refused("its template makes no pod".to_owned());
+        let pod = self
+            .template
+            .pod(class, namespace)
+            .map_err(|_| impossible())?;
+        let made = self.writer.create_pod(namespace, &pod).await?;
+        let seen = SeenPod::read(&made).ok_or_else(impossible)?;
+        let uid = seen.uid;
+        self.world().pods.put(seen);
+        Ok(uid)
+    }
+}

@@ -1,0 +1,114 @@
+//! What is seen of the cluster: learners, classes and pods, in records of our own, and what is on its way for each learner.
+
+pub(crate) mod pod;
+pub(crate) mod pods;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use carrel_core::LearnerId;
+use carrel_core::PodUid;
+use carrel_core::class::ClassSpec;
+use carrel_core::learner::{Desired, Status};
+use carrel_crd::{Beside, Learner};
+
+use crate::gate::Gate;
+use crate::learner::Stir;
+use pods::Pods;
+
+/// A learner, as the API server shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) uid: String,
+    pub(crate) version: u64,
+    pub(crate) generation: Option<i64>,
+    pub(crate) class: String,
+    pub(crate) desired: Desired,
+    pub(crate) status: Status,
+    pub(crate) beside: Beside,
+    /// Its conditions have been written.
+    pub(crate) is_visited: bool,
+}
+
+impl Known {
+    /// Reads an object; `None` for one whose name the schema would not let through.
+    pub(crate) fn read(learner: &Learner) -> Option<(LearnerId, Self)> {
+        let metadata = &learner.metadata;
+        let shown = learner.status.as_ref();
+        let known = Self {
+            uid: metadata.uid.clone()?,
+            version: pod::version(metadata.resource_version.as_deref()),
+            generation: metadata.generation,
+            class: learner.spec.class_name.clone(),
+            desired: learner.desired(),
+            status: shown.map(carrel_crd::from_status).unwrap_or_default(),
+            beside: shown.map(Beside::of).unwrap_or_default(),
+            is_visited: shown.is_some_and(|shown| !shown.conditions.is_empty()),
+        };
+        Some((metadata.name.as_deref()?.parse().ok()?, known))
+    }
+
+    fn pod(&self) -> Option<PodUid> {
+        self.status.pod.as_ref().map(|pod| pod.uid)
+    }
+}
+
+/// A class that can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Class {
+    pub(crate) name: String,
+    pub(crate) uid: String,
+    pub(crate) generation: Option<i64>,
+    pub(crate) spec: ClassSpec,
+    /// Of what its pods are made.
+    pub(crate) hash: String,
+}
+
+/// What is seen of the cluster.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) learners: HashMap<LearnerId, Known>,
+    pub(crate) classes: HashMap<String, Arc<Class>>,
+    pub(crate) pods: Pods,
+    /// Who does not rest, and what is on its way for them.
+    pub(crate) stirs: HashMap<LearnerId, Stir>,
+    pub(crate) gate: Gate,
+}
+
+impl World {
+    pub(crate) fn new(gate: Gate) -> Self {
+        Self {
+            learners: HashMap::new(),
+            classes: HashMap::new(),
+            pods: Pods::default(),
+            stirs: HashMap::new(),
+            gate,
+        }
+    }
+
+    /// Takes in what is seen of a learner, from a watch or as the answer to our own write; whether it is news.
+    pub(crate) fn put_learner(&mut self, id: &LearnerId, known: Known) -> bool {
+        let before = self.learners.get(id);
+        let is_same_object = before.is_some_and(|before| before.uid == known.uid);
+        if is_same_object && before.is_some_and(|before| before.version >= known.version) {
+            return false;
+        }
+        let (had, has) = (before.and_then(Known::pod), known.pod());
+        if had != has {
+            if let Some(uid) = had {
+                self.pods.release(uid, id);
+            }
+            if let Some(uid) = has {
+                self.pods.claim(uid, id);
+            }
+        }
+        self.learners.insert(id.clone(), known);
+        true
+    }
+
+    /// A learner's object is gone. Its pod, if it has one, stays claimed until it has ended.
+    pub(crate) fn remove_learner(&mut self, id: &LearnerId) {
+        self.learners.remove(id);
+        self.gate.gone(id);
+    }
+}

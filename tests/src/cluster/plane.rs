@@ -102,7 +102,7 @@ impl ControlPlane {
         let network = options.reachable.then(Network::claim).transpose()?;
         let mut after = format!("rm -rf '{}'", folder.display());
         if let Some(network) = &network {
-            after.push_str(&format!("; ip link delete {}", network.bridge()));
+            after = format!("{after}; ip link delete {}", network.bridge());
         }
         let mut crew = Crew::new(&folder.join("log"), &after)?;
         let mut address = free_address()?;

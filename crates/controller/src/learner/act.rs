@@ -188,6 +188,10 @@ async fn assign(
             shared
                 .metrics
                 .woke(start_kind, Stage::Assign, now, shared.now());
+            let mut world = shared.world();
+            let stir = world.stirs.entry(id.clone()).or_default();
+            stir.taken = Some((named.uid, shared.now()));
+            drop(world);
             listen::begin(shared, id, epoch, named.uid);
             Step::Wait
         }

@@ -43,6 +43,8 @@ BEGIN
     GRANT INSERT ON learner TO carrel_gateway;
     GRANT UPDATE (class, last_activity_time, closing, desired_state, wake_after_epoch, fence, event_version)
         ON learner TO carrel_gateway;
+    -- On Kubernetes one takes over into the store what learners' objects show.
+    GRANT UPDATE (status_epoch, status_state, status) ON learner TO carrel_gateway;
     GRANT INSERT, UPDATE ON class TO carrel_gateway;
     GRANT SELECT, INSERT, DELETE ON alias TO carrel_gateway;
     GRANT SELECT ON tombstone, generation, account, usage TO carrel_gateway;

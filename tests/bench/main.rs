@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "figures are for people to read")]
 
 mod bucket;
+mod cluster;
 mod idle;
 mod many;
 mod memory;
@@ -51,6 +52,9 @@ async fn main() -> anyhow::Result<()> {
     store::measure(&mut figures, wanted).await?;
     if wanted("takeover") {
         takeover::measure(&mut figures).await?;
+    }
+    if wanted("cluster") {
+        cluster::measure(&mut figures).await?;
     }
     figures.end()
 }

@@ -1,6 +1,8 @@
 //! Tests of the real Kubernetes that other tests use: it comes up, counts what is written, comes back, and leaves nothing.
 
+mod controller;
 mod gone;
+mod nodes;
 mod plane;
 mod sidecars;
 

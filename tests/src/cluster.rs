@@ -10,6 +10,7 @@ mod network;
 mod node;
 mod plane;
 mod programs;
+pub mod school;
 mod stand_in;
 
 pub use access::Access;

@@ -85,6 +85,12 @@ pub fn running(words: &[&str]) -> Vec<u32> {
         .collect()
 }
 
+/// The processes in whose words this text is.
+pub fn mentioning(text: &str) -> Vec<u32> {
+    let mentions = |pid: &u32| arguments(*pid).iter().any(|word| word.contains(text));
+    processes().filter(mentions).collect()
+}
+
 fn processes() -> impl Iterator<Item = u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())

@@ -151,6 +151,8 @@ pub(crate) struct Gateway {
     pub(crate) router_url: String,
     /// How gateways and pods reach the vault.
     pub(crate) vault_url: String,
+    /// How pods reach the router's egress port, where their class allows hosts; empty: pods go there by themselves.
+    pub(crate) egress_url: String,
     /// Addresses and networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
     pub(crate) trusted_proxies: Vec<String>,
 }
@@ -164,6 +166,7 @@ impl Default for Gateway {
             relay_url: String::new(),
             router_url: "http://127.0.0.1:7071".to_owned(),
             vault_url: "http://127.0.0.1:7072".to_owned(),
+            egress_url: String::new(),
             trusted_proxies: Vec::new(),
         }
     }

@@ -30,8 +30,6 @@ pub(crate) fn signed(
         class: class.spec.clone(),
         time_zone: options.time_zone.clone(),
         locale: options.locale.clone(),
-        recent_gaps_seconds: Vec::new(),
-        opaque_learner: String::new(),
     };
     options.signer.assignment(&assignment, now)
 }

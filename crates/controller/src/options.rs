@@ -1,5 +1,7 @@
 //! What a controller is told.
 
+use std::net::IpAddr;
+
 use carrel_protocol::Endpoint;
 use carrel_protocol::token::{PublicKey, Signer};
 use carrel_wire::Trust;
@@ -54,6 +56,8 @@ pub struct PodOptions {
     pub image_pull_policy: String,
     /// The names of secrets in the learner namespaces by which images are pulled.
     pub image_pull_secrets: Vec<String>,
+    /// Names that pods know without asking anybody: address and name of routers and vaults.
+    pub host_aliases: Vec<(IpAddr, String)>,
     /// The port on which sidecars listen.
     pub port: u16,
     /// What every sidecar tries and must not reach, as `host:port`; empty: no self-test.

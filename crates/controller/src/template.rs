@@ -138,6 +138,12 @@ impl Template {
         if !options.priority_class.is_empty() {
             spec["priorityClassName"] = json!(options.priority_class);
         }
+        if !options.host_aliases.is_empty() {
+            let aliases = options.host_aliases.iter();
+            spec["hostAliases"] = aliases
+                .map(|(ip, name)| json!({"ip": ip, "hostnames": [name]}))
+                .collect();
+        }
         if !options.image_pull_secrets.is_empty() {
             let secrets = options.image_pull_secrets.iter();
             spec["imagePullSecrets"] = secrets.map(|name| json!({"name": name})).collect();

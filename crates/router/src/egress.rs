@@ -132,12 +132,12 @@ async fn open(port: &Port, request: &Request<hyper::body::Incoming>) -> Result<W
         return Err(No::Method);
     }
     let shared = &port.service.shared;
-    let token = token(request.headers()).ok_or(No::NoToken)?;
+    let token = token(request.headers()).ok_or(No::Unknown)?;
     let claims = shared
         .ports
         .verifier
         .learner(token, Audience::Router, shared.now())
-        .map_err(|_| No::NoToken)?;
+        .map_err(|_| No::Unknown)?;
     let learner = claims.sub.clone();
     let caller = Caller::Learner {
         learner: claims.sub,

@@ -152,16 +152,14 @@ impl Pod {
     }
 
     fn check_kept_in(&self) -> Result<(), Problem> {
-        match self.kept_in.get() {
-            Some(()) => Ok(()),
-            None => {
-                let why = match self.hello().detail {
-                    detail if detail.is_empty() => "the self-test has not passed yet".to_owned(),
-                    detail => detail,
-                };
-                Err(Problem::new(Code::Unavailable, why))
-            }
+        if self.kept_in.get().is_some() {
+            return Ok(());
         }
+        let mut why = self.hello().detail;
+        if why.is_empty() {
+            why.push_str("the self-test has not passed yet");
+        }
+        Err(Problem::new(Code::Unavailable, why))
     }
 
     /// Whether somebody can be taken in, or could when it was blank.

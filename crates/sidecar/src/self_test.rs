@@ -112,13 +112,10 @@ mod tests {
         let [open_at, closed_at] =
             [&open, &closed].map(|listener| listener.local_addr().unwrap().to_string());
         drop(closed);
-        let addresses = [
-            closed_at,
-            "no-such-host.invalid:443".to_owned(),
-            open_at.clone(),
-        ];
-        assert_eq!(reached(&addresses).await, [open_at.clone()]);
+        let addresses = [closed_at, "no-such-host.invalid:443".to_owned(), open_at];
+        let [.., open_at] = &addresses;
+        assert_eq!(reached(&addresses).await, [open_at.as_str()]);
         drop(open);
-        assert_eq!(reached(&[open_at]).await, [""; 0]);
+        assert!(reached(&addresses).await.is_empty());
     }
 }

@@ -10,7 +10,7 @@ use clap::Parser;
 
 #[derive(Parser)]
 enum Program {
-    Sidecar(SidecarOptions),
+    Sidecar(Box<SidecarOptions>),
     Shim(ShimOptions),
     /// Copies folders instead of making restic snapshots.
     SnapshotWorker,
@@ -20,7 +20,7 @@ enum Program {
 
 fn main() -> ExitCode {
     match Program::parse() {
-        Program::Sidecar(options) => carrel_sidecar::sidecar_main(options),
+        Program::Sidecar(options) => carrel_sidecar::sidecar_main(*options),
         Program::Shim(options) => carrel_sidecar::shim_main(options),
         Program::SnapshotWorker => worker::run(),
         Program::Agent => agent::run(),

@@ -43,13 +43,16 @@ async fn five_turns(desk: &Desk, learner: &LearnerId) -> Path {
         fs::write(workspace.path().join("turn"), format!("{learner} {turn}")).expect("written");
         pod.save(workspace.path()).await;
     }
-    let slept = Status {
-        epoch: Epoch(1),
-        ..Status::default()
-    };
+    let (never, slept) = (
+        Status::default(),
+        Status {
+            epoch: Epoch(1),
+            ..Status::default()
+        },
+    );
     let put = desk
         .store
-        .put_status(learner, &Status::default(), &slept, support::now());
+        .put_status(learner, &never, &slept, support::now());
     assert!(put.await.expect("a store"));
     Path::from(pod.head.repository.to_string())
 }

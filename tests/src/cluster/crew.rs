@@ -20,7 +20,7 @@ const LINES: usize = 15;
 /// Waits until the test program has closed its standard input, by ending or on purpose; then kills what is left of the group, waits
 /// until that is gone, and does what is to be done after.
 const WATCH: &str = r#"
-read -r group && { cat; for try in $(seq 200); do kill -KILL -- "-$group" || break; sleep 0.02; done; }
+read -r group && { cat; for try in $(seq 200); do kill -s KILL -- "-$group" || break; sleep 0.02; done; }
 eval "$1""#;
 
 /// The programs. Dropping it kills those that run, and cleans up.

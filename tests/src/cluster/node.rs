@@ -166,6 +166,12 @@ impl Node {
         })
     }
 
+    /// The folder of what it keeps.
+    pub fn folder(&self) -> &Path {
+        let logs = self.daemons.folder();
+        logs.parent().unwrap_or(logs)
+    }
+
     /// What one of its daemons has logged: `containerd`, `kubelet`, `kube-proxy`.
     pub fn log(&self, daemon: &str) -> String {
         let log = self.daemons.folder().join(format!("{daemon}.log"));

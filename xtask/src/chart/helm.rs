@@ -26,7 +26,9 @@ pub(crate) fn program() -> PathBuf {
     if let Some(named) = env::var_os("CARREL_HELM").filter(|value| !value.is_empty()) {
         return named.into();
     }
-    let built = carrel_cluster_tools::HELM.folder().map(|folder| folder.join("helm"));
+    let built = carrel_cluster_tools::HELM
+        .folder()
+        .map(|folder| folder.join("helm"));
     built
         .filter(|path| path.is_file())
         .unwrap_or_else(|| "helm".into())

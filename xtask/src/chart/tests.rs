@@ -20,7 +20,8 @@ fn has_helm(test: &str) -> bool {
     if there.is_ok_and(|output| output.status.success()) {
         return true;
     }
-    let required = std::env::var("CARREL_REQUIRE").unwrap_or_default();
+    let required = std::env::var_os("CARREL_REQUIRE").unwrap_or_default();
+    let required = required.to_string_lossy();
     assert!(
         !required.split(',').any(|word| word == "helm"),
         "helm is required and absent"
@@ -99,10 +100,11 @@ fn the_default_installation_has_these_objects() {
         return;
     }
     let rendered = render(DEFAULT, &["--set", "crds.enabled=false"]).unwrap();
-    let found: String = objects(&rendered)
-        .keys()
-        .map(|name| format!("{name}\n"))
-        .collect();
+    let found = objects(&rendered)
+        .into_keys()
+        .collect::<Vec<_>>()
+        .join("\n")
+        + "\n";
     let place = cargo::root().join("xtask/src/chart/objects.txt");
     assert_eq!(found, fs::read_to_string(place).unwrap());
 }
@@ -236,7 +238,7 @@ fn the_program_takes_the_configuration_that_the_chart_gives_it() {
         let rendered = render(&file, &FOREIGN).unwrap();
         let (_, text) = rendered.split_once("\n  carrel.yaml: |\n").unwrap();
         let lines = text.lines().map_while(|line| line.strip_prefix("    "));
-        let config: String = lines.map(|line| format!("{line}\n")).collect();
+        let config = lines.collect::<Vec<_>>().join("\n") + "\n";
         let place = folder.join("carrel.yaml");
         fs::write(&place, config).unwrap();
         let mut command = Command::new(&carrel);
@@ -245,7 +247,10 @@ fn the_program_takes_the_configuration_that_the_chart_gives_it() {
             .arg(&folder)
             .arg("--config")
             .arg(&place);
-        let shown = command.env("SCHOOL_KEY", "key").output().unwrap();
+        let variables = variables(&rendered);
+        assert!(variables.len() >= 4, "{file}: {variables:?}");
+        command.envs(variables).env("SCHOOL_KEY", "key");
+        let shown = command.output().unwrap();
         assert!(
             shown.status.success(),
             "{file}: {}",
@@ -255,6 +260,31 @@ fn the_program_takes_the_configuration_that_the_chart_gives_it() {
         assert!(shown.contains("fleet: Kubernetes"), "{file}: {shown}");
     }
     fs::remove_dir_all(&folder).unwrap();
+}
+
+/// What the components' variables set of the configuration.
+fn variables(rendered: &str) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for (_, text) in objects(rendered)
+        .iter()
+        .filter(|(name, _)| name.starts_with("Deployment"))
+    {
+        let mut lines = text.lines().map(str::trim);
+        while let Some(line) = lines.next() {
+            let short = line
+                .strip_prefix("- {name: CARREL_")
+                .and_then(|rest| rest.split_once(", value: "));
+            let long = line.strip_prefix("- name: CARREL_");
+            let (name, value) = match (short, long) {
+                (Some((name, value)), _) => (name, value.trim_end_matches('}')),
+                (None, Some(name)) => (name, lines.next().unwrap().trim_start_matches("value: ")),
+                (None, None) => continue,
+            };
+            let value = value.trim_matches('"').replace("$(POD_IP)", "10.0.0.4");
+            found.insert(format!("CARREL_{name}"), value);
+        }
+    }
+    found
 }
 
 #[test]
@@ -351,7 +381,8 @@ fn every_value_is_described() {
         // The first component's blocks speak for the others.
         let like_the_gateway = ["router", "vault", "controller"].contains(&above)
             && described(&format!("gateway.{name}"));
-        let by_component = above.ends_with(".urls") || above.ends_with(".passwordKeys");
+        let last = above.rsplit('.').next();
+        let by_component = matches!(last, Some("urls" | "passwordKeys"));
         assert!(
             like_the_gateway || by_component || described(&value.path),
             "{}",

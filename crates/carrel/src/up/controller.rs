@@ -1,5 +1,6 @@
 //! `carrel controller`: the role that makes learners' pods in a cluster. It has no store.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,20 +11,18 @@ use carrel_controller::{Budget, Clients, Ended, Options, PodOptions};
 use carrel_protocol::Endpoint;
 use carrel_telemetry::{Health, Readiness};
 use carrel_wire::Incoming;
-use kube::{Client, Config};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::base::now;
 use super::certificates::Certificates;
+use super::kubernetes::Cluster;
 use super::{Signals, blocking, keys, serve, single};
 use crate::cli;
 use crate::config::{self, Loaded};
 use crate::exit::{Failure, Kind};
 use crate::paths;
 
-/// A watch says something at least every minute; a connection that is silent for longer is dead.
-const WATCH_SAYS_WITHIN: Duration = Duration::from_secs(75);
 /// For everything to end once it was asked to.
 const STOP: Duration = Duration::from_secs(20);
 
@@ -42,7 +41,8 @@ async fn run(flags: &cli::Role, dir: &Path, loaded: Loaded) -> anyhow::Result<Ex
     let (data_dir, tls) = (dir.to_path_buf(), loaded.config.tls.clone());
     tracker.spawn(certificates.clone().follow(data_dir, tls, cancel.clone()));
     let cluster = Cluster::infer("carrel controller", &loaded.config.kubernetes).await?;
-    let options = options(dir, &loaded, &certificates, &cluster)?;
+    let mut options = options(dir, &loaded, &certificates, &cluster)?;
+    options.pods.host_aliases = aliases(&options).await?;
 
     let mut registry = carrel_telemetry::registry(env!("CARGO_PKG_VERSION"));
     let metrics = carrel_controller::Metrics::register(&mut registry);
@@ -63,7 +63,7 @@ async fn run(flags: &cli::Role, dir: &Path, loaded: Loaded) -> anyhow::Result<Ex
 
     let controller = carrel_controller::run(
         options,
-        cluster.clients()?,
+        clients(&cluster)?,
         metrics,
         readiness,
         cancel.clone(),
@@ -137,6 +137,7 @@ fn options(
             image: ours.image.clone(),
             image_pull_policy: ours.image_pull_policy.clone(),
             image_pull_secrets: ours.image_pull_secrets.clone(),
+            host_aliases: Vec::new(),
             port: ours.sidecar_port,
             must_not_reach: ours.must_not_reach.clone(),
             grace_seconds: ours.grace_seconds,
@@ -150,11 +151,42 @@ fn options(
         trust: certificates.trust.clone(),
         router: endpoint("routerUrl", &config.gateway.router_url)?,
         vault: endpoint("vaultUrl", &config.gateway.vault_url)?,
-        egress: None,
+        egress: match config.gateway.egress_url.as_str() {
+            "" => None,
+            url => Some(endpoint("egressUrl", url)?),
+        },
         time_zone: "UTC".to_owned(),
         locale: "C.UTF-8".to_owned(),
         now,
     })
+}
+
+/// The addresses behind the names by which pods call other roles: pods have nobody to ask. A Service keeps its address.
+async fn aliases(options: &Options) -> anyhow::Result<Vec<(IpAddr, String)>> {
+    let mut aliases = Vec::new();
+    for endpoint in [
+        Some(&options.router),
+        Some(&options.vault),
+        options.egress.as_ref(),
+    ] {
+        let url = endpoint.map(|endpoint| endpoint.base_url().parse::<http::Uri>());
+        let Some(host) = url
+            .and_then(Result::ok)
+            .and_then(|url| url.host().map(str::to_owned))
+        else {
+            continue;
+        };
+        let is_address = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+        if is_address || host == "localhost" || aliases.iter().any(|(_, known)| *known == host) {
+            continue;
+        }
+        let found = tokio::net::lookup_host((host.as_str(), 0)).await;
+        let found = found.ok().and_then(|mut found| found.next()).with_context(|| {
+            format!("gateway.routerUrl, vaultUrl and egressUrl: the address of '{host}' cannot be found; pods are told it, for they ask no DNS")
+        })?;
+        aliases.push((found.ip(), host));
+    }
+    Ok(aliases)
 }
 
 fn endpoint(key: &str, url: &str) -> anyhow::Result<Endpoint> {
@@ -171,46 +203,11 @@ fn identity() -> String {
     format!("{host}_{}", uuid::Uuid::new_v4().simple())
 }
 
-/// The way to a cluster.
-pub(super) struct Cluster {
-    config: Config,
-    /// Of our objects.
-    pub(super) namespace: String,
-}
-
-impl Cluster {
-    /// The cluster that this process is in, or that the kubeconfig names.
-    pub(super) async fn infer(role: &str, ours: &config::Kubernetes) -> anyhow::Result<Self> {
-        let config = Config::infer().await.map_err(|error| {
-            let message = format!(
-                "{role}: no way to a cluster is known ({error}): run in a pod that has a service account, or name a file by KUBECONFIG"
-            );
-            Failure::new(Kind::Usage, message)
-        })?;
-        let namespace = match ours.namespace.as_str() {
-            "" => config.default_namespace.clone(),
-            namespace => namespace.to_owned(),
-        };
-        Ok(Self { config, namespace })
-    }
-
-    /// For calls.
-    pub(super) fn client(&self) -> anyhow::Result<Client> {
-        Client::try_from(self.config.clone()).context("preparing the way to the API server")
-    }
-
-    /// For watches, on connections of their own.
-    pub(super) fn watching(&self) -> anyhow::Result<Client> {
-        let mut config = self.config.clone();
-        config.read_timeout = Some(WATCH_SAYS_WITHIN);
-        Client::try_from(config).context("preparing the way to the API server")
-    }
-
-    fn clients(&self) -> anyhow::Result<Clients> {
-        Ok(Clients {
-            calls: self.client()?,
-            watches: self.watching()?,
-            lease: self.client()?,
-        })
-    }
+/// Watches and the lease have connections of their own.
+fn clients(cluster: &Cluster) -> anyhow::Result<Clients> {
+    Ok(Clients {
+        calls: cluster.client()?,
+        watches: cluster.watching()?,
+        lease: cluster.client()?,
+    })
 }

@@ -1,4 +1,4 @@
-//! The way to a cluster: a gateway whose learners' pods are there.
+//! The way to a cluster, for the roles whose objects and pods are there.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use carrel_telemetry::{ApiWrites, Readiness, Registry};
 use kube::{Client, Config};
 
 use super::base::Base;
-use crate::config::Loaded;
+use crate::config::{self, Loaded};
 use crate::exit::{Failure, Kind};
 
 /// A watch says something at least every minute; a connection that is silent for longer is dead.
@@ -30,24 +30,12 @@ pub(super) async fn fleet(
     readiness: Readiness,
     registry: &mut Registry,
 ) -> anyhow::Result<KubeFleet> {
-    let inferred = Config::infer().await.map_err(|error| {
-        let message = format!(
-            "gateway.fleet: no way to a cluster is known ({error}): run in a pod that has a service account, or name a file by KUBECONFIG"
-        );
-        Failure::new(Kind::Usage, message)
-    })?;
     let ours = &base.config.kubernetes;
-    let namespace = match ours.namespace.as_str() {
-        "" => inferred.default_namespace.clone(),
-        namespace => namespace.to_owned(),
-    };
-    let mut watching = inferred.clone();
-    watching.read_timeout = Some(WATCH_SAYS_WITHIN);
-    let client = |config| Client::try_from(config).context("preparing the way to the API server");
+    let cluster = Cluster::infer("gateway.fleet", ours).await?;
     let parts = KubeParts {
-        client: client(inferred)?,
-        watching: client(watching)?,
-        namespace,
+        client: cluster.client()?,
+        watching: cluster.watching()?,
+        namespace: cluster.namespace,
         store: base.shared(),
         sidecars,
         writes: ApiWrites::register(registry),
@@ -55,4 +43,40 @@ pub(super) async fn fleet(
         self_test: !ours.must_not_reach.is_empty(),
     };
     Ok(KubeFleet::start(parts, &base.cancel))
+}
+
+/// The way to a cluster.
+pub(super) struct Cluster {
+    config: Config,
+    /// Of our objects.
+    pub(super) namespace: String,
+}
+
+impl Cluster {
+    /// The cluster that this process is in, or that the kubeconfig names.
+    pub(super) async fn infer(role: &str, ours: &config::Kubernetes) -> anyhow::Result<Self> {
+        let config = Config::infer().await.map_err(|error| {
+            let message = format!(
+                "{role}: no way to a cluster is known ({error}): run in a pod that has a service account, or name a file by KUBECONFIG"
+            );
+            Failure::new(Kind::Usage, message)
+        })?;
+        let namespace = match ours.namespace.as_str() {
+            "" => config.default_namespace.clone(),
+            namespace => namespace.to_owned(),
+        };
+        Ok(Self { config, namespace })
+    }
+
+    /// For calls.
+    pub(super) fn client(&self) -> anyhow::Result<Client> {
+        Client::try_from(self.config.clone()).context("preparing the way to the API server")
+    }
+
+    /// For watches, on connections of their own.
+    pub(super) fn watching(&self) -> anyhow::Result<Client> {
+        let mut config = self.config.clone();
+        config.read_timeout = Some(WATCH_SAYS_WITHIN);
+        Client::try_from(config).context("preparing the way to the API server")
+    }
 }

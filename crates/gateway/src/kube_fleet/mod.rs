@@ -176,11 +176,11 @@ impl KubeFleet {
                 self.take(object);
                 Ok(())
             }
-            Err(error) if refused(&error).is_some_and(|refused| refused.is_not_found()) => {
+            Err(error) if refused(&error).is_some_and(kube::core::Status::is_not_found) => {
                 Err(Error::NoLearner(learner.clone()))
             }
             // It must not be lowered: somebody may have asked for more meanwhile.
-            Err(error) if refused(&error).is_some_and(|refused| refused.is_invalid()) => {
+            Err(error) if refused(&error).is_some_and(kube::core::Status::is_invalid) => {
                 self.look(learner).await?;
                 let asked = self.find(learner).await?.desired.wake_after_epoch;
                 if asked >= Some(after) {

@@ -53,7 +53,10 @@ impl Step {
 
     /// Lines of a watch, which ends after them.
     pub(super) fn lines(mut self, events: &[Value]) -> Self {
-        self.answer = events.iter().map(|event| format!("{event}\n")).collect();
+        self.answer = events
+            .iter()
+            .flat_map(|event| [event.to_string(), "\n".to_owned()])
+            .collect();
         self
     }
 }
@@ -105,6 +108,10 @@ impl Server {
 }
 
 /// A learner's object.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "values are written where they are used"
+)]
 pub(super) fn object(name: &str, version: u64, spec: Value, status: Value) -> Value {
     json!({
         "apiVersion": "carrel.dev/v1alpha1",

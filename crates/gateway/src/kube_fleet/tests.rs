@@ -223,7 +223,7 @@ async fn a_watch_that_is_lost_is_listed_anew_and_says_who_went() {
         readiness.clone(),
         cancel.clone(),
     );
-    let follows = tokio::spawn(follows);
+    let follows = tokio_util::task::TaskTracker::new().spawn(follows);
     let list = |version: &str, items: &[Value]| {
         json!({
             "apiVersion": "carrel.dev/v1alpha1", "kind": "LearnerList",

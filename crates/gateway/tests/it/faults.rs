@@ -394,3 +394,36 @@ async fn a_store_that_is_away_is_named_and_clients_hear_when_to_come_back() {
     assert_eq!(ready.is(503).text, "store: it cannot be reached\n");
     assert_eq!(nobody.get("/healthz").await.is(200).text, "alive\n");
 }
+
+/// Answers everything as another learner's sidecar does, and counts.
+async fn stranger() -> (String, tokio::sync::watch::Receiver<u32>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+    let listener = listener.expect("a port");
+    let address = format!("http://{}", listener.local_addr().expect("an address"));
+    let asked = tokio::sync::watch::Sender::new(0);
+    let heard = asked.subscribe();
+    let answer = move || {
+        asked.send_modify(|times| *times += 1);
+        async { axum::http::StatusCode::MISDIRECTED_REQUEST }
+    };
+    let app = axum::Router::new().fallback(answer);
+    tokio_util::task::TaskTracker::new().spawn(async move { axum::serve(listener, app).await });
+    (address, heard)
+}
+
+#[tokio::test]
+async fn another_learners_pod_at_an_old_address_is_not_taken_for_ones_own() {
+    let world = World::new().await;
+    let ada = world.learner("ada").await;
+    let (address, mut heard) = stranger().await;
+    world.fleet.is_misled("ada", address).await;
+    let mut events = streamed(&ada, "ada", "k", "hello").await;
+    heard.wait_for(|times| *times > 0).await.expect("asked");
+    world.fleet.comes_up("ada").await;
+    let seen = events.outcome().await;
+    assert_eq!(text_of(&seen), "You said: hello");
+    assert_eq!(
+        world.fleet.made.load(std::sync::atomic::Ordering::SeqCst),
+        1
+    );
+}

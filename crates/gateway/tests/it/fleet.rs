@@ -1,13 +1,13 @@
 //! A fleet in this process: each incarnation is a scripted pod.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use carrel_core::learner::{Condition, ConditionStatus, LearnerState, PodRef, StartKind, Status};
 use carrel_core::lifecycle::{MOST_UNASKED, names};
-use carrel_core::{Epoch, LearnerId};
+use carrel_core::{ClassName, Epoch, LearnerId, PodUid};
 use carrel_protocol::fleet::{Error, Fleet, IsolationReport};
 use carrel_protocol::sidecar::Phase;
 use carrel_protocol::token::Verifier;
@@ -40,6 +40,8 @@ pub(crate) struct Scripted {
     pub(crate) lazy: Mutex<bool>,
     /// The newest wish to wake.
     pub(crate) wished: watch::Sender<Option<Epoch>>,
+    /// Whose document is gone, though there is a row.
+    undocumented: Mutex<HashSet<LearnerId>>,
     /// Why no pod can be made: while it is set, what is asked for is given up.
     pub(crate) impossible: Mutex<Option<&'static str>>,
 }
@@ -65,6 +67,7 @@ impl Scripted {
             made: AtomicU64::new(0),
             lazy: Mutex::new(false),
             wished: watch::Sender::default(),
+            undocumented: Mutex::default(),
             impossible: Mutex::new(None),
         })
     }
@@ -172,6 +175,39 @@ impl Scripted {
         self.turns_to(&learner, status, None).await;
     }
 
+    /// The learner's document is deleted; the row stays.
+    pub(crate) fn loses_document(&self, learner: &str) {
+        let learner: LearnerId = learner.parse().expect("a label");
+        let mut undocumented = self.undocumented.lock().expect("whole");
+        undocumented.insert(learner.clone());
+        drop(undocumented);
+        let _ = self.changes.send(learner);
+    }
+
+    /// The learner's pod is said to be there, which it is not.
+    pub(crate) async fn is_misled(&self, learner: &str, address: String) {
+        let status = Status {
+            epoch: Epoch(1),
+            state: LearnerState::Waking,
+            pod: Some(PodRef {
+                name: "w-stale".to_owned(),
+                uid: PodUid(uuid::Uuid::now_v7()),
+                address,
+            }),
+            ..Status::default()
+        };
+        let learner = learner.parse().expect("a label");
+        self.turns_to(&learner, status, None).await;
+    }
+
+    /// The learner has a pod.
+    pub(crate) async fn comes_up(&self, learner: &str) {
+        let learner = learner.parse().expect("a label");
+        let old = self.status(&learner).await.expect("there");
+        let (status, pod) = self.begin(&learner, old.epoch.next());
+        self.turns_to(&learner, status, pod).await;
+    }
+
     async fn turns_to(&self, learner: &LearnerId, status: Status, pod: Option<Arc<Pod>>) {
         let row = self.store.learner(learner, now()).await.expect("a store");
         let old = row.expect("there").status;
@@ -185,7 +221,7 @@ impl Scripted {
 
     async fn is_there(&self, learner: &LearnerId) -> bool {
         let row = self.store.learner(learner, now()).await.expect("a store");
-        row.is_some_and(|row| !row.desired.deleting)
+        row.is_some_and(|row| !row.desired.deleting) && self.lists(learner)
     }
 }
 
@@ -263,6 +299,26 @@ impl Fleet for Scripted {
         if let Some((_, Some(pod))) = gone {
             pod.dead.cancel();
         }
+        Ok(())
+    }
+
+    async fn admits(&self, learner: &LearnerId) -> Result<(), Error> {
+        if self.lists(learner) {
+            return Ok(());
+        }
+        Err(Error::NoLearner(learner.clone()))
+    }
+
+    fn lists(&self, learner: &LearnerId) -> bool {
+        !self.undocumented.lock().expect("whole").contains(learner)
+    }
+
+    async fn declare(&self, learner: &LearnerId, class: &ClassName) -> Result<(), Error> {
+        if class.as_str() == "managed" {
+            return Err(Error::Conflict("argocd has it in hand".to_owned()));
+        }
+        self.undocumented.lock().expect("whole").remove(learner);
+        let _ = self.changes.send(learner.clone());
         Ok(())
     }
 

@@ -4,6 +4,7 @@ mod access;
 mod admin;
 mod client;
 mod document;
+mod documented;
 mod faults;
 mod fleet;
 mod messages;

@@ -18,7 +18,7 @@ pub(super) enum No {
     Method,
     /// Nobody knows who asks.
     #[error("an incarnation's own token is needed, as 'Proxy-Authorization: Bearer …'")]
-    NoToken,
+    Unknown,
     /// The learner has as many open as it may.
     #[error("too many connections are open at once: close some, or use them again")]
     TooMany,
@@ -35,7 +35,7 @@ impl No {
     pub(super) fn result(&self) -> &'static str {
         match self {
             Self::Method | Self::Refused(Refusal::NoHost) => "malformed",
-            Self::NoToken => "unauthenticated",
+            Self::Unknown => "unauthenticated",
             Self::TooMany => "too_many",
             Self::Failure(failure) => match failure.kind {
                 Kind::StaleEpoch => "stale_epoch",
@@ -50,7 +50,7 @@ impl No {
     fn status(&self) -> StatusCode {
         match self {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::NoToken => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+            Self::Unknown => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Self::Failure(failure) => match failure.kind {
                 Kind::StaleEpoch => StatusCode::CONFLICT,

@@ -48,7 +48,7 @@ impl Files<'_> {
         self.keep("resolv.conf", "")?;
         self.keep("containerd.toml", &self.containerd())?;
         self.keep("cni/pods.conflist", &self.network().to_string())?;
-        self.keep("kubelet.yaml", &self.kubelet(options).to_string())?;
+        self.keep("kubelet.yaml", &self.kubelet(places, options).to_string())?;
         self.keep("proxy.yaml", &self.proxy(places).to_string())?;
         for (user, group) in [
             (format!("system:node:{}", self.name), Some("system:nodes")),
@@ -107,7 +107,7 @@ oom_score = 0
         json!({"cniVersion": "1.0.0", "name": "pods", "plugins": [bridge, ports]})
     }
 
-    fn kubelet(&self, options: &NodeOptions) -> Value {
+    fn kubelet(&self, places: &Places, options: &NodeOptions) -> Value {
         let gates = options.feature_gates.iter();
         let gates: Map<String, Value> = gates
             .map(|(name, on)| ((*name).to_owned(), (*on).into()))
@@ -132,6 +132,7 @@ oom_score = 0
             "oomScoreAdj": 0,
             "failSwapOn": false,
             "clusterDomain": "cluster.local",
+            "clusterDNS": [places.services().replace(".0/24", ".10")],
             "resolvConf": self.file("resolv.conf"),
             "volumePluginDir": self.file("plugins"),
             "evictionHard": {

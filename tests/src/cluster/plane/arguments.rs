@@ -190,6 +190,7 @@ impl Places {
         ));
         command.args([
             "--manage-all-nodes=false",
+            "--node-ip=127.0.0.1",
             "--node-lease-duration-seconds=40",
             "-v=WARN",
         ]);

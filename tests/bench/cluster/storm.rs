@@ -1,0 +1,196 @@
+//! Wakes at drawn times, and when each was seen to be ready.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use carrel_tests::cluster::school::{NAMESPACE, School, is_ready};
+use carrel_tests::eventually;
+use futures::{StreamExt as _, TryStreamExt as _};
+use kube::ResourceExt as _;
+use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+/// Whoever is not ready by then is lost.
+const LOST: Duration = Duration::from_mins(2);
+/// The API server takes so many calls of the load at once.
+const AT_ONCE: usize = 8;
+/// How long a calibration takes.
+const CALIBRATION: Duration = Duration::from_secs(3);
+
+/// What came of a storm.
+pub(super) struct Storm {
+    /// Milliseconds from due to seen ready, of each.
+    pub(super) times: Vec<f64>,
+    pub(super) lost: usize,
+    /// Processor time of the whole machine, in milliseconds for each wake.
+    pub(super) processor_ms: f64,
+    /// Wakes a second from the first due to the last ready.
+    pub(super) reached: f64,
+}
+
+impl Storm {
+    /// Wakes these learners, who were never awake, at times as independent people come (a Poisson process).
+    pub(super) async fn poisson(
+        school: &School,
+        names: &[String],
+        rate: f64,
+        lasts: Duration,
+    ) -> anyhow::Result<Self> {
+        let mut due = Vec::new();
+        let mut at = 0.0;
+        for name in names {
+            at -= (1.0 - rand::random::<f64>()).ln() / rate;
+            if at > lasts.as_secs_f64() {
+                break;
+            }
+            due.push((name.clone(), Duration::from_secs_f64(at)));
+        }
+        let mut seen = watch(school).await?;
+        let (began, before) = (Instant::now(), busy()?);
+        let wakes = due.iter().map(|(name, after)| async move {
+            tokio::time::sleep_until((began + *after).into()).await;
+            school.wake(name, 0).await
+        });
+        let wakes = futures::future::try_join_all(wakes);
+        let mut ready: HashMap<String, Instant> = HashMap::new();
+        let wanted: HashMap<&str, Duration> = due
+            .iter()
+            .map(|(name, after)| (name.as_str(), *after))
+            .collect();
+        let listen = async {
+            while ready.len() < wanted.len() {
+                let next = tokio::time::timeout(LOST, seen.recv()).await;
+                let Ok(Some((name, at))) = next else { break };
+                if wanted.contains_key(name.as_str()) {
+                    ready.entry(name).or_insert(at);
+                }
+            }
+        };
+        let (asked, ()) = tokio::join!(wakes, listen);
+        asked?;
+        let took = began.elapsed().as_secs_f64();
+        let spent = busy()? - before;
+        let times = ready.iter().filter_map(|(name, at)| {
+            let due = wanted.get(name.as_str())?;
+            Some(at.duration_since(began + *due).as_secs_f64() * 1e3)
+        });
+        let times: Vec<f64> = times.collect();
+        Ok(Self {
+            lost: due.len() - times.len(),
+            processor_ms: spent * 1e3 / due.len() as f64,
+            reached: times.len() as f64 / took,
+            times,
+        })
+    }
+}
+
+/// Says of each learner that is seen ready when that was.
+async fn watch(school: &School) -> anyhow::Result<mpsc::UnboundedReceiver<(String, Instant)>> {
+    let (say, seen) = mpsc::unbounded_channel();
+    let events = watcher::watcher(school.learners(), watcher::Config::default());
+    let (listed, mut is_listed) = tokio::sync::watch::channel(false);
+    tokio::spawn(async move {
+        let mut events = std::pin::pin!(events.default_backoff());
+        while let Ok(Some(event)) = events.try_next().await {
+            match event {
+                watcher::Event::Apply(learner) | watcher::Event::InitApply(learner)
+                    if is_up(&learner) =>
+                {
+                    if say.send((learner.name_any(), Instant::now())).is_err() {
+                        return;
+                    }
+                }
+                watcher::Event::InitDone => {
+                    listed.send_replace(true);
+                }
+                _ => {}
+            }
+        }
+    });
+    is_listed
+        .wait_for(|listed| *listed)
+        .await
+        .context("the watch ended")?;
+    Ok(seen)
+}
+
+fn is_up(learner: &DynamicObject) -> bool {
+    let conditions = learner.data["status"]["conditions"].as_array();
+    let mut conditions = conditions.into_iter().flatten();
+    conditions.any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+}
+
+/// Makes learners, and waits until the controller has visited each.
+pub(super) async fn make_learners(
+    school: &School,
+    class: &str,
+    names: &[String],
+) -> anyhow::Result<()> {
+    let made = futures::stream::iter(names).map(|name| school.learner(name, class));
+    made.buffer_unordered(AT_ONCE * 2)
+        .try_collect::<Vec<()>>()
+        .await?;
+    if let Some(last) = names.last() {
+        school
+            .status(last, "visited", |status| status.is_asleep(0))
+            .await?;
+    }
+    Ok(())
+}
+
+/// Waits until a class's pool is full and nothing of it starts.
+pub(super) async fn settle(school: &School, class: &str, size: usize) -> anyhow::Result<()> {
+    let blank = format!("carrel.dev/class={class},!carrel.dev/learner");
+    eventually("the pool is full", Duration::from_mins(5), || async {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        let pods = school.pods(&blank).await?;
+        let ready = pods.iter().filter(|pod| is_ready(pod)).count();
+        Ok((ready == size && pods.len() == size).then_some(()))
+    })
+    .await
+}
+
+/// How many status patches a second the API server takes just now.
+pub(super) async fn calibrate(school: &School) -> anyhow::Result<String> {
+    school.learner("calibration", "none").await?;
+    let until = Instant::now() + CALIBRATION;
+    let worker = |_| async move {
+        let mut count = 0_u32;
+        while Instant::now() < until {
+            let patch = Patch::Merge(
+                json!({"metadata": {"annotations": {"calibration": rand::random::<u64>().to_string()}}}),
+            );
+            school
+                .learners()
+                .patch("calibration", &PatchParams::default(), &patch)
+                .await?;
+            count += 1;
+        }
+        anyhow::Ok(count)
+    };
+    let counts = futures::future::try_join_all((0..AT_ONCE).map(worker)).await?;
+    school.remove("calibration").await?;
+    let total: u32 = counts.iter().sum();
+    Ok(format!(
+        "{:.0} in {NAMESPACE}",
+        f64::from(total) / CALIBRATION.as_secs_f64()
+    ))
+}
+
+/// Seconds that the processors of this machine were busy (`proc_stat(5)`: all but idle and iowait, in hundredths).
+fn busy() -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string("/proc/stat")?;
+    let line = stat.lines().next().context("a line of all processors")?;
+    let spent: Vec<u64> = line
+        .split_whitespace()
+        .skip(1)
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    let idle =
+        spent.get(3).copied().unwrap_or_default() + spent.get(4).copied().unwrap_or_default();
+    let all: u64 = spent.iter().take(8).sum();
+    Ok((all - idle) as f64 / 100.0)
+}

@@ -1,0 +1,154 @@
+//! Waking: from the pool, without one, and who is refused.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use carrel_protocol::{Code, Problem};
+use carrel_tests::cluster::school::CONTROLLER;
+use carrel_tests::cluster::{Answer, End, Script, Write, tally};
+use serde_json::{Value, json};
+
+use super::{pool_of, school};
+
+/// What the controller wrote, leases apart.
+fn ours(writes: &[Write]) -> BTreeMap<String, usize> {
+    let mut ours = tally(writes, CONTROLLER);
+    ours.retain(|what, _| !what.ends_with(" leases"));
+    ours
+}
+
+fn counts<const N: usize>(of: [(&str, usize); N]) -> BTreeMap<String, usize> {
+    of.map(|(what, count)| (what.to_owned(), count)).into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wake_from_the_pool_costs_three_writes_and_one_without_four() -> anyhow::Result<()> {
+    let test = "a_wake_from_the_pool_costs_three_writes_and_one_without_four";
+    let Some(school) = school(test, &Value::Null).await? else {
+        return Ok(());
+    };
+    let controller = school.controller().await?;
+    school.class("warm", &pool_of(1)).await?;
+    school.class("cold", &pool_of(0)).await?;
+    school.learner("ada", "warm").await?;
+    school.learner("bob", "cold").await?;
+    for name in ["ada", "bob"] {
+        school
+            .status(name, "first visit", |status| status.is_asleep(0))
+            .await?;
+    }
+    let pool = school.pool(1).await?;
+
+    let mark = school.plane.mark().await?;
+    school.wake("ada", 0).await?;
+    let ready = school
+        .status("ada", "awake", |status| status.is_ready(1))
+        .await?;
+    assert_eq!(Some(ready.pod()), pool[0].metadata.name.as_deref());
+    assert_eq!(ready.0["startKind"], "warm");
+    // The pool is full again: one pod more was made for it.
+    school.pool(1).await?;
+    let writes = school.plane.writes_since(mark).await?;
+    let warm = [
+        ("update learners/status", 2),
+        ("patch pods", 1),
+        ("create pods", 1),
+    ];
+    assert_eq!(ours(&writes), counts(warm), "{}", controller.log()?);
+
+    let mark = school.plane.mark().await?;
+    school.wake("bob", 0).await?;
+    let ready = school
+        .status("bob", "awake", |status| status.is_ready(1))
+        .await?;
+    assert_eq!(ready.0["startKind"], "cold");
+    let writes = school.plane.writes_since(mark).await?;
+    let cold = [
+        ("update learners/status", 2),
+        ("patch pods", 1),
+        ("create pods", 1),
+    ];
+    assert_eq!(ours(&writes), counts(cold), "{}", controller.log()?);
+    let metrics = controller.metrics().await?;
+    assert!(
+        metrics.contains(r#"carrel_learners{state="Ready",class="warm"} 1"#),
+        "{metrics}"
+    );
+    controller.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_refused_gets_another_pod_and_a_higher_epoch_above_the_fence()
+-> anyhow::Result<()> {
+    let test = "whoever_is_refused_gets_another_pod_and_a_higher_epoch_above_the_fence";
+    let Some(school) = school(test, &Value::Null).await? else {
+        return Ok(());
+    };
+    let controller = school.controller().await?;
+    school.class("free", &pool_of(2)).await?;
+    school.learner("ada", "free").await?;
+    school.pool(2).await?;
+    let refusal = Problem::new(Code::Conflict, "the pod is assigned already");
+    let refuses = Script {
+        assignment: Answer::Refuses(Box::new(refusal)),
+        ..Script::default()
+    };
+    school.stand_in.play("ada", refuses);
+    school.wake("ada", 0).await?;
+    school
+        .status("ada", "refused once", |status| status.epoch() > 1)
+        .await?;
+    school.stand_in.play("ada", Script::default());
+    let ready = school
+        .status("ada", "awake", |status| {
+            status.condition("Ready").0 == "True"
+        })
+        .await?;
+    let tried: Vec<_> = school
+        .stand_in
+        .assignments()
+        .into_iter()
+        .filter(|came| came.learner == "ada")
+        .collect();
+    let pods: BTreeSet<&str> = tried.iter().map(|came| came.uid.as_str()).collect();
+    let epochs: Vec<u64> = tried.iter().map(|came| came.epoch).collect();
+    assert_eq!(pods.len(), tried.len(), "no pod was asked twice: {tried:?}");
+    assert!(epochs.is_sorted_by(|one, next| one < next), "{epochs:?}");
+    assert_eq!(epochs.last(), Some(&ready.epoch()));
+
+    // The store knows of an epoch that this object never had: the sidecar says so with its last word.
+    school.learner("bob", "free").await?;
+    school.stand_in.play(
+        "bob",
+        Script {
+            phase: carrel_protocol::sidecar::Phase::Restoring,
+            ..Script::default()
+        },
+    );
+    school.wake("bob", 0).await?;
+    let first = school
+        .status("bob", "restoring", |status| status.epoch() == 1)
+        .await?;
+    let came = carrel_tests::eventually(
+        "bob's pod is told",
+        carrel_tests::cluster::school::SOON,
+        || async {
+            Ok(school
+                .stand_in
+                .assignments()
+                .into_iter()
+                .find(|came| came.learner == "bob"))
+        },
+    )
+    .await?;
+    assert_eq!(first.pod(), came.pod.name);
+    school.stand_in.play("bob", Script::default());
+    let refused = json!({"ending": "died", "fence": 40, "reason": "the epoch is below the fence"});
+    school.stand_in.end(&came.pod, &End::with(&refused)).await?;
+    let ready = school
+        .status("bob", "awake above the fence", |status| {
+            status.condition("Ready").0 == "True"
+        })
+        .await?;
+    assert_eq!(ready.epoch(), 41, "{}", controller.log()?);
+    controller.stop()
+}

@@ -1,0 +1,403 @@
+//! Learners in a cluster of fake nodes: a control plane with our objects, controllers as processes, stand-ins of sidecars.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use kube::core::GroupVersionKind;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{Access, ControlPlane, Options, StandIn};
+use crate::require::carrel;
+use crate::up::{ready_line, signal};
+use crate::variables::unheard;
+use crate::wait::eventually;
+
+/// Where our objects are.
+pub const NAMESPACE: &str = "carrel";
+/// Where pods are made.
+pub const LEARNER_NAMESPACES: [&str; 2] = ["learners-0", "learners-1"];
+/// Whose writes are the controllers'.
+pub const CONTROLLER: &str = "carrel-controller";
+/// What a controller does has been done by then, also where the machine is busy.
+pub const SOON: Duration = Duration::from_mins(1);
+
+/// Learners in a cluster of fake nodes.
+pub struct School {
+    /// The cluster.
+    pub plane: ControlPlane,
+    /// Its pods' sidecars.
+    pub stand_in: StandIn,
+    folder: TempDir,
+    access: Access,
+    settings: Value,
+    started: AtomicU32,
+}
+
+/// A controller. Dropping it kills it.
+pub struct Controller {
+    child: Child,
+    log: PathBuf,
+    /// Its ready line.
+    pub ready: Value,
+}
+
+impl School {
+    /// A cluster with our definitions and namespaces; no controller runs yet. `None` when the machine lacks what it needs, which is
+    /// said. The settings are laid over `kubernetes` and `fleet` of the configuration.
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub async fn open(test: &str, nodes: u32, settings: &Value) -> anyhow::Result<Option<Self>> {
+        let options = Options {
+            fake_nodes: nodes,
+            ..Options::default()
+        };
+        let Some(plane) = ControlPlane::start(test, options).await? else {
+            return Ok(None);
+        };
+        let manifests = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/crds");
+        plane.kubectl(&["apply", "-f", manifests])?;
+        plane.kubectl(&[
+            "wait",
+            "--for=condition=Established",
+            "--timeout=60s",
+            "crd/learners.carrel.dev",
+            "crd/learnerclasses.carrel.dev",
+        ])?;
+        for namespace in LEARNER_NAMESPACES.into_iter().chain([NAMESPACE]) {
+            plane.namespace(namespace, &json!({})).await?;
+        }
+        let stand_in = StandIn::start(plane.client()).await?;
+        let access = plane.user(CONTROLLER, Some("system:masters"))?;
+        let folder = TempDir::with_prefix("carrel-school-")?;
+        keys(&folder)?;
+        let mut school = Self {
+            settings: json!({
+                "kubernetes": {
+                    "namespace": NAMESPACE,
+                    "learnerNamespaces": LEARNER_NAMESPACES,
+                    "image": "carrel",
+                    "sidecarPort": stand_in.port(),
+                },
+                "fleet": {"maxLive": 10_000, "startsPerSecond": 500},
+                "telemetry": {"logFilter": "info"},
+            }),
+            plane,
+            stand_in,
+            folder,
+            access,
+            started: AtomicU32::new(0),
+        };
+        for (section, values) in settings.as_object().into_iter().flatten() {
+            for (key, value) in values.as_object().into_iter().flatten() {
+                school.settings[section][key] = value.clone();
+            }
+        }
+        Ok(Some(school))
+    }
+
+    /// Starts a controller. Whether it leads is another matter.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn controller(&self) -> anyhow::Result<Controller> {
+        let number = self.started.fetch_add(1, Ordering::Relaxed);
+        let path = |name: &str| self.folder.path().join(name);
+        let (stdout, log) = (
+            path(&format!("{number}.out")),
+            path(&format!("{number}.log")),
+        );
+        std::fs::write(path("carrel.yaml"), self.settings.to_string())?;
+        let mut command = std::process::Command::new(carrel()?);
+        unheard(&mut command);
+        let mut child = command
+            .args([
+                "controller",
+                "-o",
+                "json",
+                "--health-listen",
+                "127.0.0.1:0",
+                "--data-dir",
+            ])
+            .arg(self.folder.path())
+            .env("KUBECONFIG", &self.access.file)
+            .stdin(Stdio::null())
+            .stdout(File::create(&stdout)?)
+            .stderr(File::create(&log)?)
+            .spawn()
+            .context("starting a controller")?;
+        let ready = ready_line(&mut child, &stdout).await?;
+        Ok(Controller { child, log, ready })
+    }
+
+    /// Objects of ours.
+    fn objects(&self, kind: &str, plural: &str) -> Api<DynamicObject> {
+        let kind = GroupVersionKind::gvk("carrel.dev", "v1alpha1", kind);
+        let resource = ApiResource::from_gvk_with_plural(&kind, plural);
+        Api::namespaced_with(self.plane.client(), NAMESPACE, &resource)
+    }
+
+    /// The learners' objects.
+    pub fn learners(&self) -> Api<DynamicObject> {
+        self.objects("Learner", "learners")
+    }
+
+    /// The classes' objects.
+    pub fn classes(&self) -> Api<DynamicObject> {
+        self.objects("LearnerClass", "learnerclasses")
+    }
+
+    /// The pods of both learner namespaces, of this selector of labels.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub async fn pods(&self, labels: &str) -> anyhow::Result<Vec<Pod>> {
+        let mut found = Vec::new();
+        for namespace in LEARNER_NAMESPACES {
+            let pods: Api<Pod> = Api::namespaced(self.plane.client(), namespace);
+            found.extend(
+                pods.list(&ListParams::default().labels(labels))
+                    .await?
+                    .items,
+            );
+        }
+        Ok(found)
+    }
+
+    /// Makes a class, or changes it.
+    ///
+    /// # Errors
+    /// When the API server refuses it.
+    pub async fn class(&self, name: &str, spec: &Value) -> anyhow::Result<()> {
+        let class = json!({"apiVersion": "carrel.dev/v1alpha1", "kind": "LearnerClass", "metadata": {"name": name}, "spec": spec});
+        let params = PatchParams::apply("test").force();
+        self.classes()
+            .patch(name, &params, &Patch::Apply(class))
+            .await?;
+        Ok(())
+    }
+
+    /// Makes a learner of a class.
+    ///
+    /// # Errors
+    /// When the API server refuses it.
+    pub async fn learner(&self, name: &str, class: &str) -> anyhow::Result<()> {
+        let learner = json!({"apiVersion": "carrel.dev/v1alpha1", "kind": "Learner", "metadata": {"name": name}, "spec": {"className": class}});
+        let params = PatchParams::apply("test").force();
+        self.learners()
+            .patch(name, &params, &Patch::Apply(learner))
+            .await?;
+        Ok(())
+    }
+
+    /// Wants an incarnation after an epoch, as a gateway does.
+    ///
+    /// # Errors
+    /// When the API server refuses it.
+    pub async fn wake(&self, name: &str, after: u64) -> anyhow::Result<()> {
+        let patch = Patch::Merge(json!({"spec": {"wakeAfterEpoch": after}}));
+        self.learners()
+            .patch(name, &PatchParams::default(), &patch)
+            .await?;
+        Ok(())
+    }
+
+    /// Deletes a learner's object.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub async fn remove(&self, name: &str) -> anyhow::Result<()> {
+        self.learners()
+            .delete(name, &DeleteParams::default())
+            .await?;
+        Ok(())
+    }
+
+    /// A learner's status, once it is as it should be.
+    ///
+    /// # Errors
+    /// When it is not in time; with the status as it is.
+    pub async fn status(
+        &self,
+        name: &str,
+        what: &str,
+        is_so: impl Fn(&Status) -> bool,
+    ) -> anyhow::Result<Status> {
+        let learners = self.learners();
+        let mut last = Status(Value::Null);
+        let began = std::time::Instant::now();
+        while began.elapsed() < SOON {
+            if let Some(learner) = learners.get_opt(name).await? {
+                last = Status(learner.data["status"].clone());
+                if is_so(&last) {
+                    return Ok(last);
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        anyhow::bail!("not within {SOON:?}: {name}: {what}; it is {}", last.0)
+    }
+
+    /// Waits until so many blank pods are ready.
+    ///
+    /// # Errors
+    /// When they are not in time.
+    pub async fn pool(&self, ready: usize) -> anyhow::Result<Vec<Pod>> {
+        eventually("the pool is full", SOON, || async {
+            let blank = self.pods("!carrel.dev/learner").await?;
+            let count = blank.iter().filter(|pod| is_ready(pod)).count();
+            Ok((count == ready && blank.len() == ready).then_some(blank))
+        })
+        .await
+    }
+}
+
+/// The status of a learner's object.
+#[derive(Debug, Clone)]
+pub struct Status(pub Value);
+
+impl Status {
+    /// The newest epoch.
+    pub fn epoch(&self) -> u64 {
+        self.0["epoch"].as_u64().unwrap_or_default()
+    }
+
+    /// The name of its pod; empty when there is none.
+    pub fn pod(&self) -> &str {
+        self.0["podName"].as_str().unwrap_or_default()
+    }
+
+    /// A condition's status and reason.
+    pub fn condition(&self, name: &str) -> (&str, &str) {
+        let conditions = self.0["conditions"]
+            .as_array()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let found = conditions
+            .iter()
+            .find(|condition| condition["type"] == name);
+        let text = |key: &str| {
+            found
+                .and_then(|found| found[key].as_str())
+                .unwrap_or_default()
+        };
+        (text("status"), text("reason"))
+    }
+
+    /// Whether it is ready in this epoch.
+    pub fn is_ready(&self, epoch: u64) -> bool {
+        self.epoch() == epoch && self.condition("Ready") == ("True", "Ready")
+    }
+
+    /// Whether it sleeps after this epoch.
+    pub fn is_asleep(&self, epoch: u64) -> bool {
+        self.epoch() == epoch
+            && self.condition("Ready") == ("False", "Asleep")
+            && self.pod().is_empty()
+    }
+}
+
+impl Controller {
+    /// What it has logged.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn log(&self) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(&self.log)?)
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it by SIGKILL.
+    ///
+    /// # Errors
+    /// When it had ended by itself.
+    pub fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Ends it by SIGTERM, and waits until it has.
+    ///
+    /// # Errors
+    /// When it does not end well.
+    pub fn stop(mut self) -> anyhow::Result<()> {
+        signal(self.pid(), Signal::TERM)?;
+        let status = self.child.wait()?;
+        anyhow::ensure!(status.success(), "it ended with {status}: {}", self.log()?);
+        Ok(())
+    }
+
+    /// Pauses it, or lets it go on.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn pause(&self, paused: bool) -> anyhow::Result<()> {
+        signal(self.pid(), if paused { Signal::STOP } else { Signal::CONT })
+    }
+
+    /// A text of its metrics.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn metrics(&self) -> anyhow::Result<String> {
+        let url = self.ready["health_url"].as_str().unwrap_or_default();
+        Ok(reqwest::get(format!("{url}/metrics")).await?.text().await?)
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Whether a pod is ready.
+pub fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
+    let mut conditions = conditions.into_iter().flatten();
+    conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// The names of pods, sorted.
+pub fn names(pods: &[Pod]) -> Vec<String> {
+    let mut names: Vec<String> = pods.iter().map(ResourceExt::name_any).collect();
+    names.sort();
+    names
+}
+
+/// The keys of an installation, in the folder.
+fn keys(folder: &TempDir) -> anyhow::Result<()> {
+    let made = folder.path().join("made");
+    let mut command = std::process::Command::new(carrel()?);
+    unheard(&mut command);
+    let status = command
+        .args(["keys", "create", "--out"])
+        .arg(&made)
+        .stdout(Stdio::null())
+        .status()?;
+    anyhow::ensure!(status.success(), "no keys were made: {status}");
+    for file in std::fs::read_dir(&made)? {
+        let file = file?;
+        std::fs::rename(file.path(), folder.path().join(file.file_name()))?;
+    }
+    Ok(())
+}

@@ -1,5 +1,7 @@
 //! What the controller writes to the API server, each write counted. Nothing else in this crate writes.
 
+use std::sync::Arc;
+
 use carrel_crd::{Learner, LearnerSpec, LearnerStatus, names};
 use carrel_telemetry::ApiWrites;
 use k8s_openapi::api::core::v1::Pod;
@@ -7,6 +9,8 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions
 use kube::core::ObjectMeta;
 use kube::{Client, ResourceExt as _};
 use serde_json::json;
+
+use crate::lease::Term;
 
 /// Why a write did not happen, as far as it is known.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +24,9 @@ pub(crate) enum Error {
     /// The server refuses it, and will again: a bound, a policy, a quota, a right.
     #[error("the API server refuses: {0}")]
     Refused(String),
+    /// This process does not lead (any more).
+    #[error("another controller leads")]
+    NotLeading,
     /// It may have happened or not.
     #[error("the API server cannot be reached")]
     Unavailable(#[source] kube::Error),
@@ -45,6 +52,8 @@ pub(crate) struct PodPlace {
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) uid: String,
+    /// The version that it must still have; absent: whatever became of it.
+    pub(crate) version: Option<u64>,
 }
 
 /// Writes to the API server.
@@ -53,15 +62,31 @@ pub(crate) struct Writer {
     client: Client,
     namespace: String,
     writes: ApiWrites,
+    term: Arc<Term>,
 }
 
 impl Writer {
-    pub(crate) fn new(client: Client, namespace: String, writes: ApiWrites) -> Self {
+    pub(crate) fn new(
+        client: Client,
+        namespace: String,
+        writes: ApiWrites,
+        term: Arc<Term>,
+    ) -> Self {
         Self {
             client,
             namespace,
             writes,
+            term,
         }
+    }
+
+    /// Only who leads writes.
+    fn begins(&self, resource: &'static str, verb: &'static str) -> Result<(), Error> {
+        if !self.term.runs() {
+            return Err(Error::NotLeading);
+        }
+        self.writes.count(resource, verb);
+        Ok(())
     }
 
     /// Replaces a learner's status if the object is still of this version.
@@ -71,7 +96,7 @@ impl Writer {
         version: &str,
         status: LearnerStatus,
     ) -> Result<Learner, Error> {
-        self.writes.count("learners/status", "update");
+        self.begins("learners/status", "update")?;
         let learner = Learner {
             metadata: ObjectMeta {
                 name: Some(name.to_owned()),
@@ -89,7 +114,7 @@ impl Writer {
 
     /// Makes a pod.
     pub(crate) async fn create_pod(&self, namespace: &str, pod: &Pod) -> Result<Pod, Error> {
-        self.writes.count("pods", "create");
+        self.begins("pods", "create")?;
         let pods = self.pods(namespace);
         match pods.create(&by_us(), pod).await {
             Ok(pod) => Ok(pod),
@@ -108,7 +133,7 @@ impl Writer {
         learner: &str,
         epoch: u64,
     ) -> Result<Pod, Error> {
-        self.writes.count("pods", "patch");
+        self.begins("pods", "patch")?;
         let labels = json!({names::LEARNER: learner, names::EPOCH: epoch.to_string()});
         let patch = json!({"metadata": {"uid": pod.uid, "labels": labels}});
         let params = PatchParams {
@@ -126,20 +151,21 @@ impl Writer {
         pod: &PodPlace,
         grace_seconds: Option<u32>,
     ) -> Result<(), Error> {
-        self.writes.count("pods", "delete");
+        self.begins("pods", "delete")?;
         let params = DeleteParams {
             grace_period_seconds: grace_seconds,
             preconditions: Some(Preconditions {
                 uid: Some(pod.uid.clone()),
-                resource_version: None,
+                resource_version: pod.version.map(|version| version.to_string()),
             }),
             ..DeleteParams::default()
         };
         match self.pods(&pod.namespace).delete(&pod.name, &params).await {
             Ok(_) => Ok(()),
             Err(error) => match error.into() {
+                Error::NotFound => Ok(()),
                 // Another pod has the name: ours is gone.
-                Error::NotFound | Error::Conflict => Ok(()),
+                Error::Conflict if pod.version.is_none() => Ok(()),
                 error => Err(error),
             },
         }

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::Writer;
 use crate::events::Events;
-use crate::lease::Leadership;
+use crate::lease::{Held, Leadership, Term};
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::shared::{Handle, Shared};
@@ -75,7 +75,8 @@ pub async fn run(
         writes.clone(),
         &tracker,
     );
-    let writer = Writer::new(clients.calls, namespace, writes);
+    let term = Arc::new(Term::default());
+    let writer = Writer::new(clients.calls, namespace, writes, Arc::clone(&term));
     let shared = Shared::new(
         options,
         writer,
@@ -83,6 +84,7 @@ pub async fn run(
         metrics,
         stop.clone(),
         tracker.clone(),
+        term,
     );
     shared.metrics.count(&shared);
 
@@ -101,9 +103,10 @@ pub async fn run(
         return Ended::Told;
     };
     tracing::info!(identity, "this controller leads");
-    begin_work(&shared);
-    leadership.keep(held, &cancel).await;
-    shared.set_leader(false);
+    begin_work(&shared, &held);
+    let leads = leadership.keep(held, &cancel, |until| shared.term.lasts(until));
+    let kept = leads.await;
+    shared.term.end();
     stop.cancel();
     tracker.close();
     if tokio::time::timeout(FAREWELL, tracker.wait())
@@ -112,11 +115,12 @@ pub async fn run(
     {
         tracing::warn!("some tasks did not end in time");
     }
-    if cancel.is_cancelled() {
-        Ended::Told
-    } else {
-        Ended::Deposed
-    }
+    let Some(held) = kept else {
+        return Ended::Deposed;
+    };
+    // Nothing of ours is under way any more.
+    leadership.give_back(held).await;
+    Ended::Told
 }
 
 fn begin_watches(shared: &Handle, client: &Client) -> watch::Receiver<usize> {
@@ -145,7 +149,7 @@ fn begin_watches(shared: &Handle, client: &Client) -> watch::Receiver<usize> {
 }
 
 /// From here on this process acts: whoever does not rest is looked at, and whoever comes.
-fn begin_work(shared: &Handle) {
+fn begin_work(shared: &Handle, held: &Held) {
     {
         let mut guard = shared.world();
         let world = &mut *guard;
@@ -161,7 +165,7 @@ fn begin_work(shared: &Handle) {
             }
         }
     }
-    shared.set_leader(true);
+    shared.term.lasts(held.acts_until());
     let waiting: Vec<_> = {
         let world = shared.world();
         let labelled = world.pods.iter().filter_map(|pod| pod.learner.clone());

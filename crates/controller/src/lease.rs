@@ -1,6 +1,7 @@
 //! Who of several controllers acts: whoever holds the lease (`coordination.k8s.io/v1`). Times are taken from one's own clock alone: a lease
 //! has run out when it was seen unchanged for as long as it lasts. Whoever cannot renew stops before that.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use carrel_telemetry::ApiWrites;
@@ -18,6 +19,31 @@ const LASTS: Duration = Duration::from_secs(15);
 const ACTS: Duration = Duration::from_secs(10);
 /// Between renewals, and between looks at another's.
 const AGAIN: Duration = Duration::from_secs(2);
+
+/// Until when this process may act; never, unless it holds the lease. A process that stood still finds that its time is over.
+#[derive(Debug, Default)]
+pub(crate) struct Term(Mutex<Option<Instant>>);
+
+impl Term {
+    /// Whether it is not over.
+    pub(crate) fn runs(&self) -> bool {
+        self.until().is_some_and(|until| Instant::now() < until)
+    }
+
+    /// It lasts until then.
+    pub(crate) fn lasts(&self, until: Instant) {
+        *self.until() = Some(until);
+    }
+
+    /// It is over.
+    pub(crate) fn end(&self) {
+        *self.until() = None;
+    }
+
+    fn until(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// A lease by name.
 pub(crate) struct Leadership {
@@ -110,16 +136,18 @@ impl Leadership {
         taken(self.replace(&ours).await)
     }
 
-    /// Renews until it cannot be, or until it is told to end, and then gives the lease back.
-    pub(crate) async fn keep(&self, mut held: Held, cancel: &CancellationToken) {
+    /// Renews until it is told to end, and then still holds the lease; `None` when it does not any more. `leads` hears until when its
+    /// holder may act.
+    pub(crate) async fn keep(
+        &self,
+        mut held: Held,
+        cancel: &CancellationToken,
+        leads: impl Fn(Instant),
+    ) -> Option<Held> {
         loop {
-            let ended = cancel
-                .run_until_cancelled(tokio::time::sleep(AGAIN))
-                .await
-                .is_none();
-            if ended {
-                self.give_back(held).await;
-                return;
+            let pause = tokio::time::sleep(AGAIN);
+            if cancel.run_until_cancelled(pause).await.is_none() {
+                return Some(held);
             }
             let began = Instant::now();
             let lease = Lease {
@@ -129,16 +157,17 @@ impl Leadership {
                 }),
                 ..held.lease.clone()
             };
-            match timeout_at(held.renewed + ACTS, self.replace(&lease)).await {
+            match timeout_at(held.acts_until(), self.replace(&lease)).await {
                 Ok(Ok(lease)) => {
                     held = Held {
                         lease,
                         renewed: began,
-                    }
+                    };
+                    leads(held.acts_until());
                 }
                 Ok(Err(kube::Error::Api(status))) if status.code == 409 => {
                     tracing::error!("another controller has taken the lease");
-                    return;
+                    return None;
                 }
                 Ok(Err(error)) if held.renewed.elapsed() + AGAIN < ACTS => {
                     tracing::warn!(
@@ -148,13 +177,14 @@ impl Leadership {
                 }
                 Ok(Err(_)) | Err(_) => {
                     tracing::error!("the lease could not be renewed in time");
-                    return;
+                    return None;
                 }
             }
         }
     }
 
-    async fn give_back(&self, held: Held) {
+    /// Gives the lease to whoever comes next.
+    pub(crate) async fn give_back(&self, held: Held) {
         let lease = Lease {
             spec: held.lease.spec.clone().map(|spec| LeaseSpec {
                 holder_identity: None,
@@ -195,6 +225,13 @@ impl Leadership {
 pub(crate) struct Held {
     lease: Lease,
     renewed: Instant,
+}
+
+impl Held {
+    /// Until when its holder may act, if it is not renewed.
+    pub(crate) fn acts_until(&self) -> Instant {
+        self.renewed + ACTS
+    }
 }
 
 /// Somebody who was quicker is no error.

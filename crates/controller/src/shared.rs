@@ -1,6 +1,5 @@
 //! What the parts of a controller share.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::api::{self, Writer};
 use crate::events::Events;
 use crate::gate::Gate;
+use crate::lease::Term;
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::queue::Queue;
@@ -39,8 +39,8 @@ pub(crate) struct Shared {
     pub(crate) first_visits: Semaphore,
     pub(crate) cancel: CancellationToken,
     pub(crate) tracker: TaskTracker,
+    pub(crate) term: Arc<Term>,
     world: Mutex<World>,
-    leads: AtomicBool,
 }
 
 /// A controller's parts, as each of them holds them.
@@ -54,6 +54,7 @@ impl Shared {
         metrics: Metrics,
         cancel: CancellationToken,
         tracker: TaskTracker,
+        term: Arc<Term>,
     ) -> Handle {
         let world = World::new(Gate::new(options.budget));
         let keys = serde_json::json!([options.signer.public_key()]).to_string();
@@ -67,8 +68,8 @@ impl Shared {
             first_visits: Semaphore::new(FIRST_VISITS),
             cancel,
             tracker,
+            term,
             world: Mutex::new(world),
-            leads: AtomicBool::new(false),
             options,
         })
     }
@@ -84,11 +85,7 @@ impl Shared {
 
     /// Whether this process may write.
     pub(crate) fn is_leader(&self) -> bool {
-        self.leads.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn set_leader(&self, leads: bool) {
-        self.leads.store(leads, Ordering::Release);
+        self.term.runs()
     }
 
     /// Looks at a learner at a time.
@@ -185,7 +182,9 @@ impl Shared {
             let Some(pod) = world.pods.get(uid) else {
                 return Ok(());
             };
-            let (place, has_ended) = (pod.place(), pod.has_ended());
+            let (mut place, has_ended) = (pod.place(), pod.has_ended());
+            // One that is nobody's here may have become somebody's by another's hand.
+            place.version = Some(pod.version).filter(|_| of.is_none());
             if pod.gone {
                 world.pods.forget(uid);
                 return Ok(());

@@ -39,7 +39,10 @@ impl Template {
 
     /// What two pods have in common if and only if they are of one class and made of the same.
     pub(crate) fn hash(&self, name: &str, class: &ClassSpec) -> String {
-        let text = format!("{name} {}", self.spec(class));
+        let mut spec = self.spec(class);
+        // The order of keys is that of their making or of their letters, as the build has it.
+        spec.sort_all_objects();
+        let text = format!("{name} {spec}");
         hex::encode(&Sha256::digest(text)[..8])
     }
 

@@ -160,7 +160,8 @@ async fn while_the_api_server_is_away_nothing_is_lost() -> anyhow::Result<()> {
     let Some(mut school) = school(test, &Value::Null).await? else {
         return Ok(());
     };
-    let controller = school.controller().await?;
+    // Who leads ends when it cannot renew; in a cluster it would be started again.
+    let controllers = [school.controller().await?, school.controller().await?];
     school.class("free", &pool_of(5)).await?;
     enrol(&school, "free").await?;
     school.pool(5).await?;
@@ -169,7 +170,7 @@ async fn while_the_api_server_is_away_nothing_is_lost() -> anyhow::Result<()> {
     school.plane.start_api_server().await?;
     let ready = all_ready(&school).await?;
     judge(&school, &ready).await?;
-    drop(controller);
+    drop(controllers);
     Ok(())
 }
 

@@ -360,7 +360,15 @@ impl Controller {
 }
 
 impl Drop for Controller {
+    #[expect(
+        clippy::print_stdout,
+        reason = "a test that fails shows what its programs have logged"
+    )]
     fn drop(&mut self) {
+        println!(
+            "---- a controller logged\n{}",
+            self.log().unwrap_or_default()
+        );
         // It may have ended.
         let _ = self.child.kill();
         let _ = self.child.wait();

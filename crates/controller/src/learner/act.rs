@@ -41,7 +41,7 @@ pub(super) async fn act(
             Effect::Assign { pod, .. } => assign(shared, id, look, plan, pod, now).await,
             Effect::AskToSleep { pod, .. } => ask_to_sleep(shared, id, plan, *pod, now).await,
             Effect::KillPod { pod, reason } => {
-                tracing::warn!(learner.id = %id, %pod, %reason, "a pod is ended");
+                tracing::warn!(learner.id = %id, %pod, %reason, seen = ?look.observed.pod, "a pod is ended");
                 delete(shared, id, *pod, Some(AT_ONCE)).await
             }
             Effect::LetGo { pod } => let_go(shared, id, *pod).await,

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use carrel_core::lifecycle::{Phase, Plan, PodSeen};
 use carrel_core::{Epoch, LearnerId, PodUid};
+use carrel_protocol::Code;
 use carrel_protocol::sidecar::Phase as Said;
 use carrel_protocol::token::Caller;
-use carrel_wire::sidecar::Sidecar;
+use carrel_wire::sidecar::{self, Sidecar};
 use jiff::Timestamp;
 
 use super::{Look, Stir, act};
@@ -109,6 +110,12 @@ async fn listen(shared: &Handle, id: &LearnerId, epoch: Epoch, pod: PodUid) {
                 if is_over {
                     return;
                 }
+            }
+            // It is another's, whatever our status says.
+            Err(sidecar::Error::Refused(problem)) if problem.code == Code::Misdirected => {
+                hear(shared, id, |stir, _| stir.refused = Some(pod));
+                shared.queue.now(id);
+                return;
             }
             Err(error) => {
                 tracing::debug!(learner.id = %id, error = crate::chain(&error), "a sidecar does not answer");

@@ -79,6 +79,7 @@ fn observe(
     let admitted = world.gate.is_in(id);
     let World { pods, stirs, .. } = world;
     let stir = stirs.entry(id.clone()).or_default();
+    stir.finds(known.status.pod.as_ref().map(|pod| pod.uid), now);
     let stored = &known.status;
     let port = shared.options.pods.port;
     let pod = match (&stored.pod, stir.choice, &stir.unborn) {

@@ -27,6 +27,10 @@ pub(super) fn named(
         .taken
         .filter(|(taken, _)| *taken == pod.uid)
         .map(|(_, at)| at);
+    let found = stir
+        .found
+        .filter(|(found, _)| *found == pod.uid)
+        .map(|(_, at)| at);
     let exited = |ending, committed, reason: String| PodSeen::Exited {
         pod: pod.uid,
         ending,
@@ -92,7 +96,11 @@ pub(super) fn named(
                 fell_back: false,
                 detail: String::new(),
             },
-            // An earlier leader named it, or we did just now: the same assignment again is none.
+            // An earlier leader named it, and may have told it: it is asked before it is told (again), however long that was ago.
+            None if found.is_some() => PodSeen::Starting {
+                pod: pod.uid,
+                since: found.unwrap_or(now),
+            },
             Some(_) | None => PodSeen::Blank {
                 pod: named.clone(),
                 start_kind: status.start_kind.unwrap_or(StartKind::Cold),
@@ -153,7 +161,10 @@ fn leaving(pod: &SeenPod, heard: Option<&Heard>, status: &Status, now: Timestamp
         pod: pod.uid,
         phase: match hello.map(|hello| hello.phase) {
             Some(Said::Snapshotting) => Phase::Snapshotting,
-            _ => Phase::Draining,
+            Some(Said::Ready | Said::Busy | Said::Draining | Said::Ending) => Phase::Draining,
+            // One that was never ready is wanted still when it has ended.
+            Some(Said::Blank | Said::Restoring) | None if !was_ready(status) => Phase::Restoring,
+            Some(Said::Blank | Said::Restoring) | None => Phase::Draining,
         },
         since: heard
             .map(|heard| heard.since)

@@ -15,6 +15,10 @@ pub(crate) struct Stir {
     pub(crate) shown: Option<Status>,
     /// The pod that refused its assignment.
     pub(crate) refused: Option<PodUid>,
+    /// The pod that this process named in the status.
+    pub(crate) named: Option<PodUid>,
+    /// Since when the pod is known that an earlier leader named.
+    pub(crate) found: Option<(PodUid, Timestamp)>,
     /// The pod that took its assignment, and when.
     pub(crate) taken: Option<(PodUid, Timestamp)>,
     /// That no pod could be made, when and why.
@@ -53,6 +57,13 @@ pub(crate) struct Heard {
 }
 
 impl Stir {
+    /// Notes since when a named pod is known that another process named.
+    pub(crate) fn finds(&mut self, named: Option<PodUid>, now: Timestamp) {
+        let by_another = named.filter(|named| self.named != Some(*named));
+        let known = self.found.filter(|(pod, _)| by_another == Some(*pod));
+        self.found = known.or(by_another.map(|pod| (pod, now)));
+    }
+
     /// What a pod's sidecar said last.
     pub(crate) fn heard_of(&self, pod: PodUid) -> Option<&Heard> {
         self.heard.as_ref().filter(|heard| heard.pod == pod)

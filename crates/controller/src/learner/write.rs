@@ -74,6 +74,7 @@ fn wrote(shared: &Handle, id: &LearnerId, plan: &Plan, known: Known) {
     stir.unborn = stir.unborn.take().filter(|_| !names_pod);
     if names_pod {
         // Named, it is claimed by its name.
+        stir.named = plan.status.pod.as_ref().map(|pod| pod.uid);
         stir.choice = None;
     } else {
         stir.heard = None;

@@ -94,7 +94,7 @@ async fn whoever_cannot_renew_stops_before_the_lease_has_run_out() {
         drop(call);
     };
     tokio::select! {
-        () = ours.keep(held, &cancel) => {}
+        kept = ours.keep(held, &cancel, |_| ()) => assert!(kept.is_none()),
         () = silent => {}
     }
     assert_eq!(began.elapsed(), ACTS);
@@ -108,11 +108,32 @@ async fn whoever_is_told_to_end_gives_the_lease_back() {
         lease: serde_json::from_value(lease(9, "b")).unwrap(),
         renewed: Instant::now(),
     };
+    let until = std::cell::Cell::new(Instant::now());
     let script = async {
         answer(&mut server, "PUT", 200, &lease(10, "b")).await;
         cancel.cancel();
         answer(&mut server, "PUT", 200, &lease(11, "")).await
     };
-    let ((), given) = tokio::join!(ours.keep(held, &cancel), script);
+    let keeps = async {
+        let began = Instant::now();
+        let kept = ours.keep(held, &cancel, |acts| until.set(acts)).await;
+        assert_eq!(until.get(), began + AGAIN + ACTS, "renewed after a pause");
+        ours.give_back(kept.expect("it is still ours")).await;
+    };
+    let ((), given) = tokio::join!(keeps, script);
     assert!(given["spec"]["holderIdentity"].is_null(), "{given}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_term_is_over_when_its_time_is_though_nobody_said_so() {
+    let term = Term::default();
+    assert!(!term.runs());
+    term.lasts(Instant::now() + ACTS);
+    tokio::time::advance(ACTS - Duration::from_millis(1)).await;
+    assert!(term.runs());
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert!(!term.runs());
+    term.lasts(Instant::now() + ACTS);
+    term.end();
+    assert!(!term.runs());
 }

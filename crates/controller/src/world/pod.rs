@@ -92,6 +92,7 @@ impl SeenPod {
             namespace: self.namespace.clone(),
             name: self.name.clone(),
             uid: self.uid.to_string(),
+            version: None,
         }
     }
 
@@ -134,11 +135,45 @@ fn life(pod: &Pod, ready: bool) -> Life {
                 .unwrap_or_default(),
         };
     }
+    if let Some(reason) = status.and_then(stuck)
+        && pod.metadata.deletion_timestamp.is_none()
+    {
+        return Life::Ended {
+            farewell: None,
+            reason,
+        };
+    }
     match (&pod.metadata.deletion_timestamp, ready) {
         (Some(until), _) => Life::Leaving { until: until.0 },
         (None, true) => Life::Running,
         (None, false) => Life::Starting,
     }
+}
+
+/// What the kubelet says of a container that will not start by waiting: it tries again for ever, and the pod is nobody's meanwhile.
+const STUCK: [&str; 5] = [
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+];
+
+/// Why a pod will never start, for people.
+fn stuck(status: &PodStatus) -> Option<String> {
+    let of = [&status.init_container_statuses, &status.container_statuses];
+    of.into_iter().flatten().flatten().find_map(|container| {
+        let waiting = container.state.as_ref()?.waiting.as_ref()?;
+        let reason = waiting
+            .reason
+            .as_deref()
+            .filter(|reason| STUCK.contains(reason))?;
+        let message = waiting.message.as_deref().unwrap_or_default();
+        Some(format!(
+            "the container '{}' cannot be started: {reason}: {message}",
+            container.name
+        ))
+    })
 }
 
 fn sidecar_end(status: &PodStatus) -> Option<&ContainerStateTerminated> {

@@ -57,6 +57,9 @@ fn refusal(problem: Problem) -> Response {
 }
 
 /// The pod that was called, or the answer that there is none.
+/// Since when whoever is ready is quiet: all of them for as long.
+const QUIET_SINCE: &str = "2026-01-01T00:00:00Z";
+
 async fn called(shared: &Shared, Called(address): Called) -> Result<(PodName, String), Response> {
     let pod = match address {
         Some(address) => shared.pods.at(address).await,
@@ -229,6 +232,7 @@ fn said(shared: &Shared, uid: &str) -> Value {
             "pod": uid,
             "learner": sidecar.learner,
             "epoch": sidecar.epoch,
+            "quiet_since": (sidecar.phase == Phase::Ready).then_some(QUIET_SINCE),
             "phase": sidecar.phase,
             "detail": sidecar.detail,
             "agent_connected": true,

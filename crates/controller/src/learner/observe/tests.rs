@@ -54,11 +54,24 @@ fn see(state: LearnerState, seen: Option<&SeenPod>, stir: &Stir, now: Timestamp)
 }
 
 #[test]
-fn a_new_leader_tells_again_whoever_was_not_ready_and_leaves_alone_whoever_was() {
+fn a_new_leader_asks_whoever_was_not_ready_and_leaves_alone_whoever_was() {
     let running = pod(1, 1, Life::Running);
     let stir = Stir::default();
+    let ours = see(LearnerState::Waking, Some(&running), &stir, at(9));
+    assert!(matches!(ours, PodSeen::Blank { .. }), "{ours:?}");
+    let mut stir = Stir::default();
+    stir.finds(Some(running.uid), at(5));
+    stir.finds(Some(running.uid), at(7));
     let waking = see(LearnerState::Waking, Some(&running), &stir, at(9));
-    assert!(matches!(waking, PodSeen::Blank { .. }), "{waking:?}");
+    let asked = PodSeen::Starting {
+        pod: running.uid,
+        since: at(5),
+    };
+    assert_eq!(waking, asked, "it is asked first");
+    stir.hears(running.uid, hello(Said::Blank, 3), at(8));
+    let blank = see(LearnerState::Waking, Some(&running), &stir, at(9));
+    assert!(matches!(blank, PodSeen::Blank { .. }), "{blank:?}");
+    let stir = Stir::default();
     let ready = see(LearnerState::Ready, Some(&running), &stir, at(9));
     assert!(
         matches!(
@@ -137,6 +150,17 @@ fn a_pod_that_is_deleted_drains_until_its_time_is_over_and_its_node_had_time_to_
             }
         ),
         "{drains:?}"
+    );
+    let never_ready = see(LearnerState::Waking, Some(&leaving), &stir, at(20));
+    assert!(
+        matches!(
+            never_ready,
+            PodSeen::Assigned {
+                phase: Phase::Restoring,
+                ..
+            }
+        ),
+        "it would not be wanted any more: {never_ready:?}"
     );
     let lost = see(
         LearnerState::Ready,

@@ -78,3 +78,20 @@ fn one_that_is_being_deleted_has_its_grace_period() {
     assert_eq!(seen.life, Life::Leaving { until });
     assert!(!seen.is_blank());
 }
+
+#[test]
+fn one_whose_image_cannot_be_pulled_will_never_start() {
+    let waiting = |reason: &str| {
+        let status = json!({"name": "agent", "state": {"waiting": {"reason": reason, "message": "no such image"}}, "image": "", "imageID": "", "ready": false, "restartCount": 0});
+        read(json!({"phase": "Pending", "containerStatuses": [status]})).life
+    };
+    assert_eq!(waiting("ContainerCreating"), Life::Starting);
+    assert_eq!(waiting("ErrImagePull"), Life::Starting, "it is tried again");
+    let Life::Ended { reason, .. } = waiting("ImagePullBackOff") else {
+        panic!("it will never start");
+    };
+    assert_eq!(
+        reason,
+        "the container 'agent' cannot be started: ImagePullBackOff: no such image"
+    );
+}

@@ -3,6 +3,7 @@
 mod controller;
 mod gone;
 mod nodes;
+mod operator;
 mod plane;
 mod sidecars;
 

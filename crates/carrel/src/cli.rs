@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use doctor::Doctor;
 pub(crate) use keys::KeysCommand;
-pub(crate) use place::{Client, Place, quoted};
+pub(crate) use place::{Client, Place, is_plugin, quoted};
 pub(crate) use servers::{At, ReadModel, Role, StoreCommand, Up, UpOutput, Vault};
 
 /// A container of their own for every learner.

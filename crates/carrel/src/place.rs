@@ -26,7 +26,7 @@ impl Place {
     pub(crate) async fn of(flags: &cli::Client) -> anyhow::Result<Self> {
         let place = &flags.place;
         if place.names_cluster() {
-            if place.server.is_some() {
+            if place.server.is_some() && !cli::is_plugin() {
                 let message = "--server (CARREL_SERVER) names a server, and --kubeconfig, --context or --namespace a cluster: leave one of them out";
                 return Err(Failure::new(Kind::Usage, message).into());
             }

@@ -40,7 +40,7 @@ impl Place {
             token_file: _,
             data_dir: _,
         } = self;
-        kubeconfig.is_some() || context.is_some() || namespace.is_some()
+        kubeconfig.is_some() || context.is_some() || namespace.is_some() || is_plugin()
     }
 }
 
@@ -76,6 +76,12 @@ impl Client {
             .filter_map(|(flag, value)| Some(format!(" {flag} {}", quoted(&value?))));
         format!("carrel {words}{}", flags.collect::<String>())
     }
+}
+
+/// Whether kubectl calls it as its plugin: then a cluster is meant, whatever runs on this machine.
+pub(crate) fn is_plugin() -> bool {
+    let name = std::env::args_os().next();
+    name.is_some_and(|name| Path::new(&name).ends_with("kubectl-carrel"))
 }
 
 fn shown(path: Option<&Path>) -> Option<String> {

@@ -12,6 +12,10 @@ up *arguments:
 test:
     cargo xtask test
 
+# Alerts, checked and played by promtool.
+alerts:
+    cargo xtask test alerts
+
 # Formatting, clippy with warnings as errors, arrows and sizes.
 lint:
     cargo xtask lint

@@ -2,6 +2,7 @@
 
 mod faults;
 mod sleep;
+mod storms;
 mod wake;
 
 use carrel_tests::cluster::school::School;

@@ -4,19 +4,34 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
+use carrel_tests::cluster::ControlPlane;
 use carrel_tests::{eventually, machine, wait};
 
 use crate::nodes::{self, made};
 use crate::{LONG, one_fake_node, start};
 
+/// Set for this program when a test of it is to be killed.
+const KILLED: &str = "CARREL_TEST_KILLED";
 /// The test that is killed says so when its cluster runs.
-const RUNS: &str = "it runs in ";
+const RUNS: &str = "it runs, see ";
 
-/// Runs a test of this program by itself, kills it when it says that its cluster runs, and waits until nothing is left of all that it
-/// names: processes that have its words in theirs, folders, what was made on this machine.
+/// Whether this is the process that is killed.
+fn is_killed() -> bool {
+    std::env::var_os(KILLED).is_some()
+}
+
+/// Says by which words all that a cluster has made is found, and keeps it until this process is killed.
+async fn hold(marks: &[String]) -> anyhow::Result<()> {
+    println!("\n{RUNS}{}", marks.join(" "));
+    std::future::pending().await
+}
+
+/// Runs a test in a process of its own, kills that when it says that its cluster runs, and waits until nothing is left: processes with
+/// one of its marks in their words, folders, what was made on this machine.
 async fn kill(test: &str) -> anyhow::Result<()> {
     let mut child = Command::new(std::env::current_exe()?)
-        .args(["--exact", test, "--ignored", "--nocapture"])
+        .args(["--exact", test, "--nocapture"])
+        .env(KILLED, "1")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()?;
@@ -33,7 +48,7 @@ async fn kill(test: &str) -> anyhow::Result<()> {
     child.kill()?;
     child.wait()?;
     eventually("nothing is left", LONG, || {
-        let left: Vec<String> = marks.iter().flat_map(|mark| left(mark)).collect();
+        let left: Vec<String> = marks.iter().flat_map(left).collect();
         async move { Ok(left.is_empty().then_some(())) }
     })
     .await
@@ -50,45 +65,42 @@ fn left(mark: &String) -> Vec<String> {
     left
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_left_of_a_control_plane_whose_test_was_killed() -> anyhow::Result<()> {
-    let test = "nothing_is_left_of_a_control_plane_whose_test_was_killed";
-    // Says whether it can run here at all.
-    if start(test, one_fake_node()).await?.is_none() {
-        return Ok(());
-    }
-    kill("gone::a_control_plane_that_is_killed").await
+fn folder(plane: &ControlPlane) -> String {
+    let folder = plane.kubeconfig().parent();
+    folder.map_or_else(String::new, |folder| folder.display().to_string())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "is started, and killed, by another test"]
-async fn a_control_plane_that_is_killed() -> anyhow::Result<()> {
-    let plane = start("", one_fake_node()).await?.context("it starts")?;
-    let folder = plane.kubeconfig().parent().context("it lies in a folder")?;
-    println!("\n{RUNS}{}", folder.display());
-    std::future::pending().await
+async fn nothing_is_left_of_a_control_plane_whose_test_was_killed() -> anyhow::Result<()> {
+    let test = "nothing_is_left_of_a_control_plane_whose_test_was_killed";
+    // The first one says whether it can run here at all.
+    let Some(plane) = start(test, one_fake_node()).await? else {
+        return Ok(());
+    };
+    if is_killed() {
+        return hold(&[folder(&plane)]).await;
+    }
+    drop(plane);
+    kill(&format!("gone::{test}")).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_left_of_a_node_whose_test_was_killed() -> anyhow::Result<()> {
     let test = "nothing_is_left_of_a_node_whose_test_was_killed";
-    if nodes::start(test).await?.is_none() {
+    let Some((plane, node)) = nodes::start(test).await? else {
         return Ok(());
+    };
+    if is_killed() {
+        nodes::serve(&plane, "ada").await?;
+        let [groups, network] = nodes::marks(&node);
+        return hold(&[
+            folder(&plane),
+            node.folder().display().to_string(),
+            groups,
+            network,
+        ])
+        .await;
     }
-    kill("gone::a_node_that_is_killed").await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "is started, and killed, by another test"]
-async fn a_node_that_is_killed() -> anyhow::Result<()> {
-    let (plane, node) = nodes::start("").await?.context("it starts")?;
-    nodes::serve(&plane, "ada").await?;
-    let folder = plane.kubeconfig().parent().context("it lies in a folder")?;
-    let marks = nodes::marks(&node).join(" ");
-    println!(
-        "\n{RUNS}{} {} {marks}",
-        folder.display(),
-        node.folder().display()
-    );
-    std::future::pending().await
+    drop((node, plane));
+    kill(&format!("gone::{test}")).await
 }

@@ -1,5 +1,10 @@
 //! Tests of the real Kubernetes that other tests use: it comes up, counts what is written, comes back, and leaves nothing.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "how long clusters take is printed, and told to whoever kills them"
+)]
+
 mod controller;
 mod gone;
 mod nodes;

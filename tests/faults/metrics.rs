@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::ada;
 
 /// Every name that is promised and that one machine can have. `carrel_api_writes_total` counts writes to Kubernetes.
-const PROMISED: [&str; 17] = [
+const PROMISED: [&str; 19] = [
     "carrel_build_info",
     "carrel_budget_refusals_total",
     "carrel_learners",
@@ -28,10 +28,12 @@ const PROMISED: [&str; 17] = [
     "carrel_wakes_total",
     // Ours besides.
     "carrel_budget_overruns_total",
+    "carrel_fall_backs_total",
+    "carrel_vault_calls_total",
 ];
 
 /// Series that are there after a wake, a turn by a model, and a turn whose snapshot was refused.
-const SERIES: [&str; 16] = [
+const SERIES: [&str; 18] = [
     r#"carrel_learners{state="Ready",class="default"} 1"#,
     r#"carrel_wakes_total{start_kind="cold",result="ready"}"#,
     r#"carrel_wake_duration_seconds_count{start_kind="cold",stage="queue"}"#,
@@ -43,6 +45,8 @@ const SERIES: [&str; 16] = [
     r#"carrel_turn_duration_seconds_count{result="failed"} 1"#,
     r#"carrel_snapshot_duration_seconds_count{result="ok"} 1"#,
     r#"carrel_snapshot_duration_seconds_count{result="failed"} 1"#,
+    r#"carrel_vault_calls_total{result="ok"}"#,
+    "carrel_fall_backs_total 0",
     r#"carrel_snapshot_bytes_count{kind="new"} 1"#,
     r#"carrel_snapshot_bytes_count{kind="total"} 1"#,
     r#"carrel_reconcile_duration_seconds_count{result="ok"}"#,

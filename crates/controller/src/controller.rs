@@ -149,6 +149,11 @@ fn begin_work(shared: &Handle) {
     {
         let mut guard = shared.world();
         let world = &mut *guard;
+        let named = world
+            .learners
+            .iter()
+            .filter_map(|(id, known)| Some((known.status.pod.as_ref()?.uid, id.clone())));
+        world.pods.reclaim(named.collect());
         for (id, known) in &world.learners {
             if known.status.pod.is_some() {
                 let is_up = known.status.state == carrel_core::learner::LearnerState::Ready;

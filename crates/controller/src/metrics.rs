@@ -5,7 +5,8 @@ use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use carrel_core::learner::{LearnerState, StartKind};
+use carrel_core::learner::{ConditionStatus, LearnerState, StartKind};
+use carrel_core::lifecycle::names;
 use carrel_telemetry::label::ByResult;
 use carrel_telemetry::wakes::Stage;
 use carrel_telemetry::{ApiWrites, Registry, Wakes};
@@ -18,6 +19,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use crate::shared::Shared;
+use crate::world::{Known, World};
 
 /// What a round came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
@@ -35,7 +37,7 @@ pub struct Metrics {
     census: Arc<Census>,
 }
 
-/// `carrel_learners{state,class}`, counted when somebody looks.
+/// What the objects say, counted when somebody looks: learners, those whose data are at risk, pools, and whether this controller leads.
 #[derive(Default)]
 struct Census(OnceLock<Weak<Shared>>);
 
@@ -86,22 +88,144 @@ impl fmt::Debug for Census {
 }
 
 impl Collector for Census {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let Some(shared) = self.0.get().and_then(Weak::upgrade) else {
             return Ok(());
         };
-        let mut counts: HashMap<(LearnerState, String), i64> = HashMap::new();
-        for known in shared.world().learners.values() {
-            *counts
-                .entry((known.status.state, known.class.clone()))
-                .or_default() += 1;
+        let leads = shared.is_leader();
+        encode(encoder, &shared.world(), leads)
+    }
+}
+
+fn encode(mut encoder: DescriptorEncoder<'_>, world: &World, leads: bool) -> fmt::Result {
+    let mut counts: HashMap<(LearnerState, &str), i64> = HashMap::new();
+    for known in world.learners.values() {
+        *counts
+            .entry((known.status.state, &known.class))
+            .or_default() += 1;
+    }
+    let help = "Learners by state and class";
+    let mut family = encoder.encode_descriptor("learners", help, None, MetricType::Gauge)?;
+    for ((state, class), count) in counts {
+        let labels = [("state", state.into()), ("class", class)];
+        ConstGauge::new(count).encode(family.encode_family(&labels)?)?;
+    }
+
+    let at_risk = world.learners.values().filter(|known| is_at_risk(known));
+    let help = "Learners whose last incarnation ended without its last snapshot";
+    let one = encoder.encode_descriptor("learners_at_risk", help, None, MetricType::Gauge)?;
+    ConstGauge::new(number(at_risk.count())).encode(one)?;
+
+    let help =
+        "Blank pods of a class, by what they are: ready, starting, or wanted of both together";
+    let mut family = encoder.encode_descriptor("pool_pods", help, None, MetricType::Gauge)?;
+    for class in world.classes.values() {
+        let blanks = world.pods.blanks(&class.hash);
+        let ready = blanks.map_or(0, |blanks| blanks.ready.len());
+        let starting = blanks.map_or(0, |blanks| blanks.starting.len());
+        let wanted = class.spec.warm_pool.size as usize;
+        for (kind, pods) in [("ready", ready), ("starting", starting), ("wanted", wanted)] {
+            let labels = [("class", class.name.as_str()), ("kind", kind)];
+            ConstGauge::new(number(pods)).encode(family.encode_family(&labels)?)?;
         }
-        let help = "Learners by state and class";
-        let mut family = encoder.encode_descriptor("learners", help, None, MetricType::Gauge)?;
-        for ((state, class), count) in counts {
-            let labels = [("state", state.to_string()), ("class", class)];
-            ConstGauge::new(count).encode(family.encode_family(&labels)?)?;
+    }
+
+    let help = "Whether this controller acts: 1 with the one that holds the lease";
+    let one = encoder.encode_descriptor("leader", help, None, MetricType::Gauge)?;
+    ConstGauge::new(i64::from(leads)).encode(one)
+}
+
+fn is_at_risk(known: &Known) -> bool {
+    let condition = known.status.condition(names::DATA_AT_RISK);
+    condition.is_some_and(|condition| condition.status == ConditionStatus::True)
+}
+
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use carrel_core::class::ClassSpec;
+    use carrel_core::learner::{Condition, Desired, Status};
+    use carrel_crd::Beside;
+    use prometheus_client::encoding::text::encode as encode_text;
+
+    use crate::gate::{Budget, Gate};
+    use crate::world::Class;
+
+    #[derive(Debug)]
+    struct Shown(World, bool);
+
+    impl Collector for Shown {
+        fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+            encode(encoder, &self.0, self.1)
         }
-        Ok(())
+    }
+
+    fn known(state: LearnerState, at_risk: ConditionStatus) -> Known {
+        let condition = Condition {
+            name: names::DATA_AT_RISK.to_owned(),
+            status: at_risk,
+            reason: names::DIED_UNSAVED.to_owned(),
+            message: String::new(),
+            last_transition_time: Timestamp::from_second(1_783_591_200).unwrap(),
+        };
+        Known {
+            uid: String::new(),
+            version: 1,
+            generation: None,
+            class: "free".to_owned(),
+            desired: Desired::default(),
+            status: Status {
+                state,
+                conditions: vec![condition],
+                ..Status::default()
+            },
+            beside: Beside::default(),
+            is_visited: true,
+        }
+    }
+
+    #[test]
+    fn learners_pools_and_who_leads_are_shown_as_the_objects_say() {
+        let mut world = World::new(Gate::new(Budget {
+            live: 9,
+            starting: 8,
+            per_second: 7,
+        }));
+        let learners = [
+            ("ada", LearnerState::Asleep, ConditionStatus::True),
+            ("bob", LearnerState::Asleep, ConditionStatus::False),
+            ("eve", LearnerState::Failed, ConditionStatus::False),
+        ];
+        for (name, state, at_risk) in learners {
+            world.put_learner(&name.parse().unwrap(), known(state, at_risk));
+        }
+        let mut spec = ClassSpec::default();
+        spec.warm_pool.size = 5;
+        let class = Class {
+            name: "free".to_owned(),
+            uid: String::new(),
+            generation: None,
+            spec,
+            hash: "abc".to_owned(),
+        };
+        world.classes.insert(class.name.clone(), Arc::new(class));
+        let mut registry = Registry::with_prefix("carrel");
+        registry.register_collector(Box::new(Shown(world, true)));
+        let mut text = String::new();
+        encode_text(&mut text, &registry).unwrap();
+        for line in [
+            "carrel_learners{state=\"Asleep\",class=\"free\"} 2",
+            "carrel_learners{state=\"Failed\",class=\"free\"} 1",
+            "carrel_learners_at_risk 1",
+            "carrel_pool_pods{class=\"free\",kind=\"ready\"} 0",
+            "carrel_pool_pods{class=\"free\",kind=\"wanted\"} 5",
+            "carrel_leader 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}: {text}");
+        }
     }
 }

@@ -7,11 +7,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use carrel_core::PodUid;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 use self::plan::{Have, Pace};
-use crate::api::PodPlace;
 use crate::shared::Handle;
 use crate::world::pod::Life;
 use crate::world::{Class, World};
@@ -29,14 +29,10 @@ pub(crate) async fn run(shared: Handle) {
     loop {
         let hint = shared.pool.notified();
         let look = look(&shared, &mut paces);
-        for (pod, why) in look.remove {
-            tracing::info!(pod = pod.name, why, "a pod of the pool is removed");
-            if let Err(error) = shared.writer.delete_pod(&pod, None).await {
-                tracing::warn!(
-                    pod = pod.name,
-                    error = crate::chain(&error),
-                    "a pod could not be deleted"
-                );
+        for (uid, why) in look.remove {
+            tracing::info!(pod = %uid, why, "a pod of the pool is removed");
+            if let Err(error) = shared.end_pod(uid, None, None).await {
+                tracing::warn!(pod = %uid, error = crate::chain(&error), "a pod could not be deleted");
             }
         }
         let mut again = LOOK_EVERY;
@@ -74,7 +70,7 @@ fn waits(world: &World) -> bool {
 
 struct Look {
     create: Vec<(Arc<Class>, usize)>,
-    remove: Vec<(PodPlace, &'static str)>,
+    remove: Vec<(PodUid, &'static str)>,
 }
 
 fn look(shared: &Handle, paces: &mut HashMap<String, Pace>) -> Look {
@@ -115,14 +111,14 @@ fn look(shared: &Handle, paces: &mut HashMap<String, Pace>) -> Look {
         remove.extend(youngest.take(too_many).filter_map(|(_, uid)| {
             let pod = world.pods.get(*uid)?;
             // One that was made for somebody who found another is young: it may be somebody's in a moment.
-            (age(pod.created, now) > names::STRANGE).then(|| (pod.place(), "the pool is full"))
+            (age(pod.created, now) > names::STRANGE).then(|| (pod.uid, "the pool is full"))
         }));
     }
     Look { create, remove }
 }
 
 /// Pods that are nobody's and nothing will become of.
-fn strange(world: &World, now: Timestamp) -> Vec<(PodPlace, &'static str)> {
+fn strange(world: &World, now: Timestamp) -> Vec<(PodUid, &'static str)> {
     let odd = world.pods.odd().filter_map(|pod| {
         let why = match &pod.life {
             Life::Leaving { .. } => return None,
@@ -133,7 +129,7 @@ fn strange(world: &World, now: Timestamp) -> Vec<(PodPlace, &'static str)> {
             }
             Life::Starting | Life::Running => return None,
         };
-        Some((pod.place(), why))
+        Some((pod.uid, why))
     });
     let known: HashSet<&str> = world
         .classes
@@ -145,8 +141,7 @@ fn strange(world: &World, now: Timestamp) -> Vec<(PodPlace, &'static str)> {
         .all_blanks()
         .filter(|(hash, _)| !known.contains(hash));
     let outdated = outdated.flat_map(|(_, blanks)| blanks.ready.iter().chain(&blanks.starting));
-    let outdated = outdated
-        .filter_map(|(_, uid)| Some((world.pods.get(*uid)?.place(), "its class has changed")));
+    let outdated = outdated.map(|(_, uid)| (*uid, "its class has changed"));
     odd.chain(outdated).collect()
 }
 

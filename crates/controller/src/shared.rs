@@ -7,7 +7,7 @@ use std::time::Duration;
 use carrel_core::learner::LearnerState;
 use carrel_core::lifecycle::Plan;
 use carrel_core::{LearnerId, PodUid};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::queue::Queue;
 use crate::template::Template;
-use crate::world::pod::SeenPod;
+use crate::world::pod::{Life, SeenPod};
 use crate::world::{Class, World};
 
 /// First visits at once: whoever rests waits for those who wake.
@@ -166,5 +166,53 @@ impl Shared {
         let uid = seen.uid;
         self.world().pods.put(seen);
         Ok(uid)
+    }
+
+    /// Ends a pod that is nobody's or this learner's, within its grace period or within so many seconds. From now on it is nobody's
+    /// to choose; one that had ended is forgotten.
+    pub(crate) async fn end_pod(
+        &self,
+        uid: PodUid,
+        of: Option<&LearnerId>,
+        grace: Option<u32>,
+    ) -> Result<(), api::Error> {
+        let (place, before) = {
+            let mut world = self.world();
+            let claimant = world.pods.claimant(uid);
+            if claimant.is_some() && claimant != of {
+                return Ok(());
+            }
+            let Some(pod) = world.pods.get(uid) else {
+                return Ok(());
+            };
+            let (place, has_ended) = (pod.place(), pod.has_ended());
+            if pod.gone {
+                world.pods.forget(uid);
+                return Ok(());
+            }
+            let seconds = grace.unwrap_or(self.options.pods.grace_seconds);
+            let until = self.now() + SignedDuration::from_secs(i64::from(seconds));
+            let before = if has_ended {
+                None
+            } else {
+                world.pods.set_life(uid, Life::Leaving { until })
+            };
+            (place, before)
+        };
+        let is_over = before.is_none();
+        // The kubelet of a silent node never says that it is gone.
+        let deleted = self
+            .writer
+            .delete_pod(&place, if is_over { Some(0) } else { grace })
+            .await;
+        let mut world = self.world();
+        match (&deleted, before) {
+            (Ok(()), None) => world.pods.forget(uid),
+            (Err(_), Some(life)) => {
+                world.pods.set_life(uid, life);
+            }
+            (Ok(()), Some(_)) | (Err(_), None) => {}
+        }
+        deleted
     }
 }

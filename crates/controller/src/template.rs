@@ -2,6 +2,7 @@
 //!
 //! Pod Security `restricted` holds for every container. Nothing of it concerns a learner: pods are born blank.
 
+use carrel_core::class::ClassSpec;
 use carrel_crd::names;
 use k8s_openapi::api::core::v1::Pod;
 use rand::Rng as _;
@@ -36,9 +37,9 @@ impl Template {
         }
     }
 
-    /// What two pods have in common if and only if they are made of the same.
-    pub(crate) fn hash(&self, class: &carrel_core::class::ClassSpec) -> String {
-        let text = self.spec(class).to_string();
+    /// What two pods have in common if and only if they are of one class and made of the same.
+    pub(crate) fn hash(&self, name: &str, class: &ClassSpec) -> String {
+        let text = format!("{name} {}", self.spec(class));
         hex::encode(&Sha256::digest(text)[..8])
     }
 
@@ -63,7 +64,7 @@ impl Template {
         }))
     }
 
-    fn spec(&self, class: &carrel_core::class::ClassSpec) -> Value {
+    fn spec(&self, class: &ClassSpec) -> Value {
         let options = &self.options;
         let agent_image = match class.agent.image.as_str() {
             "" => &options.image,
@@ -124,7 +125,7 @@ impl Template {
     }
 
     /// What is there only when it is wanted.
-    fn by_choice(&self, spec: &mut Value, class: &carrel_core::class::ClassSpec) {
+    fn by_choice(&self, spec: &mut Value, class: &ClassSpec) {
         let options = &self.options;
         if let Some(volumes) = spec["volumes"].as_array_mut() {
             volumes.push(json!({"name": "sidecar-tmp", "emptyDir": {"sizeLimit": "1Gi"}}));

@@ -114,7 +114,7 @@ fn put_class(shared: &Handle, class: &LearnerClass) {
     let mut world = shared.world();
     match class.spec.to_class() {
         Ok(spec) => {
-            let hash = shared.template.hash(&spec);
+            let hash = shared.template.hash(&name, &spec);
             let class = Class {
                 uid: class.metadata.uid.clone().unwrap_or_default(),
                 generation: class.metadata.generation,

@@ -14,6 +14,7 @@ use carrel_crd::{Beside, Learner};
 
 use crate::gate::Gate;
 use crate::learner::Stir;
+use pod::SeenPod;
 use pods::Pods;
 
 /// A learner, as the API server shows it.
@@ -95,7 +96,10 @@ impl World {
         }
         let (had, has) = (before.and_then(Known::pod), known.pod());
         if had != has {
-            if let Some(uid) = had {
+            // One that has ended is its learner's until it is deleted.
+            if let Some(uid) = had
+                && !self.pods.get(uid).is_some_and(SeenPod::has_ended)
+            {
                 self.pods.release(uid, id);
             }
             if let Some(uid) = has {

@@ -1,4 +1,4 @@
-//! `/healthz` (alive), `/readyz` (names what is missing), `/metrics` (OpenMetrics text).
+//! `/healthz` (alive), `/readyz` (names what is missing), `/metrics` (OpenMetrics text, with what is missing in it, too).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +8,12 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -16,27 +21,57 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 /// What is missing before a role can serve; parts report themselves by name.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
-    missing: Arc<Mutex<BTreeMap<&'static str, String>>>,
+    parts: Arc<Mutex<Parts>>,
+}
+
+#[derive(Debug, Default)]
+struct Parts {
+    missing: BTreeMap<&'static str, String>,
+    stumbles: BTreeMap<&'static str, u64>,
 }
 
 impl Readiness {
     /// The part is missing, and why.
     pub fn missing(&self, part: &'static str, why: impl Into<String>) {
-        self.lock().insert(part, why.into());
+        self.lock().missing.insert(part, why.into());
     }
 
     /// The part is there.
     pub fn present(&self, part: &'static str) {
-        self.lock().remove(part);
+        self.lock().missing.remove(part);
+    }
+
+    /// The part failed and is tried again; until then what it gave before serves.
+    pub fn stumbled(&self, part: &'static str) {
+        *self.lock().stumbles.entry(part).or_default() += 1;
     }
 
     /// What is missing now: part and reason.
     pub fn list(&self) -> BTreeMap<&'static str, String> {
-        self.lock().clone()
+        self.lock().missing.clone()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, String>> {
-        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Parts> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// `carrel_not_ready{part}`, for who watches many and asks none of them, and `carrel_part_stumbles_total{part}`.
+impl Collector for Readiness {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        let parts = self.lock();
+        let help = "Parts without which a role does not serve; none when it is ready";
+        let mut family = encoder.encode_descriptor("not_ready", help, None, MetricType::Gauge)?;
+        for part in parts.missing.keys() {
+            ConstGauge::new(1_i64).encode(family.encode_family(&[("part", *part)])?)?;
+        }
+        let help = "Failures of parts that go on with what they had";
+        let mut family =
+            encoder.encode_descriptor("part_stumbles", help, None, MetricType::Counter)?;
+        for (part, count) in &parts.stumbles {
+            ConstCounter::new(*count).encode(family.encode_family(&[("part", *part)])?)?;
+        }
+        Ok(())
     }
 }
 
@@ -44,15 +79,18 @@ impl Readiness {
 #[derive(Debug, Clone)]
 pub struct Health {
     readiness: Readiness,
-    registry: Arc<Registry>,
+    /// The role's, and that of its readiness.
+    registries: [Arc<Registry>; 2],
 }
 
 impl Health {
     /// Shows this readiness and this registry; metrics are registered before.
     pub fn new(readiness: Readiness, registry: Arc<Registry>) -> Self {
+        let mut own = Registry::with_prefix("carrel");
+        own.register_collector(Box::new(readiness.clone()));
         Self {
             readiness,
-            registry,
+            registries: [registry, Arc::new(own)],
         }
     }
 
@@ -80,7 +118,11 @@ async fn ready(State(health): State<Health>) -> Response {
 
 async fn metrics(State(health): State<Health>) -> Response {
     let mut text = String::new();
-    match encode(&mut text, &health.registry) {
+    let mut registries = health.registries.iter();
+    let written = registries
+        .try_for_each(|registry| encode_registry(&mut text, registry))
+        .and_then(|()| encode_eof(&mut text));
+    match written {
         Ok(()) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "metrics could not be written");
@@ -125,12 +167,29 @@ mod tests {
             (status.as_u16(), text.as_str()),
             (503, "store: connection refused\n")
         );
+        let not_ready = "carrel_not_ready{part=\"store\"} 1\n";
+        let (_, metrics) = get(&health, "/metrics").await;
+        assert!(metrics.contains(not_ready), "{metrics}");
         readiness.present("store");
         assert_eq!(get(&health, "/readyz").await.0.as_u16(), 200);
         let (_, metrics) = get(&health, "/metrics").await;
+        assert!(!metrics.contains(not_ready), "{metrics}");
+        assert_eq!(metrics.matches("# EOF").count(), 1, "{metrics}");
         assert!(
             metrics.contains("carrel_build_info{version=\"1.2.3\"} 1"),
             "{metrics}"
         );
+    }
+
+    #[tokio::test]
+    async fn what_stumbles_is_counted_and_leaves_the_role_ready() {
+        let readiness = Readiness::default();
+        let health = Health::new(readiness.clone(), Arc::new(crate::registry("1.2.3")));
+        readiness.stumbled("learners");
+        readiness.stumbled("learners");
+        assert_eq!(get(&health, "/readyz").await.0.as_u16(), 200);
+        let (_, metrics) = get(&health, "/metrics").await;
+        let stumbles = "carrel_part_stumbles_total{part=\"learners\"} 2\n";
+        assert!(metrics.contains(stumbles), "{metrics}");
     }
 }

@@ -1,7 +1,9 @@
-//! What is measured of snapshots: by the vault when it commits one, by the gateway when a turn fails for want of one.
+//! What is measured of snapshots: by the vault when it commits one, answers a call or falls back, by the gateway when a turn fails for
+//! want of one.
 
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
@@ -13,6 +15,8 @@ use crate::label::{ByKind, ByResult};
 pub struct Snapshots {
     duration: Family<ByResult, Histogram>,
     bytes: Family<ByKind, Histogram>,
+    calls: Family<ByResult, Counter>,
+    fall_backs: Counter,
 }
 
 impl Snapshots {
@@ -28,6 +32,12 @@ impl Snapshots {
             "snapshot_bytes",
             "What a committed snapshot added to its repository, and what it holds",
             snapshots.bytes.clone(),
+        );
+        registry.register("vault_calls", "Calls to the vault", snapshots.calls.clone());
+        registry.register(
+            "fall_backs",
+            "Learners whose newest snapshot was destroyed, and who went on from an older one",
+            snapshots.fall_backs.clone(),
         );
         snapshots
     }
@@ -48,6 +58,21 @@ impl Snapshots {
         self.took("failed", took);
     }
 
+    /// The vault answered a call with this HTTP status.
+    pub fn answered(&self, status: u16) {
+        let result = match status {
+            500.. => "failed",
+            400..500 => "refused",
+            _ => "ok",
+        };
+        self.calls.get_or_create(&ByResult::of(result)).inc();
+    }
+
+    /// A learner's newest snapshot was proved destroyed, and an older one took its place.
+    pub fn fell_back(&self) {
+        self.fall_backs.inc();
+    }
+
     fn took(&self, result: &'static str, took: Duration) {
         let histogram = self.duration.get_or_create(&ByResult::of(result));
         histogram.observe(took.as_secs_f64());
@@ -64,6 +89,34 @@ impl Default for Snapshots {
             bytes: Family::new_with_constructor(|| {
                 Histogram::new(exponential_buckets(1024.0, 4.0, 11))
             }),
+            calls: Family::default(),
+            fall_backs: Counter::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prometheus_client::encoding::text::encode;
+
+    #[test]
+    fn answers_count_by_whose_fault_they_are_and_fall_backs_by_themselves() {
+        let mut registry = Registry::with_prefix("carrel");
+        let snapshots = Snapshots::register(&mut registry);
+        for status in [200, 204, 409, 500, 503, 503] {
+            snapshots.answered(status);
+        }
+        snapshots.fell_back();
+        let mut text = String::new();
+        encode(&mut text, &registry).expect("text");
+        for line in [
+            "carrel_vault_calls_total{result=\"ok\"} 2",
+            "carrel_vault_calls_total{result=\"refused\"} 1",
+            "carrel_vault_calls_total{result=\"failed\"} 3",
+            "carrel_fall_backs_total 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}: {text}");
         }
     }
 }

@@ -76,6 +76,7 @@ impl Vault {
         self.store().mark_damaged(learner, from).await?;
         match self.store().fall_back(learner, from, to, now).await? {
             Some(head) => {
+                self.options().snapshots.fell_back();
                 tracing::error!(
                     learner.id = %learner, %from, %to, objects = found.wrong.len(),
                     "stored data were destroyed: an older state was taken",

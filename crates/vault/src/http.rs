@@ -6,9 +6,10 @@ mod files;
 mod intake;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Path};
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use carrel_core::RepositoryId;
@@ -50,7 +51,15 @@ pub fn router(vault: Vault) -> Router {
             get(files::read).post(files::write).delete(files::remove),
         )
         .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(from_fn_with_state(vault.clone(), counted))
         .with_state(vault)
+}
+
+async fn counted(State(vault): State<Vault>, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    let snapshots = &vault.options().snapshots;
+    snapshots.answered(response.status().as_u16());
+    response
 }
 
 /// A refusal.

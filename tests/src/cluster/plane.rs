@@ -39,9 +39,9 @@ pub struct Options {
     pub api_arguments: Vec<String>,
 }
 
-/// A control plane. Dropping it ends all of it.
+/// A control plane. Dropping it kills all of it: nobody needs its data any more.
 pub struct ControlPlane {
-    // In the order in which they end.
+    // In this order.
     kwok: Option<Program>,
     scheduler: Program,
     controller_manager: Program,
@@ -102,7 +102,7 @@ impl ControlPlane {
         let network = options.reachable.then(Network::claim).transpose()?;
         let mut after = format!("rm -rf '{}'", folder.display());
         if let Some(network) = &network {
-            after.push_str(&format!("; ip link delete {}", network.bridge()));
+            after = format!("{after}; ip link delete {}", network.bridge());
         }
         let mut crew = Crew::new(&folder.join("log"), &after)?;
         let mut address = free_address()?;
@@ -307,18 +307,6 @@ impl ControlPlane {
             .start("kube-apiserver", self.places.api_server())?;
         let started = self.api_server.insert(started);
         answers(&self.client, &mut [&mut self.etcd, started]).await
-    }
-}
-
-impl Drop for ControlPlane {
-    fn drop(&mut self) {
-        let clients = self
-            .kwok
-            .iter_mut()
-            .chain([&mut self.scheduler, &mut self.controller_manager]);
-        for program in clients.chain(&mut self.api_server).chain([&mut self.etcd]) {
-            program.end();
-        }
     }
 }
 

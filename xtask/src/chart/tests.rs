@@ -110,6 +110,38 @@ fn the_default_installation_has_these_objects() {
 }
 
 #[test]
+fn rules_and_dashboards_are_rendered_as_they_are_with_links_to_where_the_runbooks_are() {
+    const TEST: &str =
+        "rules_and_dashboards_are_rendered_as_they_are_with_links_to_where_the_runbooks_are";
+    if !has_helm(TEST) {
+        return;
+    }
+    let elsewhere = ["--set", "prometheusRule.runbooks=https://books.example/"];
+    let more = [&FOREIGN[..], &elsewhere].concat();
+    let rendered = objects(&render("helm/carrel/ci/ha-values.yaml", &more).unwrap());
+    let rules = &rendered["PrometheusRule school/carrel"];
+    let source = read(Path::new("deploy/rules/alerts.yaml")).unwrap();
+    let alerts = source
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "));
+    let mut count = 0;
+    for alert in alerts {
+        count += 1;
+        assert!(rules.contains(&format!("- alert: {alert}\n")), "{alert}");
+        let link = format!("runbook_url: https://books.example/{alert}.md\n");
+        assert!(rules.contains(&link), "{link}");
+    }
+    assert!(count > 15, "{count}");
+    let dashboard = &rendered["ConfigMap school/carrel-dashboard-carrel"];
+    for line in read(Path::new("deploy/dashboards/carrel.json"))
+        .unwrap()
+        .lines()
+    {
+        assert!(dashboard.contains(line), "{line}");
+    }
+}
+
+#[test]
 fn a_value_that_is_not_known_is_refused_wherever_it_stands() {
     if !has_helm("a_value_that_is_not_known_is_refused_wherever_it_stands") {
         return;

@@ -25,7 +25,7 @@ pub(super) fn provide(has_go: bool) {
 }
 
 /// Builds a group unless it is there; whether it had to. Of two runs side by side one waits for the other.
-fn build(group: &Group, has_go: bool) -> anyhow::Result<bool> {
+pub(super) fn build(group: &Group, has_go: bool) -> anyhow::Result<bool> {
     let folder = group
         .folder()
         .context("no HOME, so no cache to build into")?;

@@ -139,7 +139,7 @@ fn missing() -> Vec<&'static str> {
     missing.map(|need| need.package).collect()
 }
 
-fn is_there(program: &str) -> bool {
+pub(super) fn is_there(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut folders = env::split_paths(&path).chain(servers());
     folders.any(|folder| folder.join(program).is_file())

@@ -17,7 +17,7 @@ use super::{Look, SERVER_AGAIN, Step, listen, look};
 use crate::api::PodPlace;
 use crate::shared::Handle;
 use crate::world::World;
-use crate::world::pod::SeenPod;
+use crate::world::pod::{Life, SeenPod};
 use crate::{api, assignment};
 
 /// Between tries to reach a sidecar that has just become ready.
@@ -188,6 +188,10 @@ async fn assign(
             shared
                 .metrics
                 .woke(start_kind, Stage::Assign, now, shared.now());
+            let mut world = shared.world();
+            let stir = world.stirs.entry(id.clone()).or_default();
+            stir.taken = Some((named.uid, shared.now()));
+            drop(world);
             listen::begin(shared, id, epoch, named.uid);
             Step::Wait
         }
@@ -260,50 +264,35 @@ async fn ask_to_sleep(
 }
 
 async fn delete(shared: &Handle, id: &LearnerId, pod: PodUid, grace: Option<u32>) -> Step {
-    let Some(seen) = shared.world().pods.get(pod).cloned() else {
-        forget_pod(shared, id, pod);
-        return Step::Wait;
-    };
-    if seen.gone {
-        forget_pod(shared, id, pod);
-        return Step::Again;
-    }
-    // The kubelet of a silent node never says that it is gone.
-    let grace = if seen.has_ended() { Some(0) } else { grace };
-    match shared.writer.delete_pod(&seen.place(), grace).await {
-        Ok(()) => {
-            if seen.has_ended() {
-                forget_pod(shared, id, pod);
-                return Step::Again;
-            }
-            Step::Wait
+    let has_ended = shared.world().pods.get(pod).is_none_or(SeenPod::has_ended);
+    match shared.end_pod(pod, Some(id), grace).await {
+        Ok(()) if has_ended => {
+            forget_pod(shared, id, pod);
+            Step::Again
         }
+        Ok(()) => Step::Wait,
         Err(error) => {
             tracing::warn!(learner.id = %id, %pod, error = crate::chain(&error), "a pod could not be deleted");
+            // Whoever keeps the pools removes what is nobody's.
+            if has_ended {
+                forget_pod(shared, id, pod);
+            }
             Step::At(SERVER_AGAIN)
         }
     }
 }
 
-/// It has taken no assignment of ours: another learner may have it, else it goes.
+/// It has taken no assignment of ours: another learner may have it, unless it said that it is somebody's.
 async fn let_go(shared: &Handle, id: &LearnerId, pod: PodUid) -> Step {
-    let (seen, was_refused) = {
+    let is_anybodys = {
         let world = shared.world();
-        let stir = world.stirs.get(id);
-        let was_refused = stir.is_some_and(|stir| stir.refused == Some(pod));
-        (world.pods.get(pod).cloned(), was_refused)
+        let refused = world.stirs.get(id).and_then(|stir| stir.refused);
+        world.pods.get(pod).is_some_and(SeenPod::is_blank) && refused != Some(pod)
     };
-    forget_pod(shared, id, pod);
-    match seen {
-        Some(seen) if was_refused || !seen.is_blank() => {
-            if !seen.gone
-                && let Err(error) = shared.writer.delete_pod(&seen.place(), None).await
-            {
-                tracing::warn!(learner.id = %id, %pod, error = crate::chain(&error), "a pod could not be deleted");
-            }
-        }
-        Some(_) | None => {}
+    if !is_anybodys && let Err(error) = shared.end_pod(pod, Some(id), None).await {
+        tracing::warn!(learner.id = %id, %pod, error = crate::chain(&error), "a pod could not be deleted");
     }
+    forget_pod(shared, id, pod);
     shared.pool.notify_one();
     Step::Again
 }
@@ -329,17 +318,13 @@ pub(super) async fn end_orphans(shared: &Handle, id: &LearnerId) -> Option<Signe
     };
     let mut again = None;
     for pod in pods {
-        let is_leaving = matches!(pod.life, crate::world::pod::Life::Leaving { .. });
-        let grace = pod.has_ended().then_some(0);
-        if !pod.gone && !is_leaving && shared.is_leader() {
-            tracing::info!(learner.id = %id, pod = pod.name, "a pod whose learner is gone is ended");
-            if let Err(error) = shared.writer.delete_pod(&pod.place(), grace).await {
-                tracing::warn!(learner.id = %id, error = crate::chain(&error), "a pod could not be deleted");
-                again = Some(SERVER_AGAIN);
-            }
+        if matches!(pod.life, Life::Leaving { .. }) && !pod.gone || !shared.is_leader() {
+            continue;
         }
-        if pod.has_ended() {
-            forget_pod(shared, id, pod.uid);
+        tracing::info!(learner.id = %id, pod = pod.name, "a pod whose learner is gone is ended");
+        if let Err(error) = shared.end_pod(pod.uid, Some(id), None).await {
+            tracing::warn!(learner.id = %id, error = crate::chain(&error), "a pod could not be deleted");
+            again = Some(SERVER_AGAIN);
         }
     }
     if again.is_none() {

@@ -94,11 +94,12 @@ fn observe(
         },
         (None, None, None) => PodSeen::None,
     };
+    // Kept beyond the pod that met it.
+    let met = pods.fence_of(stored.pod.as_ref().map(|pod| pod.uid));
+    stir.fence = stir.fence.max(met);
     Observed {
         status: current(stored, stir.shown.as_ref()),
-        fence: stir
-            .fence
-            .max(pods.fence_of(stored.pod.as_ref().map(|pod| pod.uid))),
+        fence: stir.fence,
         pod,
         admitted,
         make_room: stir.make_room,

@@ -23,6 +23,10 @@ pub(super) fn named(
         return PodSeen::None;
     };
     let heard = stir.heard_of(pod.uid);
+    let taken = stir
+        .taken
+        .filter(|(taken, _)| *taken == pod.uid)
+        .map(|(_, at)| at);
     let exited = |ending, committed, reason: String| PodSeen::Exited {
         pod: pod.uid,
         ending,
@@ -76,6 +80,14 @@ pub(super) fn named(
                 pod: pod.uid,
                 phase: Phase::Ready,
                 since: status.since.unwrap_or(now),
+                committed,
+                fell_back: false,
+                detail: String::new(),
+            },
+            Some(_) | None if taken.is_some() => PodSeen::Assigned {
+                pod: pod.uid,
+                phase: Phase::Restoring,
+                since: taken.unwrap_or(now),
                 committed,
                 fell_back: false,
                 detail: String::new(),

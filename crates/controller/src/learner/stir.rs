@@ -15,6 +15,8 @@ pub(crate) struct Stir {
     pub(crate) shown: Option<Status>,
     /// The pod that refused its assignment.
     pub(crate) refused: Option<PodUid>,
+    /// The pod that took its assignment, and when.
+    pub(crate) taken: Option<(PodUid, Timestamp)>,
     /// That no pod could be made, when and why.
     pub(crate) unborn: Option<(Timestamp, String)>,
     /// What their sidecar said last.

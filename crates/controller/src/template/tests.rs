@@ -27,7 +27,7 @@ fn template() -> Template {
 
 fn class(spec: ClassSpec) -> Class {
     Class {
-        hash: template().hash(&spec),
+        hash: template().hash("free", &spec),
         name: "free".to_owned(),
         uid: String::new(),
         generation: Some(1),
@@ -52,7 +52,7 @@ fn only_what_a_pod_is_made_of_makes_another_hash() {
     let hash = |change: fn(&mut ClassSpec)| {
         let mut spec = ClassSpec::default();
         change(&mut spec);
-        template().hash(&spec)
+        template().hash("free", &spec)
     };
     let plain = hash(|_| ());
     assert_eq!(plain, hash(|spec| spec.warm_pool.size = 7));

@@ -151,6 +151,34 @@ impl Pods {
         }
     }
 
+    /// How far a pod is, known before it is seen; how far it was.
+    pub(crate) fn set_life(&mut self, uid: PodUid, life: Life) -> Option<Life> {
+        let mut pod = self.remove_record(uid)?;
+        let before = std::mem::replace(&mut pod.life, life);
+        self.insert_record(pod);
+        Some(before)
+    }
+
+    /// Nothing more is to be known of a pod that has ended.
+    pub(crate) fn forget(&mut self, uid: PodUid) {
+        self.claims.remove(&uid);
+        self.remove_record(uid);
+    }
+
+    /// Whose pods are whose is what this says, and nothing else.
+    pub(crate) fn reclaim(&mut self, claims: HashMap<PodUid, LearnerId>) {
+        let before = std::mem::replace(&mut self.claims, claims);
+        let changed: HashSet<PodUid> = before
+            .into_keys()
+            .chain(self.claims.keys().copied())
+            .collect();
+        for uid in changed {
+            if let Some(pod) = self.remove_record(uid) {
+                self.insert_record(pod);
+            }
+        }
+    }
+
     fn reindexed(&mut self, uid: PodUid, change: impl FnOnce(&mut Self)) {
         let pod = self.remove_record(uid);
         change(self);

@@ -116,6 +116,7 @@ fn lost(what: &'static str, error: &watcher::Error, is_first: bool, readiness: &
         readiness.missing(what, format!("{NOT_YET} ({error})"));
         tracing::warn!(%error, what, "objects cannot be listed");
     } else {
+        readiness.stumbled(what);
         tracing::warn!(%error, what, "the watch is begun again");
     }
 }

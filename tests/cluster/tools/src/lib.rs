@@ -91,6 +91,8 @@ group!(KUBE_SCORE, "Checks manifests against good practice.", "kube-score",
     ["kube-score": "github.com/zegl/kube-score/cmd/kube-score"]);
 group!(KUSTOMIZE, "Builds manifests.", "kustomize", ["kustomize": "sigs.k8s.io/kustomize/kustomize/v5"]);
 
+group!(PROMETHEUS, "Checks and plays alerts.", "prometheus", ["promtool": "github.com/prometheus/prometheus/cmd/promtool"]);
+
 /// What a control plane with fake nodes needs.
 pub const CLUSTER: &[Group] = &[KUBERNETES, ETCD, KWOK];
 /// What a real node needs besides.

@@ -1,0 +1,259 @@
+//! Many at once: every wake gets one pod, whoever dies or stands still meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use carrel_tests::cluster::school::{School, Status};
+use futures::{StreamExt as _, TryStreamExt as _};
+use serde_json::{Value, json};
+
+use super::{pool_of, school};
+
+/// So many learners wake.
+const LEARNERS: usize = 60;
+
+fn names() -> Vec<String> {
+    (0..LEARNERS).map(|number| format!("l{number}")).collect()
+}
+
+async fn enrol(school: &School, class: &str) -> anyhow::Result<()> {
+    let made = futures::stream::iter(names())
+        .map(|name| async move { school.learner(&name, class).await });
+    made.buffer_unordered(8).try_collect().await
+}
+
+async fn wake_all(school: &School) -> anyhow::Result<()> {
+    let woken =
+        futures::stream::iter(names()).map(|name| async move { school.wake(&name, 0).await });
+    woken.buffer_unordered(8).try_collect().await
+}
+
+/// Waits until everybody is ready: their statuses.
+async fn all_ready(school: &School) -> anyhow::Result<BTreeMap<String, Status>> {
+    let mut ready = BTreeMap::new();
+    for name in names() {
+        let is_up = |status: &Status| status.condition("Ready") == ("True", "Ready");
+        let status = school.status(&name, "awake", is_up).await?;
+        ready.insert(name, status);
+    }
+    Ok(ready)
+}
+
+/// Each learner has one pod, which took one assignment: that of the learner's epoch.
+async fn judge(school: &School, ready: &BTreeMap<String, Status>) -> anyhow::Result<()> {
+    let mut owners = BTreeMap::new();
+    for came in school
+        .stand_in
+        .assignments()
+        .into_iter()
+        .filter(|came| came.refused.is_none())
+    {
+        let owner = (came.learner.clone(), came.epoch);
+        let before = owners.insert(came.uid.clone(), owner.clone());
+        assert!(
+            before.is_none_or(|before| before == owner),
+            "{} took two learners",
+            came.uid
+        );
+    }
+    let mut named = BTreeSet::new();
+    for (name, status) in ready {
+        let uid = status.0["podUid"].as_str().unwrap_or_default().to_owned();
+        assert_eq!(
+            owners.get(&uid),
+            Some(&(name.clone(), status.epoch())),
+            "{name}: {}",
+            status.0
+        );
+        assert!(named.insert(uid), "{name} shares its pod");
+    }
+    // What took an assignment that counts no more is ended.
+    carrel_tests::eventually(
+        "no pod is anybody else's",
+        carrel_tests::cluster::school::SOON,
+        || async {
+            let pods = school.pods("carrel.dev/learner").await?;
+            let left = pods
+                .iter()
+                .filter(|pod| !named.contains(pod.metadata.uid.as_deref().unwrap_or_default()));
+            Ok((left.count() == 0).then_some(()))
+        },
+    )
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mixed_storm_gives_each_learner_one_pod_though_the_leader_is_killed_again_and_again()
+-> anyhow::Result<()> {
+    let test =
+        "a_mixed_storm_gives_each_learner_one_pod_though_the_leader_is_killed_again_and_again";
+    let Some(school) = school(test, &Value::Null).await? else {
+        return Ok(());
+    };
+    school.class("free", &pool_of(20)).await?;
+    enrol(&school, "free").await?;
+    let mut leader = school.controller().await?;
+    school.pool(20).await?;
+    let mut standby = school.controller().await?;
+    let storm = async {
+        wake_all(&school).await?;
+        all_ready(&school).await
+    };
+    let mut storm = std::pin::pin!(storm);
+    // Killed whenever some more have been told whose they are, at whatever step the others are then.
+    let mut told = 0;
+    let ready = loop {
+        tokio::select! {
+            ready = &mut storm => break ready?,
+            count = more_than(&school, told) => {
+                told = count + 12;
+                leader.kill()?;
+                leader = std::mem::replace(&mut standby, school.controller().await?);
+            }
+        }
+    };
+    judge(&school, &ready).await?;
+    drop((leader, standby));
+    Ok(())
+}
+
+/// Waits until more assignments than so many came: how many.
+async fn more_than(school: &School, count: usize) -> usize {
+    loop {
+        let came = school.stand_in.assignments().len();
+        if came > count {
+            return came;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_stood_still_does_no_harm_when_it_goes_on() -> anyhow::Result<()> {
+    let test = "a_leader_that_stood_still_does_no_harm_when_it_goes_on";
+    let Some(school) = school(test, &Value::Null).await? else {
+        return Ok(());
+    };
+    school.class("free", &pool_of(10)).await?;
+    enrol(&school, "free").await?;
+    let paused = school.controller().await?;
+    school.pool(10).await?;
+    let standby = school.controller().await?;
+    paused.pause(true)?;
+    wake_all(&school).await?;
+    let ready = all_ready(&school).await?;
+    paused.pause(false)?;
+    judge(&school, &ready).await?;
+    // It has heard that another leads, and ended.
+    carrel_tests::eventually(
+        "the old leader ends",
+        carrel_tests::cluster::school::SOON,
+        || async { Ok(paused.log()?.contains("the lease").then_some(())) },
+    )
+    .await?;
+    drop((paused, standby));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_api_server_is_away_nothing_is_lost() -> anyhow::Result<()> {
+    let test = "while_the_api_server_is_away_nothing_is_lost";
+    let Some(mut school) = school(test, &Value::Null).await? else {
+        return Ok(());
+    };
+    let controller = school.controller().await?;
+    school.class("free", &pool_of(5)).await?;
+    enrol(&school, "free").await?;
+    school.pool(5).await?;
+    wake_all(&school).await?;
+    school.plane.stop_api_server();
+    school.plane.start_api_server().await?;
+    let ready = all_ready(&school).await?;
+    judge(&school, &ready).await?;
+    drop(controller);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_class_replaces_blank_pods_and_touches_nobody_who_is_awake() -> anyhow::Result<()>
+{
+    let test = "a_changed_class_replaces_blank_pods_and_touches_nobody_who_is_awake";
+    let Some(school) = school(test, &Value::Null).await? else {
+        return Ok(());
+    };
+    let controller = school.controller().await?;
+    school.class("free", &pool_of(3)).await?;
+    school.learner("ada", "free").await?;
+    school.wake("ada", 0).await?;
+    let ada = school
+        .status("ada", "awake", |status| status.is_ready(1))
+        .await?;
+    let before = school.pool(3).await?;
+    let mut changed = pool_of(3);
+    changed["resources"] = json!({"memory": "64Mi"});
+    school.class("free", &changed).await?;
+    let hash = |pod: &k8s_openapi::api::core::v1::Pod| {
+        pod.metadata.labels.clone().unwrap_or_default()["carrel.dev/class-hash"].clone()
+    };
+    carrel_tests::eventually(
+        "all blank pods are new",
+        carrel_tests::cluster::school::SOON,
+        || async {
+            let blank = school.pool(3).await?;
+            Ok(blank
+                .iter()
+                .all(|pod| hash(pod) != hash(&before[0]))
+                .then_some(()))
+        },
+    )
+    .await?;
+    let still = school
+        .status("ada", "still awake", |status| status.is_ready(1))
+        .await?;
+    assert_eq!(still.pod(), ada.pod());
+    controller.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_the_live_cap_the_quietest_makes_room() -> anyhow::Result<()> {
+    let test = "at_the_live_cap_the_quietest_makes_room";
+    let Some(school) = school(test, &json!({"fleet": {"maxLive": 2}})).await? else {
+        return Ok(());
+    };
+    let controller = school.controller().await?;
+    let slept = json!({"ending": "slept", "committed": true});
+    school.stand_in.otherwise(carrel_tests::cluster::Script {
+        asleep: Some(carrel_tests::cluster::End::with(&slept)),
+        ..carrel_tests::cluster::Script::default()
+    });
+    school.class("free", &pool_of(0)).await?;
+    for name in ["ada", "bob", "cyd"] {
+        school.learner(name, "free").await?;
+    }
+    for name in ["ada", "bob"] {
+        school.wake(name, 0).await?;
+        school
+            .status(name, "awake", |status| status.is_ready(1))
+            .await?;
+    }
+    school.wake("cyd", 0).await?;
+    school
+        .status("cyd", "awake", |status| status.is_ready(1))
+        .await?;
+    let slept = school.stand_in.sleeps();
+    assert_eq!(slept.len(), 1, "one was enough");
+    let asleep: Vec<_> = futures::stream::iter(["ada", "bob"])
+        .filter_map(|name| {
+            let status = school.status(name, "a status", |_| true);
+            async move {
+                status
+                    .await
+                    .ok()
+                    .filter(|status| status.is_asleep(1))
+                    .map(|_| name)
+            }
+        })
+        .collect()
+        .await;
+    assert_eq!(asleep.len(), 1, "{asleep:?}");
+    controller.stop()
+}

@@ -397,4 +397,20 @@ mod tests {
         let refused = said(&["up", "--context", "far"]).expect_err("it asks no cluster");
         assert!(refused.to_string().contains("asks no server"), "{refused}");
     }
+
+    #[test]
+    fn the_keys_for_k9s_are_commands() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/k9s/plugins.yaml");
+        let text = std::fs::read_to_string(file).expect("it is there");
+        let keys: serde_json::Value = serde_yaml::from_str(&text).expect("it is YAML");
+        let keys = keys["plugins"].as_object().expect("there are some");
+        assert!(keys.len() >= 4, "{keys:?}");
+        for (name, key) in keys {
+            assert_eq!(key["command"], "carrel");
+            let words = key["args"].as_array().expect("it has words");
+            let words = words.iter().filter_map(|word| word.as_str());
+            let said = Cli::try_parse_from(["carrel"].into_iter().chain(words));
+            assert!(said.is_ok(), "{name}: {said:?}");
+        }
+    }
 }

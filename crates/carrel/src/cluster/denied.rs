@@ -36,18 +36,28 @@ pub(crate) fn failure(cluster: &Cluster, right: Right, error: &Error) -> Failure
         )
     };
     match error {
-        Error::Api(status) => match status.code {
-            401 => Failure::new(Kind::NotAllowed, unknown()),
-            403 if status.message.contains("is forbidden: User") => {
-                Failure::new(Kind::NotAllowed, denied())
+        Error::Api(status) => {
+            // What stands before an API server may refuse without a word.
+            let said = match status.message.as_str() {
+                "" => format!(
+                    "the API server of context '{context}' does not {verb} {resource}: it answers with {}",
+                    status.code
+                ),
+                said => said.to_owned(),
+            };
+            match status.code {
+                401 => Failure::new(Kind::NotAllowed, unknown()),
+                403 if status.message.is_empty() || said.contains("is forbidden: User") => {
+                    Failure::new(Kind::NotAllowed, denied())
+                }
+                403 => Failure::new(Kind::NotAllowed, said),
+                404 => Failure::new(Kind::NotFound, said),
+                409 => Failure::new(Kind::Conflict, said),
+                400 | 422 => Failure::new(Kind::Usage, said),
+                503 => Failure::new(Kind::Away, said),
+                _ => Failure::new(Kind::Failed, said),
             }
-            403 => Failure::new(Kind::NotAllowed, status.message.clone()),
-            404 => Failure::new(Kind::NotFound, status.message.clone()),
-            409 => Failure::new(Kind::Conflict, status.message.clone()),
-            400 | 422 => Failure::new(Kind::Usage, status.message.clone()),
-            503 => Failure::new(Kind::Away, status.message.clone()),
-            _ => Failure::new(Kind::Failed, status.message.clone()),
-        },
+        }
         Error::UpgradeConnection(UpgradeConnectionError::ProtocolSwitch(status)) => match *status {
             StatusCode::FORBIDDEN => Failure::new(Kind::NotAllowed, denied()),
             StatusCode::UNAUTHORIZED => Failure::new(Kind::NotAllowed, unknown()),

@@ -94,8 +94,8 @@ async fn a_ready_gateway_is_asked_with_the_token_of_its_own_secret() {
     assert!(asked[0].0.contains("ports=8081"), "{asked:?}");
 }
 
-#[test]
-fn what_is_not_ready_and_what_is_ambiguous_is_said() {
+#[tokio::test]
+async fn what_is_not_ready_and_what_is_ambiguous_is_said() {
     let (cluster, _) = cluster(vec![]);
     let pods = |all: &[Value]| -> Vec<Pod> {
         all.iter()

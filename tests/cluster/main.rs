@@ -8,6 +8,7 @@
 mod controller;
 mod gone;
 mod nodes;
+mod operator;
 mod plane;
 mod sidecars;
 

@@ -5,6 +5,7 @@ mod chat;
 mod commands;
 mod elsewhere;
 mod every;
+mod far;
 mod keys;
 mod refused;
 mod reload;

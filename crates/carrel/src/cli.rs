@@ -1,13 +1,17 @@
 //! The command line: what can be said, and nothing that is done.
 
+mod doctor;
 mod keys;
+mod place;
 mod servers;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use doctor::Doctor;
 pub(crate) use keys::KeysCommand;
+pub(crate) use place::{Client, Place, is_plugin, quoted};
 pub(crate) use servers::{At, ReadModel, Role, StoreCommand, Up, UpOutput, Vault};
 
 /// A container of their own for every learner.
@@ -25,20 +29,6 @@ pub(crate) struct Cli {
     _place: Place,
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-/// Which server is meant: said before a command's name or after it.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct Place {
-    /// The gateway's address; else that of the server that runs on the data folder
-    #[arg(long, env = "CARREL_SERVER", global = true)]
-    pub(crate) server: Option<String>,
-    /// A file with the admin token
-    #[arg(long, env = "CARREL_TOKEN_FILE", global = true)]
-    pub(crate) token_file: Option<PathBuf>,
-    /// The data folder of the server on this machine
-    #[arg(long, env = "CARREL_DATA_DIR", global = true)]
-    pub(crate) data_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -70,13 +60,15 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Model(ModelCommand),
     /// Look for what is wrong, and say the next command
-    Doctor(Client),
+    Doctor(Doctor),
     /// The configuration as it takes effect
     #[command(subcommand)]
     Config(ConfigCommand),
     /// The keys that the roles of an installation know each other by
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Print the definitions of LearnerClass and Learner, for 'kubectl apply --server-side -f -'
+    Crd,
     /// Bring the store's schema up to this program's version
     Migrate(At),
     /// The store itself: whether it adds up, and what can be made anew
@@ -89,50 +81,6 @@ pub(crate) enum Command {
     },
     /// The version
     Version,
-}
-
-/// Where the server is, and how answers are printed.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct Client {
-    #[command(flatten)]
-    pub(crate) place: Place,
-    /// How it is printed
-    #[arg(short, long, value_enum, default_value = "table", global = true)]
-    pub(crate) output: Output,
-    /// Tables without their first line
-    #[arg(long, global = true)]
-    pub(crate) no_headers: bool,
-}
-
-impl Client {
-    /// A command for people to type, that speaks to the same server as this one.
-    pub(crate) fn command(&self, words: &str) -> String {
-        let flags = [
-            ("--data-dir", shown(self.place.data_dir.as_deref())),
-            ("--server", self.place.server.clone()),
-            ("--token-file", shown(self.place.token_file.as_deref())),
-        ];
-        // A server is not told where one is.
-        let count = if words == "up" { 1 } else { flags.len() };
-        let flags = flags
-            .into_iter()
-            .take(count)
-            .filter_map(|(flag, value)| Some(format!(" {flag} {}", quoted(&value?))));
-        format!("carrel {words}{}", flags.collect::<String>())
-    }
-}
-
-fn shown(path: Option<&Path>) -> Option<String> {
-    path.map(|path| path.display().to_string())
-}
-
-/// A word as a shell takes it.
-fn quoted(word: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=@%+,~".contains(&byte);
-    if !word.is_empty() && word.bytes().all(is_plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -276,6 +224,8 @@ pub(crate) enum ClassCommand {
         client: Client,
     },
     /// Write the classes of a YAML file; takes effect at each learner's next wake
+    ///
+    /// In a cluster they are objects: written by server-side apply, with the rights of the kubeconfig's user.
     Apply {
         /// The file; '-' is standard input
         #[arg(short = 'f', long = "filename")]
@@ -399,6 +349,8 @@ pub(crate) enum ConfigCommand {
 mod tests {
     use clap::CommandFactory as _;
 
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -418,7 +370,7 @@ mod tests {
             assert_eq!(client.place.data_dir.as_deref(), Some(Path::new("here")));
         }
         let first = ["--server", "http://x", "--token-file", "t", "doctor"];
-        let Ok(Command::Doctor(client)) = said(&first).map(|cli| cli.command) else {
+        let Ok(Command::Doctor(Doctor { client, .. })) = said(&first).map(|cli| cli.command) else {
             unreachable!("{first:?}");
         };
         assert_eq!(client.place.server.as_deref(), Some("http://x"));
@@ -427,7 +379,38 @@ mod tests {
             unreachable!("a server can be started");
         };
         assert_eq!(up.folder.data_dir.as_deref(), Some(Path::new("here")));
+        let context = ["--context", "far", "-n", "school", "usage"];
+        let Ok(Command::Usage(Usage { client, .. })) = said(&context).map(|cli| cli.command) else {
+            unreachable!("{context:?}");
+        };
+        assert_eq!(client.place.context.as_deref(), Some("far"));
+        assert_eq!(client.place.namespace.as_deref(), Some("school"));
+        let made = ["keys", "create", "--secret", "s", "--namespace", "school"];
+        let Ok(Command::Keys(KeysCommand::Create { namespace, .. })) =
+            said(&made).map(|cli| cli.command)
+        else {
+            unreachable!("{made:?}");
+        };
+        assert_eq!(namespace.as_deref(), Some("school"));
         let refused = said(&["up", "--server", "http://x"]).expect_err("it asks none");
         assert!(refused.to_string().contains("asks no server"), "{refused}");
+        let refused = said(&["up", "--context", "far"]).expect_err("it asks no cluster");
+        assert!(refused.to_string().contains("asks no server"), "{refused}");
+    }
+
+    #[test]
+    fn the_keys_for_k9s_are_commands() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/k9s/plugins.yaml");
+        let text = std::fs::read_to_string(file).expect("it is there");
+        let keys: serde_json::Value = serde_yaml::from_str(&text).expect("it is YAML");
+        let keys = keys["plugins"].as_object().expect("there are some");
+        assert!(keys.len() >= 4, "{keys:?}");
+        for (name, key) in keys {
+            assert_eq!(key["command"], "carrel");
+            let words = key["args"].as_array().expect("it has words");
+            let words = words.iter().filter_map(|word| word.as_str());
+            let said = Cli::try_parse_from(["carrel"].into_iter().chain(words));
+            assert!(said.is_ok(), "{name}: {said:?}");
+        }
     }
 }

@@ -11,22 +11,34 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::cli;
+use crate::cluster::{Cluster, Reached, Tunnel};
 use crate::exit::{Failure, Kind};
-use crate::paths;
+use crate::place::Place;
 use crate::run_file::RunFile;
 
 /// A server that says nothing for so long is given up; what it may have to read is large.
 const SILENT_FOR: Duration = Duration::from_mins(5);
 
 /// A server and the right to command it.
-#[derive(Debug)]
 pub(crate) struct Client {
     http: reqwest::Client,
     base: String,
     token: String,
-    model_url: Option<String>,
+    router: Router,
     /// What is known of a server that does not answer.
     ended: String,
+    /// The way to it, where it has no address here.
+    #[expect(dead_code, reason = "it is open while somebody holds it")]
+    tunnel: Option<Tunnel>,
+}
+
+/// Where the router of the same installation is.
+enum Router {
+    /// Its address.
+    Here(String),
+    InCluster(Box<Cluster>),
+    /// Only the gateway's address was named.
+    Unknown,
 }
 
 fn builder() -> reqwest::ClientBuilder {
@@ -37,37 +49,52 @@ fn builder() -> reqwest::ClientBuilder {
 }
 
 impl Client {
-    /// The server that the flags name, or the one that runs on the data folder.
-    pub(crate) fn find(flags: &cli::Client) -> anyhow::Result<Self> {
-        if let Some(server) = &flags.place.server {
-            let file = flags.place.token_file.as_ref().ok_or_else(|| {
-                Failure::new(
-                    Kind::Usage,
-                    "with --server, name the admin token's file by --token-file",
-                )
-            })?;
-            if !server.starts_with("http://") && !server.starts_with("https://") {
-                let message = format!("--server takes a URL, as in http://{server}");
-                return Err(Failure::new(Kind::Usage, message).into());
-            }
-            let base = server.trim_end_matches('/').to_owned();
-            return Ok(Self {
-                http: builder().build()?,
-                base,
-                token: read_token(file)?,
-                model_url: None,
-                ended: String::new(),
-            });
+    /// The server that is meant.
+    pub(crate) async fn find(flags: &cli::Client) -> anyhow::Result<Self> {
+        match Place::of(flags).await? {
+            Place::Named { server, token_file } => Self::named(&server, token_file.as_deref()),
+            Place::Here(run) => Self::here(run, flags),
+            Place::Cluster(cluster) => Self::behind(cluster.gateway().await?, Some(cluster)),
         }
-        let data_dir = paths::data_dir(flags.place.data_dir.as_deref())?;
-        let run = RunFile::read(&data_dir)?.ok_or_else(|| {
-            let message = format!(
-                "no server runs on {}; start one with '{}', or name one by --server and --token-file",
-                data_dir.display(),
-                flags.command("up")
-            );
-            Failure::new(Kind::Away, message)
+    }
+
+    /// The gateway of a release.
+    pub(crate) async fn behind_gateway(cluster: &Cluster) -> anyhow::Result<Self> {
+        Self::behind(cluster.gateway().await?, None)
+    }
+
+    /// The router of a release.
+    pub(crate) async fn behind_router(cluster: &Cluster) -> anyhow::Result<Self> {
+        Self::behind(cluster.router().await?, None)
+    }
+
+    /// The health paths of a pod, which take no token.
+    pub(crate) async fn behind_health(cluster: &Cluster, pod: &str) -> anyhow::Result<Self> {
+        Self::behind(cluster.health(pod).await?, None)
+    }
+
+    fn named(server: &str, token_file: Option<&Path>) -> anyhow::Result<Self> {
+        let file = token_file.ok_or_else(|| {
+            Failure::new(
+                Kind::Usage,
+                "with --server, name the admin token's file by --token-file",
+            )
         })?;
+        if !server.starts_with("http://") && !server.starts_with("https://") {
+            let message = format!("--server takes a URL, as in http://{server}");
+            return Err(Failure::new(Kind::Usage, message).into());
+        }
+        Ok(Self {
+            http: builder().build()?,
+            base: server.trim_end_matches('/').to_owned(),
+            token: read_token(file)?,
+            router: Router::Unknown,
+            ended: String::new(),
+            tunnel: None,
+        })
+    }
+
+    fn here(run: RunFile, flags: &cli::Client) -> anyhow::Result<Self> {
         let file = flags
             .place
             .token_file
@@ -86,15 +113,35 @@ impl Client {
             http: builder().no_proxy().build()?,
             base: run.gateway_url,
             token,
-            model_url: Some(run.model_url),
+            router: Router::Here(run.model_url),
+            tunnel: None,
+        })
+    }
+
+    /// What is reached through a cluster's API server.
+    fn behind(reached: Reached, cluster: Option<Box<Cluster>>) -> anyhow::Result<Self> {
+        let Reached {
+            tunnel,
+            token,
+            name,
+        } = reached;
+        Ok(Self {
+            http: builder().unix_socket(tunnel.path()).build()?,
+            base: format!("http://{name}"),
+            token,
+            router: cluster.map_or(Router::Unknown, Router::InCluster),
+            ended: String::new(),
+            tunnel: Some(tunnel),
         })
     }
 
     /// The same server, believed to be who it is on the word of these.
     pub(crate) fn trusting(self, trust: &Trust) -> anyhow::Result<Self> {
         let http = builder().tls_backend_preconfigured((*trust.config()).clone());
-        let is_here = self.model_url.is_some();
-        let http = if is_here { http.no_proxy() } else { http };
+        let http = match &self.router {
+            Router::Here(_) => http.no_proxy(),
+            Router::InCluster(_) | Router::Unknown => http,
+        };
         Ok(Self {
             http: http.build()?,
             ..self
@@ -102,17 +149,19 @@ impl Client {
     }
 
     /// The model router of the same server, with the same right.
-    pub(crate) fn of_router(self) -> anyhow::Result<Self> {
-        let base = self.model_url.ok_or_else(|| {
-            let message =
-                "only a server on this machine says where its router is: leave out --server";
-            Failure::new(Kind::Usage, message)
-        })?;
-        Ok(Self {
-            base,
-            model_url: None,
-            ..self
-        })
+    pub(crate) async fn of_router(self) -> anyhow::Result<Self> {
+        match self.router {
+            Router::Here(base) => Ok(Self {
+                base,
+                router: Router::Unknown,
+                ..self
+            }),
+            Router::InCluster(cluster) => Self::behind(cluster.router().await?, None),
+            Router::Unknown => {
+                let message = "only a server on this machine or a cluster says where its router is: leave out --server";
+                Err(Failure::new(Kind::Usage, message).into())
+            }
+        }
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
@@ -172,6 +221,13 @@ impl Client {
         Err(failure.into())
     }
 
+    /// What a path says, whatever its status is.
+    pub(crate) async fn said(&self, path: &str) -> anyhow::Result<String> {
+        let request = self.request(Method::GET, path);
+        let response = request.timeout(Duration::from_secs(5)).send().await?;
+        Ok(response.text().await?)
+    }
+
     async fn read<T: DeserializeOwned>(&self, request: RequestBuilder) -> anyhow::Result<T> {
         let bytes = self
             .answer(request)
@@ -203,6 +259,11 @@ fn read_token(path: &Path) -> anyhow::Result<String> {
         )
     })?;
     Ok(text.trim().to_owned())
+}
+
+/// Why a call got no answer, in few words.
+pub(crate) fn reason_of(error: &anyhow::Error) -> String {
+    error.root_cause().to_string()
 }
 
 fn root_cause(error: &dyn std::error::Error) -> String {

@@ -3,6 +3,7 @@
 mod chat;
 mod class;
 mod config;
+mod crd;
 mod doctor;
 mod keys;
 mod learner;
@@ -37,6 +38,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
         Command::Doctor(flags) => doctor::run(&flags).await,
         Command::Config(command) => config::run(command),
         Command::Keys(command) => keys::run(command),
+        Command::Crd => crd::run(),
         Command::Migrate(at) => migrate::run(at).await,
         Command::Store(command) => store::run(command).await,
         Command::Completion { shell } => {

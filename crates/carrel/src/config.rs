@@ -18,6 +18,7 @@ use carrel_telemetry::LogFormat;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use changes::waiting;
+pub(crate) use documents::ClassDocument;
 pub(crate) use kubernetes::{FleetKind, Kubernetes};
 pub(crate) use load::{Error, Loaded, files, load, read};
 pub(crate) use objects::ObjectsAt;

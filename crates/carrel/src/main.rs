@@ -2,11 +2,13 @@
 
 mod cli;
 mod client;
+mod cluster;
 mod command;
 mod config;
 mod exit;
 mod output;
 mod paths;
+mod place;
 mod role;
 mod run_file;
 mod up;

@@ -67,7 +67,7 @@ impl<T: Serialize> Rows<'_, T> {
     clippy::disallowed_methods,
     reason = "people read an age by the clock of their own machine"
 )]
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     Timestamp::now()
 }
 

@@ -29,7 +29,7 @@ pub(crate) use controller::run_controller;
 pub(crate) use keys::create as new_keys;
 pub(crate) use single::Role;
 pub(crate) use store::migrate;
-pub(crate) use survey::{Found, survey};
+pub(crate) use survey::{Found, survey, survey_stores};
 
 use std::path::Path;
 use std::process::ExitCode;

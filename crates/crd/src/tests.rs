@@ -87,3 +87,38 @@ fn every_text_list_map_and_number_is_bounded() {
     let unbounded: Vec<_> = unbounded.map(|(path, _)| path).collect();
     assert_eq!(unbounded, [""; 0]);
 }
+
+/// The columns that k9s shows are columns of ours, or say where their value stands.
+#[test]
+fn the_columns_for_k9s_are_there() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/k9s/views.yaml");
+    let views: Value = serde_yaml::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let views = views["views"].as_object().unwrap();
+    let known: Vec<_> = definitions()
+        .iter()
+        .map(|one| format!("carrel.dev/v1alpha1/{}", one.spec.names.plural))
+        .collect();
+    assert!(views.keys().all(|kind| known.contains(kind)), "{known:?}");
+    for (definition, kind) in definitions().iter().zip(&known) {
+        let version = serde_json::to_value(&definition.spec.versions[0]).unwrap();
+        let printed = version["additionalPrinterColumns"].as_array().unwrap();
+        let mut names: Vec<String> = printed
+            .iter()
+            .map(|column| column["name"].as_str().unwrap().to_uppercase())
+            .collect();
+        names.push("NAME".to_owned());
+        let columns = views[kind]["columns"].as_array().unwrap();
+        assert!(columns.len() >= 6, "{kind}");
+        for column in columns {
+            let column = column.as_str().unwrap();
+            let Some((_, path)) = column.split_once(":.") else {
+                assert!(names.iter().any(|name| name == column), "{kind}: {column}");
+                continue;
+            };
+            let pointer = path.replace('.', "/properties/");
+            let schema = &version["schema"]["openAPIV3Schema"];
+            let found = schema.pointer(&format!("/properties/{pointer}"));
+            assert!(found.is_some(), "{kind}: {column}");
+        }
+    }
+}

@@ -17,6 +17,12 @@ pub(crate) struct Folder {
     server: Option<String>,
     #[arg(long, hide = true, value_parser = asks_no_server::<PathBuf>)]
     token_file: Option<PathBuf>,
+    #[arg(long, hide = true, value_parser = asks_no_server::<PathBuf>)]
+    kubeconfig: Option<PathBuf>,
+    #[arg(long, hide = true, value_parser = asks_no_server::<String>)]
+    context: Option<String>,
+    #[arg(short, long, hide = true, value_parser = asks_no_server::<String>)]
+    namespace: Option<String>,
 }
 
 fn asks_no_server<T>(_: &str) -> Result<T, &'static str> {

@@ -27,7 +27,7 @@ pub(super) async fn run(
 ) -> anyhow::Result<()> {
     // Later a server that does not answer is waited for: whether there is one and it knows the learner is asked first.
     let history = format!("/v1/learners/{}/messages?limit=1", segment(id));
-    let _: History = Client::find(flags)?.get(&history).await?;
+    let _: History = Client::find(flags).await?.get(&history).await?;
     if let Some(message) = message {
         return match say(id, message, flags).await? {
             Outcome::Done => Ok(()),

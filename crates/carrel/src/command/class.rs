@@ -1,5 +1,7 @@
 //! `carrel class`: what the containers of a kind of learner are given.
 
+mod objects;
+
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -13,6 +15,7 @@ use crate::client::Client;
 use crate::config;
 use crate::exit::{Failure, Kind};
 use crate::output::{self, Rows};
+use crate::place::Place;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Class {
@@ -28,27 +31,41 @@ struct List {
 pub(super) async fn run(command: ClassCommand) -> anyhow::Result<()> {
     match command {
         ClassCommand::Ls { client } => ls(&client).await,
-        ClassCommand::Show { name, client } => {
-            let class: Class = Client::find(&client)?
-                .get(&format!("/admin/v1/classes/{}", segment(&name)))
-                .await?;
-            // As 'class apply' takes it.
-            let document = json!({
-                "apiVersion": "carrel.dev/v1alpha1",
-                "kind": "LearnerClass",
-                "metadata": {"name": class.name},
-                "spec": class.spec,
-            });
-            output::one(&document, &name, &client)
-        }
+        ClassCommand::Show { name, client } => show(&name, &client).await,
         ClassCommand::Apply { file, client } => apply(&file, &client).await,
     }
 }
 
+async fn show(name: &str, flags: &cli::Client) -> anyhow::Result<()> {
+    let class = match Place::of(flags).await? {
+        Place::Cluster(cluster) => objects::show(&cluster, name).await?,
+        Place::Named { .. } | Place::Here(_) => {
+            Client::find(flags)
+                .await?
+                .get(&format!("/admin/v1/classes/{}", segment(name)))
+                .await?
+        }
+    };
+    // As 'class apply' takes it.
+    let document = json!({
+        "apiVersion": "carrel.dev/v1alpha1",
+        "kind": "LearnerClass",
+        "metadata": {"name": class.name},
+        "spec": class.spec,
+    });
+    output::one(&document, name, flags)
+}
+
 async fn ls(flags: &cli::Client) -> anyhow::Result<()> {
-    let list: List = Client::find(flags)?.get("/admin/v1/classes").await?;
+    let classes = match Place::of(flags).await? {
+        Place::Cluster(cluster) => objects::ls(&cluster).await?,
+        Place::Named { .. } | Place::Here(_) => {
+            let list: List = Client::find(flags).await?.get("/admin/v1/classes").await?;
+            list.classes
+        }
+    };
     let rows = Rows {
-        items: &list.classes,
+        items: &classes,
         headers: &[
             "NAME",
             "AGENT",
@@ -95,7 +112,10 @@ async fn apply(file: &Path, flags: &cli::Client) -> anyhow::Result<()> {
         let message = format!("{} has no LearnerClass document", file.display());
         return Err(Failure::new(Kind::Usage, message).into());
     }
-    let server = Client::find(flags)?;
+    let server = match Place::of(flags).await? {
+        Place::Cluster(cluster) => return objects::apply(&cluster, loaded.classes).await,
+        Place::Named { .. } | Place::Here(_) => Client::find(flags).await?,
+    };
     for class in loaded.classes {
         server
             .put(&format!("/admin/v1/classes/{}", class.name), &class.spec)

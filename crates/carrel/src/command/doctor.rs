@@ -1,114 +1,63 @@
 //! `carrel doctor`: looks for what is wrong, a line a check; every failure says the next command.
 
-use std::time::Duration;
+mod after;
+mod before;
+mod definitions;
+mod here;
+mod parts;
+mod rights;
+mod school;
 
-use carrel_core::learner::LearnerState;
-use carrel_core::lifecycle::names;
-use carrel_protocol::gateway::Learner;
-use reqwest::Method;
-
-use super::learner::all;
 use crate::cli;
-use crate::client::Client;
-use crate::config;
+use crate::cluster::Cluster;
+use crate::config::{self, Config};
 use crate::exit::{Failure, Kind};
 use crate::output;
 use crate::paths;
 use crate::run_file::RunFile;
-use crate::up::{Found, survey};
+use crate::up::Found;
 
-pub(super) async fn run(flags: &cli::Client) -> anyhow::Result<()> {
-    let mut bad = 0;
-    let mut say = |name: &str, found: Found| match found {
-        Found::Good(what) => output::line(&format!("ok    {name}: {what}")),
-        Found::Notice(what) => output::line(&format!("note  {name}: {what}")),
-        Found::Bad { what, next } => {
-            bad += 1;
-            let next = next
-                .strip_prefix("carrel ")
-                .map_or(next.clone(), |words| flags.command(words));
-            output::line(&format!("FAIL  {name}: {what}\n      next: {next}"))
-        }
+pub(super) async fn run(flags: &cli::Doctor) -> anyhow::Result<()> {
+    let client = &flags.client;
+    let mut report = Report {
+        flags: client,
+        bad: 0,
     };
-    // A server elsewhere has its folder elsewhere.
-    let (mut at, mut trust) = (Some(flags.clone()), None);
-    if flags.place.server.is_none() {
-        let data_dir = paths::data_dir(flags.place.data_dir.as_deref())?;
-        say("data folder", data_folder(&data_dir))?;
-        let loaded = load(&data_dir);
-        say("configuration", configuration(&data_dir, &loaded))?;
-        if let Some(run) = &RunFile::read(&data_dir)? {
-            say("isolation", isolation(run))?;
-            say("providers", providers(run))?;
-        } else if let Ok(loaded) = &loaded
-            && let Some(surveyed) = survey(&data_dir, &loaded.config).await
-        {
-            for (name, found) in surveyed.found {
-                say(name, found)?;
-            }
-            trust = Some(surveyed.trust);
-            let token = data_dir.join(&loaded.config.keys.admin_token_file);
-            at = surveyed.gateway.filter(|_| token.exists()).map(|gateway| {
-                let mut flags = flags.clone();
-                flags.place.server = Some(gateway);
-                flags.place.token_file = Some(token);
-                flags
-            });
+    if flags.pre {
+        let cluster = Cluster::named(&client.place).await?;
+        before::look(&cluster, flags, &mut report).await?;
+    } else {
+        match cluster_of(client).await? {
+            Some(cluster) => after::look(&cluster, &mut report).await?,
+            None => here::look(client, &mut report).await?,
         }
     }
-    let find = |flags| {
-        let server = Client::find(flags)?;
-        match &trust {
-            Some(trust) => server.trusting(trust),
-            None => Ok(server),
-        }
-    };
-    match at.as_ref().map(find) {
-        // No gateway of theirs answers, which is said.
-        None => {}
-        Some(Err(error)) => {
-            let next = "carrel up".to_owned();
-            say(
-                "server",
-                Found::Bad {
-                    what: error.to_string(),
-                    next,
-                },
-            )?;
-        }
-        Some(Ok(server)) => {
-            say("server", server_answers(&server).await)?;
-            say("learners", learners(&server).await)?;
-            if let Ok(router) = server.of_router() {
-                say("router", router_answers(&router).await)?;
-            }
-        }
+    match report.bad {
+        0 => Ok(()),
+        bad => Err(Failure::new(Kind::Failed, format!("{bad} of the checks failed")).into()),
     }
-    if bad > 0 {
-        return Err(Failure::new(Kind::Failed, format!("{bad} of the checks failed")).into());
-    }
-    Ok(())
 }
 
-fn data_folder(dir: &std::path::Path) -> Found {
-    match rustix::fs::statvfs(dir) {
-        Ok(disk) => {
-            let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-            if free < 1 << 30 {
-                let what = format!("{} has only {} MiB left", dir.display(), free >> 20);
-                Found::Bad {
-                    what,
-                    next: format!("df -h {}", dir.display()),
-                }
-            } else {
-                Found::Good(format!("{} ({} GiB free)", dir.display(), free >> 30))
-            }
-        }
-        Err(error) => Found::Bad {
-            what: format!("{} cannot be looked at: {error}", dir.display()),
-            next: "carrel up".to_owned(),
-        },
+/// The cluster that is meant, when nothing says that a server on this machine or at an address is.
+async fn cluster_of(flags: &cli::Client) -> anyhow::Result<Option<Cluster>> {
+    let place = &flags.place;
+    if place.names_cluster() {
+        return Cluster::named(place).await.map(Some);
     }
+    let data_dir = paths::data_dir(place.data_dir.as_deref())?;
+    let is_here = place.server.is_some()
+        || RunFile::read(&data_dir)?.is_some()
+        || data_dir.join("carrel.yaml").exists()
+        || load(&data_dir).is_ok_and(|loaded| names_database(&loaded.config));
+    if is_here {
+        return Ok(None);
+    }
+    Cluster::current(place).await
+}
+
+/// Whether somebody has said where the store is.
+fn names_database(config: &Config) -> bool {
+    config.store.url != Config::default().store.url
 }
 
 /// What the next start would read in the data folder.
@@ -118,102 +67,31 @@ fn load(dir: &std::path::Path) -> Result<config::Loaded, config::Error> {
     config::load(there, std::env::vars())
 }
 
-/// Whether the next start could read the file in the data folder. Keys and their variables are the server's, and not looked at.
-fn configuration(dir: &std::path::Path, loaded: &Result<config::Loaded, config::Error>) -> Found {
-    let file = dir.join("carrel.yaml");
-    match loaded {
-        Ok(_) => Found::Good(format!("{} can be read", file.display())),
-        Err(error) => Found::Bad {
-            what: format!("the next start would refuse it: {error}"),
-            next: format!("edit {}", file.display()),
-        },
-    }
+/// What is printed.
+struct Report<'a> {
+    flags: &'a cli::Client,
+    bad: usize,
 }
 
-fn isolation(run: &RunFile) -> Found {
-    if run.isolation == "process" {
-        let what = "nothing isolates learners from each other or from this machine";
-        return Found::Notice(format!(
-            "{what}; as root, or where user namespaces are allowed, containers do"
-        ));
-    }
-    if run.limits_missing.is_empty() {
-        return Found::Good(format!("{}, all limits are set", run.isolation));
-    }
-    Found::Notice(format!(
-        "{}, but not limited here: {}",
-        run.isolation,
-        run.limits_missing.join(", ")
-    ))
-}
-
-fn providers(run: &RunFile) -> Found {
-    if run.providers.len() > 1 {
-        return Found::Good(run.providers.join(", "));
-    }
-    Found::Notice(
-        "only the stand-in demo/tutor; set ANTHROPIC_API_KEY and start again for a real model"
-            .to_owned(),
-    )
-}
-
-async fn server_answers(server: &Client) -> Found {
-    match server
-        .answer(
-            server
-                .request(Method::GET, "/readyz")
-                .timeout(Duration::from_secs(5)),
-        )
-        .await
-    {
-        Ok(_) => Found::Good("answers and is ready".to_owned()),
-        Err(error) => Found::Bad {
-            what: error.to_string(),
-            next: "carrel up".to_owned(),
-        },
-    }
-}
-
-async fn learners(server: &Client) -> Found {
-    match all(server).await {
-        Ok(learners) => {
-            let failed: Vec<_> = learners
-                .iter()
-                .filter(|learner| cannot_start(learner))
-                .map(|learner| learner.id.to_string())
-                .collect();
-            match failed.first() {
-                None => Found::Good(format!("{} looked at, none has failed", learners.len())),
-                Some(first) => Found::Bad {
-                    what: format!("cannot be started: {}", failed.join(", ")),
-                    next: format!("carrel learner show {first}"),
-                },
+impl Report<'_> {
+    fn say(&mut self, name: &str, found: Found) -> anyhow::Result<()> {
+        match found {
+            Found::Good(what) => output::line(&format!("ok    {name}: {what}")),
+            Found::Notice(what) => output::line(&format!("note  {name}: {what}")),
+            Found::Bad { what, next } => {
+                self.bad += 1;
+                let next = next
+                    .strip_prefix("carrel ")
+                    .map_or(next.clone(), |words| self.flags.command(words));
+                output::line(&format!("FAIL  {name}: {what}\n      next: {next}"))
             }
         }
-        Err(error) => Found::Bad {
-            what: error.to_string(),
-            next: "carrel learner ls".to_owned(),
-        },
     }
 }
 
-/// Whether its pods cannot be made or do not live; also when nobody tries any more.
-fn cannot_start(learner: &Learner) -> bool {
-    let mut conditions = learner.conditions.iter();
-    learner.state == LearnerState::Failed
-        || conditions.any(|condition| condition.reason == names::GIVEN_UP)
-}
-
-async fn router_answers(router: &Client) -> Found {
-    match router.get::<serde_json::Value>("/v1/models").await {
-        Ok(answer) => {
-            let models = answer["data"].as_array().into_iter().flatten();
-            let names: Vec<_> = models.filter_map(|model| model["id"].as_str()).collect();
-            Found::Good(format!("answers; it knows {}", names.join(", ")))
-        }
-        Err(error) => Found::Bad {
-            what: error.to_string(),
-            next: "carrel model ls".to_owned(),
-        },
+fn bad(what: impl std::fmt::Display, next: impl Into<String>) -> Found {
+    Found::Bad {
+        what: what.to_string(),
+        next: next.into(),
     }
 }

@@ -38,7 +38,7 @@ pub(super) async fn run(command: LearnerCommand) -> anyhow::Result<()> {
         } => create(&id, class, &aliases, &client).await,
         LearnerCommand::Ls { client } => ls(&client).await,
         LearnerCommand::Show { id, client } => {
-            let learner: Learner = Client::find(&client)?.get(&path(&id, "")).await?;
+            let learner: Learner = Client::find(&client).await?.get(&path(&id, "")).await?;
             output::one(&learner, &id, &client)
         }
         LearnerCommand::Wake { id, wait, client } => {
@@ -68,7 +68,7 @@ pub(super) async fn run(command: LearnerCommand) -> anyhow::Result<()> {
             client,
         } => token(&id, ttl, revoke, &client).await,
         LearnerCommand::Link { id, client } => {
-            let server = Client::find(&client)?;
+            let server = Client::find(&client).await?;
             let link: Link = server
                 .post(&path(&id, "/links"), &serde_json::json!({}))
                 .await?;
@@ -117,7 +117,7 @@ async fn create(
         .parse()
         .map_err(|error: carrel_core::id::Error| Failure::new(Kind::Usage, error.to_string()))?;
     let body = CreateLearner { id, class, aliases };
-    let server = Client::find(flags)?;
+    let server = Client::find(flags).await?;
     let was_there = server.get::<Learner>(&path(body.id.as_str(), "")).await;
     let learner: Learner = server.post("/admin/v1/learners", &body).await?;
     if was_there.is_ok() {
@@ -134,7 +134,10 @@ async fn set(
 ) -> anyhow::Result<()> {
     let aliases = Some(parsed(aliases)?).filter(|aliases| !aliases.is_empty());
     let body = PatchLearner { class, aliases };
-    let learner: Learner = Client::find(flags)?.patch(&path(id, ""), &body).await?;
+    let learner: Learner = Client::find(flags)
+        .await?
+        .patch(&path(id, ""), &body)
+        .await?;
     output::one(&learner, id, flags)?;
     output::talk(&format!(
         "learner '{id}' is changed; what its container is given changes at its next wake"
@@ -174,7 +177,7 @@ pub(super) async fn all(server: &Client) -> anyhow::Result<Vec<Learner>> {
 }
 
 async fn ls(flags: &cli::Client) -> anyhow::Result<()> {
-    let learners = all(&Client::find(flags)?).await?;
+    let learners = all(&Client::find(flags).await?).await?;
     let rows = Rows {
         items: &learners,
         headers: &HEADERS,
@@ -214,7 +217,7 @@ async fn order(
     reached: fn(LearnerState) -> bool,
     word: &str,
 ) -> anyhow::Result<()> {
-    let server = Client::find(flags)?;
+    let server = Client::find(flags).await?;
     server.order(Method::POST, &path(id, verb)).await?;
     if wait.wait {
         let look = async {
@@ -250,7 +253,7 @@ async fn token(
     revoke: bool,
     flags: &cli::Client,
 ) -> anyhow::Result<()> {
-    let server = Client::find(flags)?;
+    let server = Client::find(flags).await?;
     if revoke {
         server.order(Method::DELETE, &path(id, "/tokens")).await?;
         output::talk(&format!("learner '{id}': all tokens are revoked"));
@@ -266,7 +269,7 @@ async fn token(
 }
 
 async fn rm(id: &str, yes: bool, wait: Wait, flags: &cli::Client) -> anyhow::Result<()> {
-    let server = Client::find(flags)?;
+    let server = Client::find(flags).await?;
     let _: Learner = server.get(&path(id, "")).await?;
     confirm(
         yes,

@@ -9,7 +9,7 @@ use crate::output;
 
 /// Prints a learner's durable events, a line each.
 pub(super) async fn run(id: &str, follow: bool, flags: &cli::Client) -> anyhow::Result<()> {
-    let server = Client::find(flags)?;
+    let server = Client::find(flags).await?;
     // Asking for the learner first makes a wrong name an error and not an empty log.
     let _: serde_json::Value = server.get(&path(id, "")).await?;
     let mut after = String::new();

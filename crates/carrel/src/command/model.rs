@@ -21,7 +21,7 @@ struct List {
 pub(super) async fn run(command: ModelCommand) -> anyhow::Result<()> {
     match command {
         ModelCommand::Ls { client } => {
-            let router = Client::find(&client)?.of_router()?;
+            let router = Client::find(&client).await?.of_router().await?;
             let list: List = router.get("/v1/models").await?;
             let rows = Rows {
                 items: &list.data,
@@ -33,7 +33,7 @@ pub(super) async fn run(command: ModelCommand) -> anyhow::Result<()> {
             rows.print(&client)
         }
         ModelCommand::Test { model, client } => {
-            let router = Client::find(&client)?.of_router()?;
+            let router = Client::find(&client).await?.of_router().await?;
             let body = json!({
                 "model": model,
                 "max_tokens": 32,

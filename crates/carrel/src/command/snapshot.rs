@@ -16,7 +16,7 @@ pub(super) async fn run(command: SnapshotCommand) -> anyhow::Result<()> {
     match command {
         SnapshotCommand::Ls { learner, client } => ls(&learner, &client).await,
         SnapshotCommand::Create { learner, client } => {
-            let server = Client::find(&client)?;
+            let server = Client::find(&client).await?;
             server
                 .order(Method::POST, &path(&learner, "/snapshots"))
                 .await?;
@@ -31,7 +31,7 @@ pub(super) async fn run(command: SnapshotCommand) -> anyhow::Result<()> {
             yes,
             client,
         } => {
-            let server = Client::find(&client)?;
+            let server = Client::find(&client).await?;
             let Meant { snapshot_id, .. } = meant(&server, &learner, &snapshot).await?;
             let what = format!("learner '{learner}' will go on from snapshot {snapshot_id}");
             confirm(yes, &what)?;
@@ -53,7 +53,7 @@ pub(super) async fn run(command: SnapshotCommand) -> anyhow::Result<()> {
             yes,
             client,
         } => {
-            let server = Client::find(&client)?;
+            let server = Client::find(&client).await?;
             let meant = meant(&server, &learner, &snapshot).await?;
             let snapshot = format!("snapshot {}{}", meant.snapshot_id, meant.shared());
             confirm(
@@ -126,7 +126,8 @@ async fn meant(server: &Client, learner: &str, beginning: &str) -> anyhow::Resul
 }
 
 async fn ls(learner: &str, flags: &cli::Client) -> anyhow::Result<()> {
-    let list: SnapshotList = Client::find(flags)?
+    let list: SnapshotList = Client::find(flags)
+        .await?
         .get(&path(learner, "/snapshots"))
         .await?;
     let rows = Rows {
@@ -161,7 +162,7 @@ async fn ls(learner: &str, flags: &cli::Client) -> anyhow::Result<()> {
 }
 
 async fn verify(learner: &str, snapshot: Option<&str>, flags: &cli::Client) -> anyhow::Result<()> {
-    let server = Client::find(flags)?;
+    let server = Client::find(flags).await?;
     let snapshot = if let Some(snapshot) = snapshot {
         let meant = meant(&server, learner, snapshot).await?;
         meant.snapshot_id.to_string()
@@ -194,7 +195,8 @@ async fn verify(learner: &str, snapshot: Option<&str>, flags: &cli::Client) -> a
 }
 
 async fn restic(learner: &str, flags: &cli::Client) -> anyhow::Result<()> {
-    let access: ResticEnvironment = Client::find(flags)?
+    let access: ResticEnvironment = Client::find(flags)
+        .await?
         .post(&path(learner, "/restic"), &serde_json::json!({}))
         .await?;
     output::talk(

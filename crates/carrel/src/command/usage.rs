@@ -20,7 +20,7 @@ pub(super) async fn run(flags: Usage) -> anyhow::Result<()> {
         .filter_map(|(name, value)| Some(format!("&{name}={}", segment(value.as_deref()?))))
         .collect();
     let path = format!("/admin/v1/usage?by={by}{}", bounds.concat());
-    let report: UsageReport = Client::find(&flags.client)?.get(&path).await?;
+    let report: UsageReport = Client::find(&flags.client).await?.get(&path).await?;
     let rows = Rows {
         items: &report.rows,
         headers: &["KEY", "CALLS", "INPUT-TOKENS", "OUTPUT-TOKENS", "COST-USD"],

@@ -9,7 +9,8 @@ use crate::output;
 
 pub(super) async fn run(command: VaultCommand) -> anyhow::Result<()> {
     let VaultCommand::Rewrap { client } = command;
-    let done: Rewrapped = Client::find(&client)?
+    let done: Rewrapped = Client::find(&client)
+        .await?
         .post("/admin/v1/vault/rewrap", &serde_json::json!({}))
         .await?;
     output::line(&format!(

@@ -15,7 +15,7 @@ use super::base::now;
 use super::certificates::Certificates;
 use super::store::{Opened, at};
 use super::{check, data, keys, objects};
-use crate::config::{Config, StoreAt};
+use crate::config::{self, Config, StoreAt};
 
 /// For an address to answer.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
@@ -101,6 +101,48 @@ pub(crate) async fn survey(dir: &Path, config: &Config) -> Option<Survey> {
         gateway,
         trust,
     })
+}
+
+/// Tries database and bucket before anything is installed on them: a database without a schema is as it should be.
+pub(crate) async fn survey_stores(dir: &Path, config: &Config) -> Vec<(&'static str, Found)> {
+    let url = match at(&config.store) {
+        Ok(StoreAt::Postgres(url)) => url,
+        Ok(StoreAt::File(_)) => {
+            let what = "'store.url' is a file: roles in a cluster share a PostgreSQL";
+            return vec![("database", bad(what, "carrel config show"))];
+        }
+        Err(error) => return vec![("database", bad(error, "carrel config show"))],
+    };
+    let (database, store) = match Opened::open(dir, &config.store).await {
+        Ok(opened) => {
+            let told = "answers; its schema is as new as this program";
+            (Found::Good(told.to_owned()), Some(opened.shared()))
+        }
+        Err(error) => match error.downcast_ref() {
+            Some(carrel_store_postgres::Error::Store(carrel_store::Error::Schema {
+                found,
+                wanted,
+            })) if found < wanted => {
+                let told = format!(
+                    "answers; the chart's migrations bring its schema from {found} to {wanted}"
+                );
+                (Found::Good(told), None)
+            }
+            _ => (unopened(&error, url), None),
+        },
+    };
+    let snapshots = match (&store, &database) {
+        _ if config.objects == config::Objects::default() => {
+            Found::Notice("no bucket is named: CARREL_OBJECTS_URL does".to_owned())
+        }
+        // A database without a schema knows of no snapshots.
+        (None, Found::Good(_)) => match untried(dir, config) {
+            Some(untried) => untried,
+            None => open_bucket(dir, config, async { Ok(false) }).await,
+        },
+        (store, _) => bucket(store.as_ref(), dir, config).await,
+    };
+    vec![("database", database), ("snapshots", snapshots)]
 }
 
 fn unopened(error: &anyhow::Error, url: &str) -> Found {
@@ -251,24 +293,38 @@ async fn vault(client: &Client, config: &Config) -> Found {
 
 /// Reached with the keys that are here: gateways, routers and fleets need none.
 async fn bucket(store: Option<&SharedStore>, dir: &Path, config: &Config) -> Found {
+    if let Some(untried) = untried(dir, config) {
+        return untried;
+    }
+    let Some(store) = store else {
+        let place = &config.objects.url;
+        return Found::Notice(format!("{place} is not tried without the database"));
+    };
+    open_bucket(dir, config, objects::has_snapshots(&**store, now())).await
+}
+
+/// Why a bucket cannot be tried from here.
+fn untried(dir: &Path, config: &Config) -> Option<Found> {
     let place = &config.objects.url;
     if let Err(error) = objects::refuse_own_folder(&config.objects) {
-        return bad(error, "carrel config show");
+        return Some(bad(error, "carrel config show"));
     }
     let keys = &config.objects.credentials_file;
     let is_elsewhere = !keys.is_empty() && !keys.starts_with("env:") && !dir.join(keys).exists();
-    if is_elsewhere {
-        let told =
-            format!("{place} is not tried: its keys ({keys}) are not here, but where vaults run");
-        return Found::Notice(told);
-    }
-    let Some(store) = store else {
-        return Found::Notice(format!("{place} is not tried without the database"));
-    };
-    let opened = async {
-        let has_snapshots = objects::has_snapshots(&**store, now()).await?;
-        objects::open(dir, &config.objects, has_snapshots).await
-    };
+    is_elsewhere.then(|| {
+        Found::Notice(format!(
+            "{place} is not tried: its keys ({keys}) are not here, but where vaults run"
+        ))
+    })
+}
+
+async fn open_bucket(
+    dir: &Path,
+    config: &Config,
+    has_snapshots: impl Future<Output = anyhow::Result<bool>>,
+) -> Found {
+    let place = &config.objects.url;
+    let opened = async { objects::open(dir, &config.objects, has_snapshots.await?).await };
     match opened.await {
         Ok(objects) if objects.is_conditional() => {
             Found::Good(format!("{place} answers, and writes over nothing"))

@@ -96,7 +96,7 @@ impl<'a> Turn<'a> {
     /// Sends the message, again by the same key until something of its turn was seen; then goes on after that.
     async fn connect(&self) -> anyhow::Result<Response> {
         // Found anew each time: a server that was started again may have another port.
-        let server = Client::find(self.flags)?;
+        let server = Client::find(self.flags).await?;
         let learner = segment(self.learner);
         let request = match &self.seen {
             None => server

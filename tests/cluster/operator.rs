@@ -1,0 +1,281 @@
+//! The operator's commands by a kubeconfig, against a real API server.
+
+use carrel_tests::cluster::school::{NAMESPACE, School};
+use carrel_tests::cluster::{ControlPlane, Operator};
+use serde_json::{Value, json};
+
+use crate::{one_fake_node, start};
+
+const PAID: &str = "apiVersion: carrel.dev/v1alpha1
+kind: LearnerClass
+metadata: {name: paid}
+spec:
+  idle: {minSeconds: 45, maxSeconds: 450}
+  budget: {perDayUsd: \"2.50\"}
+";
+
+/// A cluster with our definitions, brought as operators bring them, and an empty namespace.
+async fn cluster(test: &str) -> anyhow::Result<Option<(ControlPlane, Operator)>> {
+    let Some(plane) = start(test, one_fake_node()).await? else {
+        return Ok(None);
+    };
+    plane.namespace("school", &json!({})).await?;
+    let operator = Operator::of(&plane)?;
+    Ok(Some((plane, operator)))
+}
+
+fn bring(operator: &Operator) -> anyhow::Result<()> {
+    let definitions = operator.carrel(&["crd"], "")?.well()?;
+    let applied = operator.kubectl(&["apply", "--server-side", "-f", "-"], &definitions)?;
+    let applied = applied.well()?;
+    assert_eq!(
+        applied.matches("serverside-applied").count(),
+        2,
+        "{applied}"
+    );
+    let both = ["crd/learners.carrel.dev", "crd/learnerclasses.carrel.dev"];
+    let wait = ["wait", "--for=condition=Established", "--timeout=60s"];
+    operator.kubectl(&[&wait[..], &both].concat(), "")?.well()?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_looks_at_a_cluster_before_anything_is_installed() -> anyhow::Result<()> {
+    let test = "the_doctor_looks_at_a_cluster_before_anything_is_installed";
+    let Some((plane, operator)) = cluster(test).await? else {
+        return Ok(());
+    };
+    let words = ["doctor", "--pre", "-n", "school"];
+    let said = operator.carrel(&words, "")?.well()?;
+    for line in [
+        "ok    API server: v1.",
+        "ok    rights: the user may make all 19 kinds",
+        "ok    namespace: 'school' is there",
+        "ok    learners' namespace: 'carrel-learners' is free",
+        "ok    definitions: none yet",
+        "ok    Pod Security: is there",
+        "note  user namespaces: whether pods may have their own is not known",
+        "note  keys: no Secret 'carrel-keys' yet",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    // Nothing was made by trying.
+    let left = operator
+        .kubectl(&["get", "namespaces", "-o", "name"], "")?
+        .well()?;
+    assert!(!left.contains("carrel"), "{left}");
+
+    plane.namespace("carrel-learners", &json!({})).await?;
+    let said = operator.carrel(&words, "")?;
+    assert_eq!(said.status, Some(1), "{said:?}");
+    assert!(
+        said.stdout.contains(
+            "FAIL  learners' namespace: 'carrel-learners' is there, and helm has not made it"
+        ),
+        "{said:?}"
+    );
+    let nobody = Operator::named(&plane.user("eve", None)?)?;
+    let said = nobody.carrel(&words, "")?;
+    assert_eq!(said.status, Some(1), "{said:?}");
+    assert!(
+        said.stdout
+            .contains("FAIL  rights: the user may not create namespaces, ")
+            && said.stdout.contains("note  Pod Security: is not tried"),
+        "{said:?}"
+    );
+    // Without a release there is nothing to look at afterwards.
+    let said = operator.carrel(&["doctor", "-n", "school"], "")?;
+    assert_eq!(said.status, Some(1), "{said:?}");
+    assert!(
+        said.stdout.contains(
+            "FAIL  definitions: LearnerClass and Learner are not defined\n      next: carrel crd"
+        ) && said
+            .stdout
+            .contains("FAIL  release: no release of Carrel is in namespace 'school'"),
+        "{said:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn definitions_are_explained_and_classes_are_objects() -> anyhow::Result<()> {
+    let test = "definitions_are_explained_and_classes_are_objects";
+    let Some((plane, operator)) = cluster(test).await? else {
+        return Ok(());
+    };
+    let early = operator.carrel(&["-n", "school", "class", "ls"], "")?;
+    assert_eq!(early.status, Some(4), "{early:?}");
+    assert!(early.stderr.contains("carrel crd | kubectl"), "{early:?}");
+    bring(&operator)?;
+    // Once more changes nothing.
+    bring(&operator)?;
+    explained(&operator)?;
+
+    let applied = operator.carrel(&["class", "apply", "-f", "-", "-n", "school"], PAID)?;
+    assert_eq!(applied.status, Some(0), "{applied:?}");
+    let object = operator.kubectl(
+        &[
+            "get",
+            "learnerclass",
+            "paid",
+            "-n",
+            "school",
+            "-o",
+            "json",
+            "--show-managed-fields",
+        ],
+        "",
+    )?;
+    let object: Value = serde_json::from_str(&object.well()?)?;
+    assert_eq!(object["spec"]["idle"]["maxSeconds"], 450);
+    assert_eq!(
+        object["metadata"]["managedFields"][0]["manager"],
+        "carrel-admin"
+    );
+    assert_eq!(object["metadata"]["managedFields"][0]["operation"], "Apply");
+    let list = operator
+        .carrel(&["class", "ls", "-n", "school"], "")?
+        .well()?;
+    assert!(list.contains("paid") && list.contains("45-450s"), "{list}");
+    // As a plugin of kubectl, too.
+    let plugin = operator.kubectl(&["carrel", "class", "ls", "-n", "school"], "")?;
+    assert_eq!(plugin.well()?, list);
+    let shown = operator
+        .carrel(&["class", "show", "paid", "-n", "school"], "")?
+        .well()?;
+    let again = operator.carrel(&["class", "apply", "-f", "-", "-n", "school"], &shown)?;
+    assert_eq!(again.status, Some(0), "{again:?}");
+    let nobodys = operator.carrel(&["class", "show", "none-such", "-n", "school"], "")?;
+    assert_eq!(nobodys.status, Some(4), "{nobodys:?}");
+
+    // A field that another holds is left to it.
+    let theirs = PAID.replace("45,", "50,");
+    let flux = [
+        "apply",
+        "--server-side",
+        "--field-manager=flux",
+        "--force-conflicts",
+        "-n",
+        "school",
+        "-f",
+        "-",
+    ];
+    operator.kubectl(&flux, &theirs)?.well()?;
+    let held = operator.carrel(&["class", "apply", "-f", "-", "-n", "school"], PAID)?;
+    assert_eq!(held.status, Some(6), "{held:?}");
+    assert!(held.stderr.contains("flux"), "{held:?}");
+
+    let nobody = Operator::named(&plane.user("eve", None)?)?;
+    for (words, right) in [
+        (
+            ["class", "ls", "-n", "school"],
+            "list learnerclasses.carrel.dev",
+        ),
+        (["learner", "ls", "-n", "school"], "list pods"),
+    ] {
+        let said = nobody.carrel(&words, "")?;
+        assert_eq!(said.status, Some(5), "{said:?}");
+        let told = format!("context 'test' may not {right} in namespace 'school'");
+        assert!(said.stderr.contains(&told), "{said:?}");
+    }
+    let empty = operator.carrel(&["learner", "ls", "-n", "school"], "")?;
+    assert_eq!(empty.status, Some(4), "{empty:?}");
+    let told = "no release of Carrel is in namespace 'school' of context 'test': name its namespace by --namespace";
+    assert!(empty.stderr.contains(told), "{empty:?}");
+    let unknown = operator.carrel(&["--context", "none-such", "learner", "ls"], "")?;
+    assert_eq!(unknown.status, Some(2), "{unknown:?}");
+    assert!(
+        unknown.stderr.contains("kubectl config get-contexts"),
+        "{unknown:?}"
+    );
+    Ok(())
+}
+
+/// `kubectl explain` has words for each field of a learner's spec.
+fn explained(operator: &Operator) -> anyhow::Result<()> {
+    let crd = operator.kubectl(&["get", "crd", "learners.carrel.dev", "-o", "json"], "")?;
+    let crd: Value = serde_json::from_str(&crd.well()?)?;
+    let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    let mut fields = Vec::new();
+    walk("learners.spec", &schema["properties"]["spec"], &mut fields);
+    assert!(fields.len() >= 5, "{fields:?}");
+    for field in fields {
+        let said = operator.kubectl(&["explain", &field], "")?.well()?;
+        let described = said.split_once("DESCRIPTION:").map(|(_, rest)| rest);
+        let words = described.and_then(|rest| rest.trim().lines().next());
+        assert!(
+            words.is_some_and(|words| words.len() > 10 && !words.contains("<empty>")),
+            "{field}: {said}"
+        );
+    }
+    Ok(())
+}
+
+fn walk(path: &str, schema: &Value, fields: &mut Vec<String>) {
+    fields.push(path.to_owned());
+    for (name, schema) in schema["properties"].as_object().into_iter().flatten() {
+        walk(&format!("{path}.{name}"), schema, fields);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_waits_for_a_learner_and_the_doctor_counts_them() -> anyhow::Result<()> {
+    let test = "kubectl_waits_for_a_learner_and_the_doctor_counts_them";
+    let Some(school) = School::open(test, 1, &Value::Null).await? else {
+        return Ok(());
+    };
+    let operator = Operator::of(&school.plane)?;
+    let controller = school.controller().await?;
+    let class = json!({"warmPool": {"size": 0}, "isolation": {"userNamespace": false}});
+    school.class("free", &class).await?;
+    school.learner("ada", "free").await?;
+    school
+        .status("ada", "first visit", |status| status.is_asleep(0))
+        .await?;
+    let wait = |timeout: &'static str| {
+        operator.kubectl(
+            &[
+                "wait",
+                "--for=condition=Ready",
+                timeout,
+                "-n",
+                NAMESPACE,
+                "learner/ada",
+            ],
+            "",
+        )
+    };
+    let asleep = wait("--timeout=1s")?;
+    assert_eq!(asleep.status, Some(1), "it sleeps: {asleep:?}");
+    school.wake("ada", 0).await?;
+    let awake = wait("--timeout=60s")?.well()?;
+    assert!(awake.contains("condition met"), "{awake}");
+
+    // A part of a release that is there, so that the doctor looks on.
+    let gateway = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "gateway-0", "namespace": NAMESPACE, "labels": {
+            "app.kubernetes.io/part-of": "carrel", "app.kubernetes.io/instance": "blue",
+            "app.kubernetes.io/component": "gateway",
+        }},
+        "spec": {"nodeSelector": {"no": "such"}, "containers": [{"name": "gateway", "image": "carrel"}]},
+    });
+    operator
+        .kubectl(&["create", "-f", "-"], &gateway.to_string())?
+        .well()?;
+    let said = operator.carrel(&["doctor", "-n", NAMESPACE], "")?;
+    assert_eq!(said.status, Some(1), "{said:?}");
+    for line in [
+        "ok    definitions: are this program's",
+        "FAIL  gateway: 0 of 1 pods ready; gateway-0: ",
+        "FAIL  router: none of its pods is there",
+        "leads, heard of",
+        "ok    classes: 1 looked at, all can be used",
+        "ok    learners: 1 looked at, none has failed",
+        "ok    pools: no class has one",
+        "FAIL  server: no gateway of release 'blue' is ready",
+    ] {
+        assert!(said.stdout.contains(line), "{line}: {}", said.stdout);
+    }
+    controller.stop()
+}

@@ -1,8 +1,8 @@
 //! The step that makes a plan true: the status is written, if it has to be, before anything is done.
 
-use carrel_core::LearnerId;
 use carrel_core::learner::{LearnerState, Status};
 use carrel_core::lifecycle::{self, Plan, PodSeen, Write};
+use carrel_core::{LearnerId, PodUid};
 use carrel_crd::Beside;
 use jiff::{SignedDuration, Timestamp};
 
@@ -45,7 +45,8 @@ pub(super) async fn write(
     match shared.writer.put_status(id.as_str(), &version, shown).await {
         Ok(learner) => {
             if let Some((_, known)) = Known::read(&learner) {
-                wrote(shared, id, plan, known);
+                let before = look.known.status.pod.as_ref().map(|pod| pod.uid);
+                wrote(shared, id, before, plan, known);
             }
             tell(shared, id, look, plan);
             None
@@ -65,7 +66,7 @@ fn show(shared: &Handle, id: &LearnerId, plan: &Plan) {
     world.stirs.entry(id.clone()).or_default().shown = Some(plan.status.clone());
 }
 
-fn wrote(shared: &Handle, id: &LearnerId, plan: &Plan, known: Known) {
+fn wrote(shared: &Handle, id: &LearnerId, before: Option<PodUid>, plan: &Plan, known: Known) {
     let mut world = shared.world();
     let names_pod = known.status.pod.is_some();
     world.put_learner(id, known);
@@ -74,7 +75,10 @@ fn wrote(shared: &Handle, id: &LearnerId, plan: &Plan, known: Known) {
     stir.unborn = stir.unborn.take().filter(|_| !names_pod);
     if names_pod {
         // Named, it is claimed by its name.
-        stir.named = plan.status.pod.as_ref().map(|pod| pod.uid);
+        let named = plan.status.pod.as_ref().map(|pod| pod.uid);
+        if named != before {
+            stir.named = named;
+        }
         stir.choice = None;
     } else {
         stir.heard = None;

@@ -1,7 +1,7 @@
 //! The operator's commands by a kubeconfig, against a real API server.
 
 use carrel_tests::cluster::school::{NAMESPACE, School};
-use carrel_tests::cluster::{ControlPlane, Operator};
+use carrel_tests::cluster::{ControlPlane, Operator, placement};
 use serde_json::{Value, json};
 
 use crate::{one_fake_node, start};
@@ -182,12 +182,55 @@ async fn definitions_are_explained_and_classes_are_objects() -> anyhow::Result<(
     assert_eq!(empty.status, Some(4), "{empty:?}");
     let told = "no release of Carrel is in namespace 'school' of context 'test': name its namespace by --namespace";
     assert!(empty.stderr.contains(told), "{empty:?}");
+    forwarding(&operator, &nobody)?;
     let unknown = operator.carrel(&["--context", "none-such", "learner", "ls"], "")?;
     assert_eq!(unknown.status, Some(2), "{unknown:?}");
     assert!(
         unknown.stderr.contains("kubectl config get-contexts"),
         "{unknown:?}"
     );
+    Ok(())
+}
+
+/// With a gateway that is ready, and all rights but that to forward to it.
+fn forwarding(operator: &Operator, nobody: &Operator) -> anyhow::Result<()> {
+    let mut spec = placement();
+    spec["containers"] = json!([{"name": "gateway", "image": "nothing"}]);
+    let items = json!([{"key": "token", "path": "admin.token"}]);
+    let secret = json!({"secret": {"name": "our-keys", "items": items}});
+    spec["volumes"] = json!([{"name": "secrets", "projected": {"sources": [secret]}}]);
+    let labels = json!({
+        "app.kubernetes.io/part-of": "carrel", "app.kubernetes.io/instance": "blue",
+        "app.kubernetes.io/component": "gateway",
+    });
+    let rules = json!([
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
+    ]);
+    let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"});
+    let eve = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "eve"});
+    let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "our-keys"}, "stringData": {"token": "a"}},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "gateway-0", "labels": labels}, "spec": spec},
+        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "reader"}, "rules": rules},
+        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "reader"},
+            "roleRef": role, "subjects": [eve]},
+    ]});
+    let create = ["create", "-n", "school", "-f", "-"];
+    operator.kubectl(&create, &objects.to_string())?.well()?;
+    let ready = [
+        "wait",
+        "--for=condition=Ready",
+        "--timeout=60s",
+        "-n",
+        "school",
+        "pod/gateway-0",
+    ];
+    operator.kubectl(&ready, "")?.well()?;
+    let said = nobody.carrel(&["learner", "ls", "-n", "school"], "")?;
+    assert_eq!(said.status, Some(5), "{said:?}");
+    let told = "context 'test' may not get pods/portforward in namespace 'school'";
+    assert!(said.stderr.contains(told), "{said:?}");
     Ok(())
 }
 

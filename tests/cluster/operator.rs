@@ -1,10 +1,11 @@
 //! The operator's commands by a kubeconfig, against a real API server.
 
 use carrel_tests::cluster::school::{NAMESPACE, School};
-use carrel_tests::cluster::{ControlPlane, Operator};
+use carrel_tests::cluster::{ControlPlane, Operator, placement};
+use carrel_tests::eventually;
 use serde_json::{Value, json};
 
-use crate::{one_fake_node, start};
+use crate::{LONG, one_fake_node, start};
 
 const PAID: &str = "apiVersion: carrel.dev/v1alpha1
 kind: LearnerClass
@@ -24,7 +25,15 @@ async fn cluster(test: &str) -> anyhow::Result<Option<(ControlPlane, Operator)>>
     Ok(Some((plane, operator)))
 }
 
-fn bring(operator: &Operator) -> anyhow::Result<()> {
+/// What kubectl prints once it ends well: an API server takes a moment to know of what was made.
+async fn soon(operator: &Operator, words: &[&str]) -> anyhow::Result<String> {
+    eventually(&format!("kubectl {words:?}"), LONG, || async {
+        Ok(operator.kubectl(words, "")?.well().ok())
+    })
+    .await
+}
+
+async fn bring(operator: &Operator) -> anyhow::Result<()> {
     let definitions = operator.carrel(&["crd"], "")?.well()?;
     let applied = operator.kubectl(&["apply", "--server-side", "-f", "-"], &definitions)?;
     let applied = applied.well()?;
@@ -35,7 +44,7 @@ fn bring(operator: &Operator) -> anyhow::Result<()> {
     );
     let both = ["crd/learners.carrel.dev", "crd/learnerclasses.carrel.dev"];
     let wait = ["wait", "--for=condition=Established", "--timeout=60s"];
-    operator.kubectl(&[&wait[..], &both].concat(), "")?.well()?;
+    soon(operator, &[&wait[..], &both].concat()).await?;
     Ok(())
 }
 
@@ -106,10 +115,10 @@ async fn definitions_are_explained_and_classes_are_objects() -> anyhow::Result<(
     let early = operator.carrel(&["-n", "school", "class", "ls"], "")?;
     assert_eq!(early.status, Some(4), "{early:?}");
     assert!(early.stderr.contains("carrel crd | kubectl"), "{early:?}");
-    bring(&operator)?;
+    bring(&operator).await?;
     // Once more changes nothing.
-    bring(&operator)?;
-    explained(&operator)?;
+    bring(&operator).await?;
+    explained(&operator).await?;
 
     let applied = operator.carrel(&["class", "apply", "-f", "-", "-n", "school"], PAID)?;
     assert_eq!(applied.status, Some(0), "{applied:?}");
@@ -182,6 +191,7 @@ async fn definitions_are_explained_and_classes_are_objects() -> anyhow::Result<(
     assert_eq!(empty.status, Some(4), "{empty:?}");
     let told = "no release of Carrel is in namespace 'school' of context 'test': name its namespace by --namespace";
     assert!(empty.stderr.contains(told), "{empty:?}");
+    forwarding(&operator, &nobody).await?;
     let unknown = operator.carrel(&["--context", "none-such", "learner", "ls"], "")?;
     assert_eq!(unknown.status, Some(2), "{unknown:?}");
     assert!(
@@ -191,8 +201,53 @@ async fn definitions_are_explained_and_classes_are_objects() -> anyhow::Result<(
     Ok(())
 }
 
+/// With a gateway that is ready, and all rights but that to forward to it.
+async fn forwarding(operator: &Operator, nobody: &Operator) -> anyhow::Result<()> {
+    let mut spec = placement();
+    spec["containers"] = json!([{"name": "gateway", "image": "nothing"}]);
+    let items = json!([{"key": "token", "path": "admin.token"}]);
+    let secret = json!({"secret": {"name": "our-keys", "items": items}});
+    spec["volumes"] = json!([{"name": "secrets", "projected": {"sources": [secret]}}]);
+    let labels = json!({
+        "app.kubernetes.io/part-of": "carrel", "app.kubernetes.io/instance": "blue",
+        "app.kubernetes.io/component": "gateway",
+    });
+    let rules = json!([
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
+    ]);
+    let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"});
+    let eve = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "eve"});
+    let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "our-keys"}, "stringData": {"token": "a"}},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "gateway-0", "labels": labels}, "spec": spec},
+        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "reader"}, "rules": rules},
+        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "reader"},
+            "roleRef": role, "subjects": [eve]},
+    ]});
+    let create = ["create", "-n", "school", "-f", "-"];
+    operator.kubectl(&create, &objects.to_string())?.well()?;
+    let ready = [
+        "wait",
+        "--for=condition=Ready",
+        "--timeout=60s",
+        "-n",
+        "school",
+        "pod/gateway-0",
+    ];
+    operator.kubectl(&ready, "")?.well()?;
+    let told = "context 'test' may not get pods/portforward in namespace 'school'";
+    // Her role counts after a moment.
+    eventually("only that right is missing", LONG, || async {
+        let said = nobody.carrel(&["learner", "ls", "-n", "school"], "")?;
+        assert_eq!(said.status, Some(5), "{said:?}");
+        Ok(said.stderr.contains(told).then_some(()))
+    })
+    .await
+}
+
 /// `kubectl explain` has words for each field of a learner's spec.
-fn explained(operator: &Operator) -> anyhow::Result<()> {
+async fn explained(operator: &Operator) -> anyhow::Result<()> {
     let crd = operator.kubectl(&["get", "crd", "learners.carrel.dev", "-o", "json"], "")?;
     let crd: Value = serde_json::from_str(&crd.well()?)?;
     let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
@@ -200,7 +255,7 @@ fn explained(operator: &Operator) -> anyhow::Result<()> {
     walk("learners.spec", &schema["properties"]["spec"], &mut fields);
     assert!(fields.len() >= 5, "{fields:?}");
     for field in fields {
-        let said = operator.kubectl(&["explain", &field], "")?.well()?;
+        let said = soon(operator, &["explain", &field]).await?;
         let described = said.split_once("DESCRIPTION:").map(|(_, rest)| rest);
         let words = described.and_then(|rest| rest.trim().lines().next());
         assert!(

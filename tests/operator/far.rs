@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::task::TaskTracker;
 
 use crate::{carrel, plain};
 
@@ -44,7 +45,7 @@ async fn api_server(folder: &TempDir, release: Arc<Release>) -> anyhow::Result<O
             get(forward),
         )
         .with_state(release);
-    tokio::spawn(async move { axum::serve(listener, app).await });
+    TaskTracker::new().spawn(async move { axum::serve(listener, app).await });
     let config = json!({
         "apiVersion": "v1",
         "kind": "Config",
@@ -183,7 +184,7 @@ async fn who_may_not_forward_is_told_so() -> anyhow::Result<()> {
     let (_up, operator, _) = far("no forwarding", &folder, false).await?;
     let said = operator.carrel(&["learner", "ls"], "")?;
     assert_eq!(said.status, Some(5), "{said:?}");
-    let told = "context 'far' may not create pods/portforward in namespace 'school'";
+    let told = "context 'far' may not get pods/portforward in namespace 'school'";
     assert!(said.stderr.contains(told), "{said:?}");
     Ok(())
 }

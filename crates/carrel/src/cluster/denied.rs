@@ -24,7 +24,8 @@ pub(crate) fn failure(cluster: &Cluster, right: Right, error: &Error) -> Failure
         ..
     } = cluster;
     let Right { verb, resource } = right;
-    let denied = || {
+    let denied = |said: &str| {
+        let verb = verb_of(said).unwrap_or(verb);
         format!(
             "context '{context}' may not {verb} {resource} in namespace '{namespace}': its user needs that right ({})",
             cluster.kubectl(&format!("auth can-i {verb} {resource}"))
@@ -48,7 +49,7 @@ pub(crate) fn failure(cluster: &Cluster, right: Right, error: &Error) -> Failure
             match status.code {
                 401 => Failure::new(Kind::NotAllowed, unknown()),
                 403 if status.message.is_empty() || said.contains("is forbidden: User") => {
-                    Failure::new(Kind::NotAllowed, denied())
+                    Failure::new(Kind::NotAllowed, denied(&said))
                 }
                 403 => Failure::new(Kind::NotAllowed, said),
                 404 => Failure::new(Kind::NotFound, said),
@@ -59,7 +60,7 @@ pub(crate) fn failure(cluster: &Cluster, right: Right, error: &Error) -> Failure
             }
         }
         Error::UpgradeConnection(UpgradeConnectionError::ProtocolSwitch(status)) => match *status {
-            StatusCode::FORBIDDEN => Failure::new(Kind::NotAllowed, denied()),
+            StatusCode::FORBIDDEN => Failure::new(Kind::NotAllowed, denied("")),
             StatusCode::UNAUTHORIZED => Failure::new(Kind::NotAllowed, unknown()),
             status => {
                 let message = format!(
@@ -91,6 +92,12 @@ pub(crate) fn failure(cluster: &Cluster, right: Right, error: &Error) -> Failure
             format!("the API server at {url} (context '{context}'): {other}"),
         ),
     }
+}
+
+/// The verb that an API server says is missing: for a port-forward it is one or two, by its version.
+fn verb_of(said: &str) -> Option<&str> {
+    let (_, rest) = said.split_once(" cannot ")?;
+    rest.split_once(" resource ").map(|(verb, _)| verb)
 }
 
 fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {

@@ -12,12 +12,13 @@ use kube::api::Portforwarder;
 use rustix::fs::{Mode, OFlags};
 use tokio::io::copy;
 use tokio::net::{UnixListener, UnixStream};
-use tokio_util::task::AbortOnDropHandle;
+use tokio::task::JoinSet;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::{Cluster, Right, failure};
 
 const RIGHT: Right = Right {
-    verb: "create",
+    verb: "get",
     resource: "pods/portforward",
 };
 
@@ -36,7 +37,7 @@ impl Tunnel {
         let first = pods.portforward(pod, &[port]).await;
         let first = first.map_err(|error| failure(cluster, RIGHT, &error))?;
         let (listener, socket) = listen().context("making a socket for the way to the pod")?;
-        let task = tokio::spawn(accept(listener, pods, pod.to_owned(), port, first));
+        let task = TaskTracker::new().spawn(accept(listener, pods, pod.to_owned(), port, first));
         Ok(Self {
             socket,
             _task: AbortOnDropHandle::new(task),
@@ -71,12 +72,15 @@ async fn accept(
     first: Portforwarder,
 ) {
     let mut first = Some(first);
+    // They end with this.
+    let mut open = JoinSet::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             return;
         };
         let (pods, pod, ready) = (pods.clone(), pod.clone(), first.take());
-        tokio::spawn(async move {
+        while open.try_join_next().is_some() {}
+        open.spawn(async move {
             let forward = match ready {
                 Some(forward) => Ok(forward),
                 None => pods.portforward(&pod, &[port]).await,
@@ -115,7 +119,7 @@ mod tests {
         let before = std::fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd()));
         let before = before.expect("a link").display().to_string();
         assert!(before.ends_with("(deleted)"), "{before}");
-        let served = tokio::spawn(async move {
+        let served = TaskTracker::new().spawn(async move {
             let (mut stream, _) = listener.accept().await.expect("a client");
             stream.write_all(b"answer").await.expect("it listens");
         });

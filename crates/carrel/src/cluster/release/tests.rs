@@ -48,6 +48,7 @@ async fn the_right_that_is_missing_is_named() {
     let pods = ("GET", PODS, 200, both());
     let token = json!({"metadata": {"name": "their-keys"}, "data": {"adminToken": "c2VjcmV0Cg=="}});
     let secret = ("GET", SECRET, 200, token);
+    let other = r#"pods "g-2" is forbidden: User "eve" cannot create resource "pods/portforward""#;
     for (answers, right) in [
         (vec![("GET", PODS, 403, forbidden())], "list pods"),
         (
@@ -55,7 +56,16 @@ async fn the_right_that_is_missing_is_named() {
             "get secrets",
         ),
         (
-            vec![pods, secret, ("GET", FORWARD, 403, forbidden())],
+            vec![
+                pods.clone(),
+                secret.clone(),
+                ("GET", FORWARD, 403, forbidden()),
+            ],
+            "get pods/portforward",
+        ),
+        // Newer ones want another right for the same call, and say so.
+        (
+            vec![pods, secret, ("GET", FORWARD, 403, refusal(403, other))],
             "create pods/portforward",
         ),
     ] {

@@ -173,7 +173,9 @@ fn begin_work(shared: &Handle, held: &Held) {
         let stirring = world.learners.iter().filter(|(_, known)| !rests(known));
         stirring.map(|(id, _)| id.clone()).chain(orphans).collect()
     };
-    waiting.iter().for_each(|id| shared.queue.now(id));
+    for id in &waiting {
+        shared.queue.now(id);
+    }
     let spawn = |task: futures::future::BoxFuture<'static, ()>| {
         let stop = shared.cancel.clone();
         shared

@@ -111,7 +111,7 @@ fn look(shared: &Handle, paces: &mut HashMap<String, Pace>) -> Look {
         remove.extend(youngest.take(too_many).filter_map(|(_, uid)| {
             let pod = world.pods.get(*uid)?;
             // One that was made for somebody who found another is young: it may be somebody's in a moment.
-            (age(pod.created, now) > names::STRANGE).then(|| (pod.uid, "the pool is full"))
+            (age(pod.created, now) > names::STRANGE).then_some((pod.uid, "the pool is full"))
         }));
     }
     Look { create, remove }
@@ -121,13 +121,12 @@ fn look(shared: &Handle, paces: &mut HashMap<String, Pace>) -> Look {
 fn strange(world: &World, now: Timestamp) -> Vec<(PodUid, &'static str)> {
     let odd = world.pods.odd().filter_map(|pod| {
         let why = match &pod.life {
-            Life::Leaving { .. } => return None,
             Life::Ended { .. } => "it has ended",
             // The watch of learners may be behind that of pods.
             Life::Starting | Life::Running if age(pod.created, now) > names::STRANGE => {
                 "its learner has another"
             }
-            Life::Starting | Life::Running => return None,
+            Life::Starting | Life::Running | Life::Leaving { .. } => return None,
         };
         Some((pod.uid, why))
     });

@@ -220,6 +220,10 @@ impl Template {
     }
 
     /// A container of Carrel's own image.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "what is handed over becomes part of the answer"
+    )]
     fn carrels(&self, name: &str, arguments: Value, limits: &Value, mounts: Value) -> Value {
         with(
             self.container(name, &self.options.image),

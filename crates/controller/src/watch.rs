@@ -44,7 +44,9 @@ pub(crate) async fn learners(shared: Handle, client: Client, synced: Synced) {
                 let known = world.learners.keys().filter(|id| !listed.contains(*id));
                 known.cloned().collect()
             };
-            gone.iter().for_each(|id| remove_learner(&shared, id));
+            for id in &gone {
+                remove_learner(&shared, id);
+            }
             listed = HashSet::new();
             done(&mut first);
         }
@@ -103,7 +105,9 @@ pub(crate) async fn classes(shared: Handle, client: Client, synced: Synced) {
         }
         // Whoever waits for a class may have it now.
         let waiting: Vec<LearnerId> = shared.world().stirs.keys().cloned().collect();
-        waiting.iter().for_each(|id| shared.queue.now(id));
+        for id in &waiting {
+            shared.queue.now(id);
+        }
         shared.pool.notify_one();
     })
     .await;
@@ -171,7 +175,9 @@ pub(crate) async fn pods(shared: Handle, client: Client, namespace: String, sync
 
 fn touch(shared: &Handle, touched: &Touched) {
     if shared.is_leader() {
-        touched.learners.iter().for_each(|id| shared.queue.now(id));
+        for id in &touched.learners {
+            shared.queue.now(id);
+        }
     }
     if touched.pool {
         shared.pool.notify_one();

@@ -5,6 +5,10 @@
     unreachable_pub,
     reason = "the schema's derive declares each struct a second time, inside a function"
 )]
+#![expect(
+    clippy::struct_field_names,
+    reason = "fields say their unit, as the conventions of the API want"
+)]
 
 use std::collections::BTreeMap;
 
@@ -286,7 +290,7 @@ pub struct Snapshot {
     )]
     pub max_bytes: String,
     /// The most files in a workspace.
-    #[schemars(range(min = 1, max = 10000000))]
+    #[schemars(range(min = 1, max = 10_000_000))]
     pub max_files: i64,
     /// Names of files or folders, anywhere in the workspace, that are not kept.
     #[schemars(length(max = 64), inner(length(min = 1, max = 255)))]

@@ -14,7 +14,7 @@ use crate::percentile;
 /// How many sleep.
 const ASLEEP: usize = 16_000;
 /// How long nothing may be written.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 
 pub(super) async fn measure(
     figures: &mut Figures,

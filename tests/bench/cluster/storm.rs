@@ -1,5 +1,7 @@
 //! Wakes at drawn times, and when each was seen to be ready.
 
+#![expect(clippy::cast_precision_loss, reason = "counts of a storm are small")]
+
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -12,6 +14,7 @@ use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 
 /// Whoever is not ready by then is lost.
 const LOST: Duration = Duration::from_mins(2);
@@ -92,16 +95,15 @@ async fn watch(school: &School) -> anyhow::Result<mpsc::UnboundedReceiver<(Strin
     let (say, seen) = mpsc::unbounded_channel();
     let events = watcher::watcher(school.learners(), watcher::Config::default());
     let (listed, mut is_listed) = tokio::sync::watch::channel(false);
-    tokio::spawn(async move {
+    TaskTracker::new().spawn(async move {
         let mut events = std::pin::pin!(events.default_backoff());
         while let Ok(Some(event)) = events.try_next().await {
             match event {
                 watcher::Event::Apply(learner) | watcher::Event::InitApply(learner)
                     if is_up(&learner) =>
                 {
-                    if say.send((learner.name_any(), Instant::now())).is_err() {
-                        return;
-                    }
+                    // Whoever does not listen any more has seen all.
+                    let _ = say.send((learner.name_any(), Instant::now()));
                 }
                 watcher::Event::InitDone => {
                     listed.send_replace(true);

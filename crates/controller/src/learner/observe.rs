@@ -161,10 +161,9 @@ fn leaving(pod: &SeenPod, heard: Option<&Heard>, status: &Status, now: Timestamp
         pod: pod.uid,
         phase: match hello.map(|hello| hello.phase) {
             Some(Said::Snapshotting) => Phase::Snapshotting,
-            Some(Said::Ready | Said::Busy | Said::Draining | Said::Ending) => Phase::Draining,
             // One that was never ready is wanted still when it has ended.
             Some(Said::Blank | Said::Restoring) | None if !was_ready(status) => Phase::Restoring,
-            Some(Said::Blank | Said::Restoring) | None => Phase::Draining,
+            Some(_) | None => Phase::Draining,
         },
         since: heard
             .map(|heard| heard.since)

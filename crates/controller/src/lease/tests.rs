@@ -129,7 +129,7 @@ async fn a_term_is_over_when_its_time_is_though_nobody_said_so() {
     let term = Term::default();
     assert!(!term.runs());
     term.lasts(Instant::now() + ACTS);
-    tokio::time::advance(ACTS - Duration::from_millis(1)).await;
+    tokio::time::advance(ACTS.saturating_sub(Duration::from_millis(1))).await;
     assert!(term.runs());
     tokio::time::advance(Duration::from_millis(1)).await;
     assert!(!term.runs());

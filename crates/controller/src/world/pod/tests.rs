@@ -3,6 +3,10 @@ use serde_json::{Value, json};
 
 use super::*;
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "tests write statuses down where they are used"
+)]
 fn pod(status: Value) -> Pod {
     serde_json::from_value(json!({
         "metadata": {

@@ -1,6 +1,5 @@
 //! A first learner: answered from the agent's own container, put to sleep, woken with what they had.
 
-use carrel_tests::agent;
 use carrel_tests::cluster::{Installation, Node, Steps};
 use serde_json::{Value, json};
 
@@ -28,10 +27,15 @@ pub(super) async fn a_learner_is_answered_sleeps_and_remembers(
 ) -> anyhow::Result<()> {
     let idle = json!({"idle": {"minSeconds": 3, "maxSeconds": 3}});
     school.apply(&class("counting", &idle))?;
-    school.apply(&agent::learner("ada", "counting"))?;
+    school.learner("ada", "counting").await?;
     assert_eq!(school.api.reply("ada", "hello").await?, "1");
     steps.done("a first answer, by an agent in a container of its own image");
-    school.kubectl(&["wait", "--for=condition=Ready", "learner/ada", "--timeout=10s"])?;
+    school.kubectl(&[
+        "wait",
+        "--for=condition=Ready",
+        "learner/ada",
+        "--timeout=10s",
+    ])?;
     let pods = school.pods()?;
     assert_eq!(pods.len(), 1, "{pods:?}");
     assert_eq!(pods[0]["metadata"]["labels"]["carrel.dev/learner"], "ada");
@@ -39,7 +43,12 @@ pub(super) async fn a_learner_is_answered_sleeps_and_remembers(
     assert_eq!(status["podUid"], pods[0]["metadata"]["uid"]);
     assert_eq!(status["nodeName"], json!(school.node.name));
     school.no_pods().await?;
-    school.kubectl(&["wait", "--for=jsonpath={.status.conditions[?(@.type==\"Ready\")].reason}=Asleep", "learner/ada", "--timeout=10s"])?;
+    school.kubectl(&[
+        "wait",
+        "--for=jsonpath={.status.conditions[?(@.type==\"Ready\")].reason}=Asleep",
+        "learner/ada",
+        "--timeout=10s",
+    ])?;
     steps.done("asleep after the idle window, and the pod gone");
     assert_eq!(school.api.reply("ada", "again").await?, "2");
     let again = school.object("learner/ada")?["status"].clone();

@@ -9,10 +9,12 @@ use carrel_cluster_tools::{HELM, INSTALLATION};
 use carrel_testkit::link::{Link, To};
 use carrel_testkit::postgres::Server;
 use carrel_testkit::s3::{BUCKET, S3Server};
+use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{ControlPlane, Node, NodeOptions, Options, names, programs};
+use crate::agent;
 use crate::api::Api;
 use crate::require::{carrel, skip};
 use crate::variables::unheard;
@@ -54,7 +56,11 @@ impl Installation {
     pub async fn start(steps: &mut Steps) -> anyhow::Result<Option<Self>> {
         let test = steps.test;
         let Some(image) = image() else {
-            skip(test, "image", "CARREL_IMAGE names no archive of the image ('cargo xtask image --dev' writes one)")?;
+            skip(
+                test,
+                "image",
+                "CARREL_IMAGE names no archive of the image ('cargo xtask image --dev' writes one)",
+            )?;
             return Ok(None);
         };
         if let Some(reason) = programs::missing(INSTALLATION) {
@@ -72,7 +78,10 @@ impl Installation {
                 return Ok(None);
             }
         };
-        let options = Options { reachable: true, ..Options::default() };
+        let options = Options {
+            reachable: true,
+            ..Options::default()
+        };
         let Some(plane) = ControlPlane::start(test, options).await? else {
             return Ok(None);
         };
@@ -93,7 +102,10 @@ impl Installation {
             Link::start_at(host, To::OneOf(vec![([127, 0, 0, 1], s3.port()).into()]))?,
         ];
         let database = server.database("template1");
-        server.psql("postgres", &format!("CREATE ROLE {ROLE} LOGIN; ALTER DATABASE {database} OWNER TO {ROLE}"));
+        server.psql(
+            "postgres",
+            &format!("CREATE ROLE {ROLE} LOGIN; ALTER DATABASE {database} OWNER TO {ROLE}"),
+        );
         let values = values(&links, &database);
         let mut it = Self {
             api: Api::new("http://127.0.0.1:1", "")?,
@@ -127,11 +139,23 @@ impl Installation {
 
     /// Namespace, keys and the bucket's credentials, as an operator makes them: the operator's token.
     fn secrets(&self) -> anyhow::Result<String> {
-        self.plane.kubectl(&["create", "namespace", Self::NAMESPACE])?;
+        self.plane
+            .kubectl(&["create", "namespace", Self::NAMESPACE])?;
         let mut keys = std::process::Command::new(carrel()?);
-        unheard(&mut keys).args(["keys", "create", "--secret", "carrel-keys", "--namespace", Self::NAMESPACE]);
+        unheard(&mut keys).args([
+            "keys",
+            "create",
+            "--secret",
+            "carrel-keys",
+            "--namespace",
+            Self::NAMESPACE,
+        ]);
         let keys = output(&mut keys)?;
-        ensure!(keys.status.success(), "keys create: {}", String::from_utf8_lossy(&keys.stderr));
+        ensure!(
+            keys.status.success(),
+            "keys create: {}",
+            String::from_utf8_lossy(&keys.stderr)
+        );
         let secret: Value = serde_yaml::from_slice(&keys.stdout)?;
         let credentials = json!({
             "apiVersion": "v1",
@@ -140,7 +164,9 @@ impl Installation {
             "stringData": {"credentials": S3Server::credentials()},
         });
         self.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [secret, credentials]}))?;
-        let token = secret["stringData"]["admin.token"].as_str().context("a token is a text")?;
+        let token = secret["stringData"]["admin.token"]
+            .as_str()
+            .context("a token is a text")?;
         Ok(token.trim().to_owned())
     }
 
@@ -149,13 +175,29 @@ impl Installation {
     /// # Errors
     /// With what helm says.
     pub fn install(&self, more: &Value) -> anyhow::Result<String> {
-        let (usual, over) = (self.folder.path().join("values.json"), self.folder.path().join("more.json"));
+        let (usual, over) = (
+            self.folder.path().join("values.json"),
+            self.folder.path().join("more.json"),
+        );
         std::fs::write(&usual, self.values.to_string())?;
         std::fs::write(&over, more.to_string())?;
         let [usual, over] = [&usual, &over].map(|path| path.display().to_string());
-        let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../helm/carrel").display().to_string();
+        let chart = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../helm/carrel")
+            .display()
+            .to_string();
         self.helm(&[
-            "upgrade", "--install", RELEASE, &chart, "--values", &usual, "--values", &over, "--wait", "--timeout", "110s",
+            "upgrade",
+            "--install",
+            RELEASE,
+            &chart,
+            "--values",
+            &usual,
+            "--values",
+            &over,
+            "--wait",
+            "--timeout",
+            "110s",
         ])
     }
 
@@ -168,7 +210,12 @@ impl Installation {
         for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
             helm.env(variable, self.folder.path().join("helm"));
         }
-        let output = output(helm.args(words).args(["--namespace", Self::NAMESPACE]).arg("--kubeconfig").arg(self.plane.kubeconfig()))?;
+        let output = output(
+            helm.args(words)
+                .args(["--namespace", Self::NAMESPACE])
+                .arg("--kubeconfig")
+                .arg(self.plane.kubeconfig()),
+        )?;
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said).into_owned();
         ensure!(output.status.success(), "helm {words:?}: {said}");
@@ -180,8 +227,21 @@ impl Installation {
     /// # Errors
     /// When there is none.
     pub fn gateway(&self) -> anyhow::Result<String> {
-        let address = self.kubectl(&["get", "service", "carrel-gateway", "--output=jsonpath={.spec.clusterIP}"])?;
+        let address = self.kubectl(&[
+            "get",
+            "service",
+            "carrel-gateway",
+            "--output=jsonpath={.spec.clusterIP}",
+        ])?;
         Ok(format!("http://{address}:7070"))
+    }
+
+    /// A client of the gateway whose Service was made anew.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn again(&self) -> anyhow::Result<Api> {
+        Api::new(&self.gateway()?, self.api.token())
     }
 
     /// Runs kubectl in the release's namespace: what it prints.
@@ -189,7 +249,8 @@ impl Installation {
     /// # Errors
     /// With what it says, when it fails.
     pub fn kubectl(&self, words: &[&str]) -> anyhow::Result<String> {
-        self.plane.kubectl(&[&["--namespace", Self::NAMESPACE], words].concat())
+        self.plane
+            .kubectl(&[&["--namespace", Self::NAMESPACE], words].concat())
     }
 
     /// Applies an object.
@@ -203,12 +264,30 @@ impl Installation {
         Ok(())
     }
 
+    /// Makes a learner with kubectl, and waits until the gateway has seen them.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn learner(&self, name: &str, class: &str) -> anyhow::Result<()> {
+        self.apply(&agent::learner(name, class))?;
+        let path = format!("/admin/v1/learners/{name}");
+        eventually("the gateway knows the learner", LONG, || async {
+            let (status, _) = self.api.call(Method::GET, &path, None).await?;
+            Ok(status.is_success().then_some(()))
+        })
+        .await
+    }
+
     /// An object of the release's namespace.
     ///
     /// # Errors
     /// When there is none.
     pub fn object(&self, name: &str) -> anyhow::Result<Value> {
-        Ok(serde_json::from_str(&self.kubectl(&["get", name, "--output=json"])?)?)
+        Ok(serde_json::from_str(&self.kubectl(&[
+            "get",
+            name,
+            "--output=json",
+        ])?)?)
     }
 
     /// All pods of learners.
@@ -216,7 +295,13 @@ impl Installation {
     /// # Errors
     /// When the API server is away.
     pub fn pods(&self) -> anyhow::Result<Vec<Value>> {
-        let list = self.plane.kubectl(&["get", "pods", "--namespace", Self::LEARNERS, "--output=json"])?;
+        let list = self.plane.kubectl(&[
+            "get",
+            "pods",
+            "--namespace",
+            Self::LEARNERS,
+            "--output=json",
+        ])?;
         let mut list: Value = serde_json::from_str(&list)?;
         Ok(serde_json::from_value(list["items"].take())?)
     }
@@ -228,34 +313,59 @@ impl Installation {
     pub async fn no_pods(&self) -> anyhow::Result<()> {
         eventually("all learners' pods are gone", LONG, || async {
             let pods = self.pods()?;
-            let theirs = pods.iter().any(|pod| !pod["metadata"]["labels"]["carrel.dev/learner"].is_null());
+            let theirs = pods
+                .iter()
+                .any(|pod| !pod["metadata"]["labels"]["carrel.dev/learner"].is_null());
             Ok((!theirs).then_some(()))
         })
         .await
     }
 
     /// Prints what helps whoever sees a test fail.
-    #[expect(clippy::print_stdout, reason = "a test that fails shows what its cluster says")]
+    #[expect(
+        clippy::print_stdout,
+        reason = "a test that fails shows what its cluster says"
+    )]
     pub fn tell(&self) {
         let everything: [&[&str]; 4] = [
             &["get", "pods,learners", "--all-namespaces", "--output=wide"],
-            &["get", "events", "--all-namespaces", "--sort-by=.lastTimestamp"],
-            &["logs", "--namespace=school", "--selector=app.kubernetes.io/name=carrel", "--prefix", "--tail=40"],
+            &[
+                "get",
+                "events",
+                "--all-namespaces",
+                "--sort-by=.lastTimestamp",
+            ],
+            &[
+                "logs",
+                "--namespace=school",
+                "--selector=app.kubernetes.io/name=carrel",
+                "--prefix",
+                "--tail=40",
+            ],
             &["get", "learners", "--namespace=school", "--output=yaml"],
         ];
         for words in everything {
-            let said = self.plane.kubectl(words).unwrap_or_else(|error| error.to_string());
+            let said = self
+                .plane
+                .kubectl(words)
+                .unwrap_or_else(|error| error.to_string());
             println!("---- kubectl {}\n{said}", words.join(" "));
         }
     }
 }
 
 fn node_options(images: &[PathBuf]) -> NodeOptions {
-    NodeOptions { images: images.to_vec(), ..NodeOptions::default() }
+    NodeOptions {
+        images: images.to_vec(),
+        ..NodeOptions::default()
+    }
 }
 
 /// The archive of Carrel's image.
-#[expect(clippy::disallowed_methods, reason = "tests are told by variables what to run")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests are told by variables what to run"
+)]
 fn image() -> Option<PathBuf> {
     let path = std::env::var_os("CARREL_IMAGE").filter(|path| !path.is_empty())?;
     Some(path.into())
@@ -265,7 +375,8 @@ fn image() -> Option<PathBuf> {
 fn values([store, bucket]: &[Link; 2], database: &str) -> Value {
     json!({
         "image": {"repository": "localhost/carrel", "pullPolicy": "Never"},
-        "database": {"url": format!("postgres://{ROLE}@{}/{database}", store.address())},
+        // The link is on this machine alone, and the server has no certificate.
+        "database": {"url": format!("postgres://{ROLE}@{}/{database}?sslmode=disable", store.address())},
         "objects": {
             "url": format!("s3://{BUCKET}/school"),
             "endpoint": format!("http://{}", bucket.address()),
@@ -289,14 +400,26 @@ impl Steps {
     /// Of a test that begins now.
     pub fn new(test: &'static str) -> Self {
         let now = Instant::now();
-        Self { test, began: now, last: now }
+        Self {
+            test,
+            began: now,
+            last: now,
+        }
     }
 
     /// Prints how long it took since the last one.
-    #[expect(clippy::print_stdout, reason = "whoever runs the tests sees where the time goes")]
+    #[expect(
+        clippy::print_stdout,
+        reason = "whoever runs the tests sees where the time goes"
+    )]
     pub fn done(&mut self, what: &str) {
         let (step, all) = (self.last.elapsed(), self.began.elapsed());
-        println!("{}: {:6.1} s {:5.1} s  {what}", self.test, all.as_secs_f64(), step.as_secs_f64());
+        println!(
+            "{}: {:6.1} s {:5.1} s  {what}",
+            self.test,
+            all.as_secs_f64(),
+            step.as_secs_f64()
+        );
         self.last = Instant::now();
     }
 }

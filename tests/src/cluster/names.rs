@@ -13,16 +13,27 @@ const CONFIG: &str = ".:53 {\n errors\n ready\n kubernetes cluster.local\n}\n";
 
 /// Writes the image that nodes are to import before [`serve`].
 pub(super) fn write_image(to: &Path) -> anyhow::Result<()> {
-    image::write(to, IMAGE, &[("/coredns", &programs::path(&COREDNS, "coredns"))])
+    image::write(
+        to,
+        IMAGE,
+        &[("/coredns", &programs::path(&COREDNS, "coredns"))],
+    )
 }
 
 /// Makes what answers, and waits until it does.
 pub(super) fn serve(plane: &ControlPlane, folder: &Path) -> anyhow::Result<()> {
     let file = folder.join("names.json");
-    let objects = json!({"apiVersion": "v1", "kind": "List", "items": objects(&plane.name_server())});
+    let objects =
+        json!({"apiVersion": "v1", "kind": "List", "items": objects(&plane.name_server())});
     std::fs::write(&file, objects.to_string())?;
     plane.kubectl(&["apply", "--filename", &file.display().to_string()])?;
-    let words = ["rollout", "status", "deployment/coredns", "--namespace", NAMESPACE];
+    let words = [
+        "rollout",
+        "status",
+        "deployment/coredns",
+        "--namespace",
+        NAMESPACE,
+    ];
     plane.kubectl(&[words.as_slice(), &["--timeout=60s"]].concat())?;
     Ok(())
 }

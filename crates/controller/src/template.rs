@@ -100,11 +100,18 @@ impl Template {
                 {"name": "workspace", "emptyDir": {"sizeLimit": storage}},
                 {"name": "tmp", "emptyDir": {"sizeLimit": storage}},
             ],
-            "initContainers": [self.carrels(
-                "shim",
-                json!(["shim", "--install", executable]),
-                &json!({"cpu": "10m", "memory": "32Mi", "ephemeral-storage": "512Mi"}),
-                json!([carrel]),
+            // Whoever waits for the pod waits for the copy: it takes the processor time that is there.
+            "initContainers": [with(
+                self.carrels(
+                    "shim",
+                    json!(["shim", "--install", executable]),
+                    &json!({"memory": "32Mi", "ephemeral-storage": "512Mi"}),
+                    json!([carrel]),
+                ),
+                json!({"resources": {
+                    "requests": {"cpu": "10m", "memory": "32Mi", "ephemeral-storage": "512Mi"},
+                    "limits": {"memory": "32Mi", "ephemeral-storage": "512Mi"},
+                }}),
             )],
             "containers": [
                 self.sidecar(&socket, json!([carrel, workspace, mount("sidecar-tmp", "/tmp", false)])),

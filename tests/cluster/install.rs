@@ -4,6 +4,7 @@ mod first;
 mod hostile;
 mod removal;
 mod turns;
+mod wakes;
 
 use carrel_tests::cluster::{Installation, Steps};
 
@@ -25,6 +26,7 @@ async fn day(school: &Installation, steps: &mut Steps) -> anyhow::Result<()> {
     turns::a_turn_whose_pod_is_killed_runs_again_elsewhere(school, steps).await?;
     turns::an_agent_that_takes_too_much_memory_fails_its_message_alone(school, steps).await?;
     hostile::an_agent_finds_no_token_no_name_and_no_sidecar_that_listens(school, steps).await?;
+    wakes::warm_and_cold_wakes_are_measured(school, steps).await?;
     removal::an_upgrade_is_not_noticed_by_those_who_talk(school, steps).await?;
     removal::removal_keeps_what_learners_made(school, steps).await?;
     Ok(())

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 pub(super) fn class(name: &str, more: &Value) -> Value {
     let mut spec = json!({
         "agent": {"adapter": "Command", "image": Node::INSIDE, "command": ["/inside", "turn"]},
-        "resources": {"cpu": "50m", "memory": "64Mi", "ephemeralStorage": "64Mi"},
+        "resources": {"cpu": "200m", "memory": "64Mi", "ephemeralStorage": "64Mi"},
         "snapshot": {"maxBytes": "64Mi"},
     });
     if let (Some(spec), Some(more)) = (spec.as_object_mut(), more.as_object()) {

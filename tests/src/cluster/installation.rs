@@ -118,7 +118,7 @@ impl Installation {
             _links: links,
         };
         let token = it.secrets()?;
-        let installed = it.install(&json!({}));
+        let installed = it.install(&json!({})).await;
         if let Err(error) = installed {
             it.tell();
             return Err(error);
@@ -174,7 +174,7 @@ impl Installation {
     ///
     /// # Errors
     /// With what helm says.
-    pub fn install(&self, more: &Value) -> anyhow::Result<String> {
+    pub async fn install(&self, more: &Value) -> anyhow::Result<String> {
         let (usual, over) = (
             self.folder.path().join("values.json"),
             self.folder.path().join("more.json"),
@@ -199,23 +199,24 @@ impl Installation {
             "--timeout",
             "110s",
         ])
+        .await
     }
 
     /// Runs helm in the release's namespace: what it prints.
     ///
     /// # Errors
     /// With what it says, when it fails.
-    pub fn helm(&self, words: &[&str]) -> anyhow::Result<String> {
+    pub async fn helm(&self, words: &[&str]) -> anyhow::Result<String> {
         let mut helm = programs::command(&HELM, "helm");
         for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
             helm.env(variable, self.folder.path().join("helm"));
         }
-        let output = output(
-            helm.args(words)
-                .args(["--namespace", Self::NAMESPACE])
-                .arg("--kubeconfig")
-                .arg(self.plane.kubeconfig()),
-        )?;
+        helm.args(words)
+            .args(["--namespace", Self::NAMESPACE])
+            .arg("--kubeconfig")
+            .arg(self.plane.kubeconfig());
+        // Whoever waits for it does other things meanwhile.
+        let output = tokio::task::spawn_blocking(move || output(&mut helm)).await??;
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said).into_owned();
         ensure!(output.status.success(), "helm {words:?}: {said}");
@@ -362,10 +363,6 @@ fn node_options(images: &[PathBuf]) -> NodeOptions {
 }
 
 /// The archive of Carrel's image.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "tests are told by variables what to run"
-)]
 fn image() -> Option<PathBuf> {
     let path = std::env::var_os("CARREL_IMAGE").filter(|path| !path.is_empty())?;
     Some(path.into())

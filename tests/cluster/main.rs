@@ -7,6 +7,7 @@
 
 mod controller;
 mod gone;
+mod install;
 mod nodes;
 mod operator;
 mod plane;

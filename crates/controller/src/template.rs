@@ -15,8 +15,8 @@ use crate::world::Class;
 
 /// The user and group of sidecar and agent: one, so that they share files; far from any user of the node.
 const USER: u32 = 10_001;
-/// Where Carrel's executable and the shim's socket are.
-const CARREL: &str = "/carrel";
+/// Where Carrel's executable and the shim's socket are: a folder, and `/carrel` is the executable's own name in Carrel's image.
+const CARREL: &str = "/opt/carrel";
 /// All that survives.
 const WORKSPACE: &str = "/workspace";
 /// Seconds until a pod leaves a node that is not ready or cannot be reached.
@@ -103,11 +103,18 @@ impl Template {
                 {"name": "workspace", "emptyDir": {"sizeLimit": storage}},
                 {"name": "tmp", "emptyDir": {"sizeLimit": storage}},
             ],
-            "initContainers": [self.carrels(
-                "shim",
-                json!(["shim", "--install", executable]),
-                &json!({"cpu": "10m", "memory": "32Mi", "ephemeral-storage": "512Mi"}),
-                json!([carrel]),
+            // Whoever waits for the pod waits for the copy: it takes the processor time that is there.
+            "initContainers": [with(
+                self.carrels(
+                    "shim",
+                    json!(["shim", "--install", executable]),
+                    &json!({"memory": "32Mi", "ephemeral-storage": "512Mi"}),
+                    json!([carrel]),
+                ),
+                json!({"resources": {
+                    "requests": {"cpu": "10m", "memory": "32Mi", "ephemeral-storage": "512Mi"},
+                    "limits": {"memory": "32Mi", "ephemeral-storage": "512Mi"},
+                }}),
             )],
             "containers": [
                 self.sidecar(&socket, json!([carrel, workspace, mount("sidecar-tmp", "/tmp", false)])),

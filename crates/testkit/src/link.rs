@@ -1,7 +1,8 @@
-//! A TCP link on loopback between two processes, in a thread of its own, on which things go wrong when it is told so.
+//! A TCP link between two processes, on loopback or where other machines reach it, in a thread of its own, on which things go wrong
+//! when it is told so.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener as StdListener};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,7 +48,7 @@ pub enum Weather {
 /// A running link. Dropping it ends it.
 #[derive(Debug)]
 pub struct Link {
-    port: u16,
+    address: SocketAddr,
     shared: Arc<Shared>,
     cancel: CancellationToken,
 }
@@ -83,15 +84,23 @@ impl Shared {
 }
 
 impl Link {
-    /// A link on a free port.
+    /// A link on a free port of loopback.
     ///
     /// # Errors
     /// When there is none, or no thread.
     pub fn start(to: To) -> io::Result<Self> {
-        let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), to)
+    }
+
+    /// A link on a free port of this address.
+    ///
+    /// # Errors
+    /// When this machine does not have it, or no port is free, or no thread.
+    pub fn start_at(address: IpAddr, to: To) -> io::Result<Self> {
+        let listener = StdListener::bind((address, 0))?;
         listener.set_nonblocking(true)?;
         let link = Self {
-            port: listener.local_addr()?.port(),
+            address: listener.local_addr()?,
             shared: Arc::new(Shared {
                 to,
                 weather: watch::Sender::default(),
@@ -116,7 +125,7 @@ impl Link {
 
     /// Where it listens, `127.0.0.1:port`.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.address.to_string()
     }
 
     /// What becomes of what is sent from now on, on connections that are there too.

@@ -2,6 +2,7 @@
 
 mod arguments;
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -232,6 +233,16 @@ impl ControlPlane {
             &user,
             &credentials,
         )
+    }
+
+    /// This machine's address, as real nodes and their pods reach it.
+    pub fn host(&self) -> Option<IpAddr> {
+        self.places.network.as_ref()?.host().parse().ok()
+    }
+
+    /// The address of the service that answers names, as each node's kubelet tells its pods.
+    pub(super) fn name_server(&self) -> String {
+        self.places.services().replace(".0/24", ".10")
     }
 
     /// Makes a namespace and waits until pods can be made in it.

@@ -7,14 +7,14 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use carrel_cluster_tools::{CHART, CLUSTER, GO_FLAGS, Group, NODE};
+use carrel_cluster_tools::{CHART, CLUSTER, COREDNS, GO_FLAGS, Group, NODE};
 
 /// What a group's build may take, in seconds, with nothing in Go's caches.
 const BOUND: &str = "1800";
 
 /// Builds what is missing, and says what it found, did or could not do. `has_go` is whether Go is here.
 pub(super) fn provide(has_go: bool) {
-    for group in [CLUSTER, NODE, CHART].concat() {
+    for group in [CLUSTER, NODE, &[COREDNS], CHART].concat() {
         let began = Instant::now();
         match build(&group, has_go) {
             Ok(false) => println!("{}: found, of the pinned versions", group.name),

@@ -203,7 +203,20 @@ fn reason(status: &PodStatus, ended: Option<&ContainerStateTerminated>) -> Strin
                 container.name
             ))
         });
-    killed.unwrap_or_else(|| match ended {
+    let unmade = || {
+        let mut begun = status.init_container_statuses.iter().flatten();
+        begun.find_map(|container| {
+            let ended = container.state.as_ref()?.terminated.as_ref()?;
+            let why = ended.message.as_ref().or(ended.reason.as_ref())?;
+            (ended.exit_code != 0).then(|| {
+                format!(
+                    "the container '{}' did not do its work: {why}",
+                    container.name
+                )
+            })
+        })
+    };
+    killed.or_else(unmade).unwrap_or_else(|| match ended {
         Some(ended) => format!("its sidecar ended with status {}", ended.exit_code),
         None => "its pod failed".to_owned(),
     })

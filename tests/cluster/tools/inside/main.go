@@ -1,11 +1,16 @@
 // inside is what runs in containers of tests. Without words it waits until it is asked to end, and reaps orphans: so it holds a pod's
 // namespaces. "say WORDS" prints them and ends, "exit CODE" ends, "fetch URL" gets it and prints what came, "serve PORT" answers each
-// request with the name of its host.
+// request with the name of its host. "turn" is an agent that counts its turns in a file of its folder, answers with the number, and does
+// what each line of the message says: "slow SECONDS", "eat MIB" of memory, "reach HOST:PORT", "get URL", "read PATH", "keep MIB".
 package main
 
 import (
+	"bytes"
+	"crypto/rand"
+	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -33,6 +38,8 @@ func main() {
 		body, err := io.ReadAll(response.Body)
 		check(err)
 		fmt.Printf("%d %s", response.StatusCode, body)
+	case "turn":
+		turn()
 	case "serve":
 		name, _ := os.Hostname()
 		check(http.ListenAndServe(":"+words[1], http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -41,6 +48,66 @@ func main() {
 	default:
 		check(fmt.Errorf("no such word: %s", words[0]))
 	}
+}
+
+func turn() {
+	text, err := io.ReadAll(os.Stdin)
+	check(err)
+	kept, _ := os.ReadFile("n")
+	n, _ := strconv.Atoi(string(kept))
+	check(os.WriteFile("n", []byte(strconv.Itoa(n+1)), 0o644))
+	fmt.Print(n + 1)
+	for _, line := range strings.Split(string(text), "\n") {
+		word, rest, _ := strings.Cut(line, " ")
+		if said := obey(word, rest); said != "" {
+			fmt.Printf("\n%s: %s", line, said)
+		}
+	}
+}
+
+func obey(word, rest string) string {
+	number, _ := strconv.Atoi(rest)
+	switch word {
+	case "slow":
+		time.Sleep(time.Duration(number) * time.Second)
+		return "done"
+	case "eat":
+		eaten := make([][]byte, number)
+		for i := range eaten {
+			eaten[i] = bytes.Repeat([]byte{1}, 1<<20)
+		}
+		return strconv.Itoa(len(eaten))
+	case "reach":
+		connection, err := net.DialTimeout("tcp", rest, 2*time.Second)
+		if err != nil {
+			return err.Error()
+		}
+		connection.Close()
+		return "reached"
+	case "get":
+		client := http.Client{
+			Timeout:   3 * time.Second,
+			Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}},
+		}
+		response, err := client.Get(rest)
+		if err != nil {
+			return err.Error()
+		}
+		return strconv.Itoa(response.StatusCode)
+	case "read":
+		if _, err := os.ReadFile(rest); err != nil {
+			return err.Error()
+		}
+		return "read"
+	case "keep":
+		file, err := os.Create("kept")
+		check(err)
+		defer file.Close()
+		_, err = io.CopyN(file, rand.Reader, int64(number)<<20)
+		check(err)
+		return "kept"
+	}
+	return ""
 }
 
 func hold() {

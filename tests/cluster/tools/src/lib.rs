@@ -83,6 +83,7 @@ group!(CNI, "The network of pods on a node.", "cni", [
     "portmap": "github.com/containernetworking/plugins/plugins/meta/portmap",
 ]);
 group!(INSIDE, "What runs in containers.", "inside", ["inside": "."], source: include_str!("../inside/main.go"));
+group!(COREDNS, "Answers the names of services.", "coredns", ["coredns": "."], source: include_str!("../coredns/main.go"));
 group!(HELM, "Installs charts.", "helm", ["helm": "helm.sh/helm/v3/cmd/helm"],
     version: Some(("helm.sh/helm/v3", &["helm.sh/helm/v3/internal/version.version"])));
 group!(KUBECONFORM, "Checks manifests against schemas.", "kubeconform",
@@ -97,6 +98,8 @@ group!(PROMETHEUS, "Checks and plays alerts.", "prometheus", ["promtool": "githu
 pub const CLUSTER: &[Group] = &[KUBERNETES, ETCD, KWOK];
 /// What a real node needs besides.
 pub const NODE: &[Group] = &[CONTAINERD, RUNC, CNI, INSIDE];
+/// What a cluster needs besides, in which a chart is installed.
+pub const INSTALLATION: &[Group] = &[COREDNS, HELM];
 /// What charts and manifests are tested with.
 pub const CHART: &[Group] = &[HELM, KUBECONFORM, KUBE_SCORE, KUSTOMIZE];
 
@@ -156,7 +159,7 @@ mod tests {
 
     #[test]
     fn each_group_names_the_version_that_its_module_requires() {
-        let all = [CLUSTER, NODE, CHART].concat();
+        let all = [CLUSTER, NODE, INSTALLATION, CHART].concat();
         for group in all {
             if let Some((module, _)) = group.version {
                 let line = format!("{module} {} h1:", group.pinned(module));

@@ -33,7 +33,14 @@ pub(super) struct Files<'a> {
 
 impl Files<'_> {
     pub(super) fn write(&self, places: &Places, options: &NodeOptions) -> anyhow::Result<()> {
-        for folder in ["lib/kubelet", "lib/containerd", "lib/cni", "log", "cni"] {
+        for folder in [
+            "lib/kubelet",
+            "lib/containerd",
+            "lib/cni",
+            "log",
+            "cni",
+            "proc",
+        ] {
             std::fs::create_dir_all(self.folder.join(folder))?;
         }
         for setting in SETTINGS {

@@ -1,6 +1,8 @@
 # The first process of a node. When it ends, the kernel ends everything in its PID namespace. Its words are the images to import.
 mount --make-rprivate /
 mount -t proc proc /proc
+# One over which nothing is mounted: without it the kernel gives none to a container with users of its own.
+mount -t proc proc "$NODE/proc"
 # A sysfs of this network namespace, with the machine's control groups.
 mount --bind /sys/fs/cgroup /mnt
 for hierarchy in /sys/fs/cgroup/*/; do mount --bind "$hierarchy" "/mnt/$(basename "$hierarchy")"; done

@@ -16,6 +16,7 @@ const OTHERS: [&str; 8] = [
     "CARREL_DATA_DIR",
     "CARREL_CONFIG",
     "CARREL_BIN",
+    "CARREL_IMAGE",
     "CARREL_REQUIRE",
     "CARREL_SEED",
     "CARREL_LOG",

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::load::Error;
 
 /// Variables that are flags of the command line or belong to agents and tools, not paths of the file.
-const OTHERS: [&str; 8] = [
+const OTHERS: [&str; 9] = [
     "CARREL_SERVER",
     "CARREL_TOKEN_FILE",
     "CARREL_DATA_DIR",

@@ -17,7 +17,7 @@ use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::shared::{Handle, Shared};
 use crate::world::Known;
-use crate::{learner, pool, room, watch as watches};
+use crate::{events, learner, pool, room, watch as watches};
 
 /// The lease's name.
 const LEASE: &str = "carrel-controller";
@@ -68,13 +68,8 @@ pub async fn run(
         options.now,
         writes.clone(),
     );
-    let events = Events::begin(
-        clients.calls.clone(),
-        &namespace,
-        &identity,
-        writes.clone(),
-        &tracker,
-    );
+    let (events, waiting) = Events::new(&namespace);
+    let recorder = (clients.calls.clone(), identity.clone(), writes.clone());
     let term = Arc::new(Term::default());
     let writer = Writer::new(clients.calls, namespace, writes, Arc::clone(&term));
     let shared = Shared::new(
@@ -87,6 +82,8 @@ pub async fn run(
         term,
     );
     shared.metrics.count(&shared);
+    let (calls, instance, counted) = recorder;
+    shared.spawn(events::write(waiting, calls, instance, counted));
 
     readiness.missing("caches", "learners, classes and pods are listed");
     let mut synced = begin_watches(&shared, &clients.watches);
@@ -125,25 +122,14 @@ pub async fn run(
 
 fn begin_watches(shared: &Handle, client: &Client) -> watch::Receiver<usize> {
     let (synced, complete) = watch::channel(0);
-    let spawn = |task: futures::future::BoxFuture<'static, ()>| {
-        let stop = shared.cancel.clone();
-        shared
-            .tracker
-            .spawn(async move { stop.run_until_cancelled(task).await });
-    };
-    let of = || (Arc::clone(shared), client.clone());
-    let (handle, calls) = of();
-    spawn(Box::pin(watches::learners(handle, calls, synced.clone())));
-    let (handle, calls) = of();
-    spawn(Box::pin(watches::classes(handle, calls, synced.clone())));
+    let of = || (Arc::clone(shared), client.clone(), synced.clone());
+    let (handle, calls, synced) = of();
+    shared.spawn(watches::learners(handle, calls, synced));
+    let (handle, calls, synced) = of();
+    shared.spawn(watches::classes(handle, calls, synced));
     for namespace in shared.options.pods.namespaces.clone() {
-        let (handle, calls) = of();
-        spawn(Box::pin(watches::pods(
-            handle,
-            calls,
-            namespace,
-            synced.clone(),
-        )));
+        let (handle, calls, synced) = of();
+        shared.spawn(watches::pods(handle, calls, namespace, synced));
     }
     complete
 }
@@ -176,15 +162,9 @@ fn begin_work(shared: &Handle, held: &Held) {
     for id in &waiting {
         shared.queue.now(id);
     }
-    let spawn = |task: futures::future::BoxFuture<'static, ()>| {
-        let stop = shared.cancel.clone();
-        shared
-            .tracker
-            .spawn(async move { stop.run_until_cancelled(task).await });
-    };
-    spawn(Box::pin(work(Arc::clone(shared))));
-    spawn(Box::pin(pool::run(Arc::clone(shared))));
-    spawn(Box::pin(room::run(Arc::clone(shared))));
+    shared.spawn(work(Arc::clone(shared)));
+    shared.spawn(pool::run(Arc::clone(shared)));
+    shared.spawn(room::run(Arc::clone(shared)));
 }
 
 /// Whether nothing is to be done for a learner, as the objects say.
@@ -205,10 +185,7 @@ async fn work(shared: Handle) {
         shared.tracker.spawn(async move {
             let _place = place;
             let again = learner::reconcile(&handle, &id).await;
-            let again = again.map(|at| {
-                let wait = at.duration_since(handle.now());
-                tokio::time::Instant::now() + Duration::try_from(wait).unwrap_or_default()
-            });
+            let again = again.map(|at| handle.instant(at));
             handle.queue.done(&id, again);
         });
     }

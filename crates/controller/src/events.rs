@@ -8,7 +8,6 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
 use tokio::sync::mpsc;
-use tokio_util::task::TaskTracker;
 
 /// So many may wait.
 const WAITING: usize = 256;
@@ -21,36 +20,32 @@ pub(crate) struct Events {
     waiting: mpsc::Sender<(Event, ObjectReference)>,
 }
 
-impl Events {
-    /// Begins to write; ends when the last sender has gone.
-    pub(crate) fn begin(
-        client: Client,
-        namespace: &str,
-        identity: &str,
-        writes: ApiWrites,
-        tracker: &TaskTracker,
-    ) -> Self {
-        let reporter = Reporter {
-            controller: names::CONTROLLER.to_owned(),
-            instance: Some(identity.to_owned()),
-        };
-        let recorder = Recorder::new(client, reporter);
-        let (waiting, mut next) = mpsc::channel::<(Event, ObjectReference)>(WAITING);
-        tracker.spawn(async move {
-            while let Some((event, about)) = next.recv().await {
-                writes.count("events", "create");
-                if let Err(error) = recorder.publish(&event, &about).await {
-                    tracing::debug!(
-                        error = crate::chain(&error),
-                        "an event could not be written"
-                    );
-                }
-            }
-        });
-        Self {
-            namespace: namespace.to_owned(),
-            waiting,
+/// Those that wait to be written.
+pub(crate) type Waiting = mpsc::Receiver<(Event, ObjectReference)>;
+
+/// Writes them; never returns while anybody may have one.
+pub(crate) async fn write(mut next: Waiting, client: Client, identity: String, writes: ApiWrites) {
+    let reporter = Reporter {
+        controller: names::CONTROLLER.to_owned(),
+        instance: Some(identity),
+    };
+    let recorder = Recorder::new(client, reporter);
+    while let Some((event, about)) = next.recv().await {
+        writes.count("events", "create");
+        if let Err(error) = recorder.publish(&event, &about).await {
+            tracing::debug!(
+                error = crate::chain(&error),
+                "an event could not be written"
+            );
         }
+    }
+}
+
+impl Events {
+    pub(crate) fn new(namespace: &str) -> (Self, Waiting) {
+        let (waiting, next) = mpsc::channel(WAITING);
+        let namespace = namespace.to_owned();
+        (Self { namespace, waiting }, next)
     }
 
     pub(crate) fn learner(&self, id: &LearnerId, uid: &str, reason: &str, note: &str) {

@@ -16,7 +16,6 @@ use tokio::time::Instant;
 
 pub(crate) use self::look::{Look, Seen};
 pub(crate) use self::stir::Stir;
-use crate::metrics::Round;
 use crate::shared::Handle;
 
 /// More rounds than any learner needs at once: one that asks for more is looked at again in a moment.
@@ -40,7 +39,7 @@ pub(crate) enum Step {
 pub(crate) async fn reconcile(shared: &Handle, id: &LearnerId) -> Option<Timestamp> {
     let began = Instant::now();
     let again = rounds(shared, id).await;
-    shared.metrics.round(Round::Ok, began.elapsed());
+    shared.metrics.round(began.elapsed());
     again
 }
 

@@ -18,18 +18,9 @@ mod template;
 mod watch;
 mod world;
 
+use carrel_telemetry::chain;
+
 pub use controller::{Clients, Ended, run};
 pub use gate::Budget;
 pub use metrics::Metrics;
 pub use options::{Options, PodOptions};
-
-/// An error with its causes, for a log.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}

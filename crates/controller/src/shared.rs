@@ -88,11 +88,17 @@ impl Shared {
         self.term.runs()
     }
 
-    /// Looks at a learner at a time.
-    pub(crate) fn look_at(&self, id: &LearnerId, at: Timestamp) {
+    /// A time on the clock by which one waits; now for one that has passed.
+    pub(crate) fn instant(&self, at: Timestamp) -> Instant {
         let wait = at.duration_since(self.now());
-        let wait = Duration::try_from(wait).unwrap_or_default();
-        self.queue.add(id, Instant::now() + wait);
+        Instant::now() + Duration::try_from(wait).unwrap_or_default()
+    }
+
+    /// Runs a task that never returns, until the controller ends.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.cancel.clone();
+        self.tracker
+            .spawn(async move { stop.run_until_cancelled(task).await });
     }
 
     /// Lets in whoever may start now.
@@ -102,7 +108,7 @@ impl Shared {
             self.queue.now(id);
         }
         if let (Some(at), Some(id)) = (next, world.gate.first_waiting()) {
-            self.look_at(id, at);
+            self.queue.add(id, self.instant(at));
         }
     }
 

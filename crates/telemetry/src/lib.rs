@@ -9,7 +9,7 @@ pub mod wakes;
 
 pub use api_writes::ApiWrites;
 pub use health::{Health, Readiness};
-pub use logs::LogFormat;
+pub use logs::{LogFormat, chain};
 pub use prometheus_client::registry::Registry;
 pub use snapshots::Snapshots;
 pub use wakes::Wakes;

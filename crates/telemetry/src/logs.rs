@@ -58,3 +58,15 @@ pub fn start(format: LogFormat, filter: &str, colour: bool) -> Result<(), Error>
     }
     .map_err(|_| Error::Started)
 }
+
+/// An error with its causes on one line, for a log: `connecting: connection refused`.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,8 +1,10 @@
 //! Many at once: every wake gets one pod, whoever dies or stands still meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use carrel_tests::cluster::school::{School, Status};
+use carrel_tests::eventually;
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde_json::{Value, json};
 
@@ -67,7 +69,7 @@ async fn judge(school: &School, ready: &BTreeMap<String, Status>) -> anyhow::Res
         assert!(named.insert(uid), "{name} shares its pod");
     }
     // What took an assignment that counts no more is ended.
-    carrel_tests::eventually(
+    eventually(
         "no pod is anybody else's",
         carrel_tests::cluster::school::SOON,
         || async {
@@ -116,15 +118,13 @@ async fn a_mixed_storm_gives_each_learner_one_pod_though_the_leader_is_killed_ag
     Ok(())
 }
 
-/// Waits until more assignments than so many came: how many.
+/// Waits until more assignments than so many came: how many. For ever, when no more come.
 async fn more_than(school: &School, count: usize) -> usize {
-    loop {
+    let more = eventually("more assignments come", Duration::MAX, || async {
         let came = school.stand_in.assignments().len();
-        if came > count {
-            return came;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+        Ok((came > count).then_some(came))
+    });
+    more.await.unwrap_or(count)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,7 +144,7 @@ async fn a_leader_that_stood_still_does_no_harm_when_it_goes_on() -> anyhow::Res
     paused.pause(false)?;
     judge(&school, &ready).await?;
     // It has heard that another leads, and ended.
-    carrel_tests::eventually(
+    eventually(
         "the old leader ends",
         carrel_tests::cluster::school::SOON,
         || async { Ok(paused.log()?.contains("the lease").then_some(())) },
@@ -195,7 +195,7 @@ async fn a_changed_class_replaces_blank_pods_and_touches_nobody_who_is_awake() -
     let hash = |pod: &k8s_openapi::api::core::v1::Pod| {
         pod.metadata.labels.clone().unwrap_or_default()["carrel.dev/class-hash"].clone()
     };
-    carrel_tests::eventually(
+    eventually(
         "all blank pods are new",
         carrel_tests::cluster::school::SOON,
         || async {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -233,18 +234,18 @@ impl School {
         is_so: impl Fn(&Status) -> bool,
     ) -> anyhow::Result<Status> {
         let learners = self.learners();
-        let mut last = Status(Value::Null);
-        let began = std::time::Instant::now();
-        while began.elapsed() < SOON {
-            if let Some(learner) = learners.get_opt(name).await? {
-                last = Status(learner.data["status"].clone());
-                if is_so(&last) {
-                    return Ok(last);
-                }
+        let last = Mutex::new(Status(Value::Null));
+        let found = eventually(what, SOON, || async {
+            let learner = learners.get_opt(name).await?;
+            let status = learner.map(|learner| Status(learner.data["status"].clone()));
+            if let Some(status) = &status {
+                *last.lock().unwrap_or_else(PoisonError::into_inner) = status.clone();
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        anyhow::bail!("not within {SOON:?}: {name}: {what}; it is {}", last.0)
+            Ok(status.filter(&is_so))
+        });
+        let found = found.await;
+        let last = last.into_inner().unwrap_or_else(PoisonError::into_inner);
+        found.with_context(|| format!("{name} is {}", last.0))
     }
 
     /// Waits until so many blank pods are ready.

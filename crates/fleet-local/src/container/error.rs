@@ -39,15 +39,3 @@ impl<T, E: Into<io::Error>> Doing<T> for Result<T, E> {
         })
     }
 }
-
-/// The error and its causes on one line, for an answer that crosses a process.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
-}

@@ -10,12 +10,13 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use carrel_telemetry::chain;
 use rustix::process::{Pid, Signal};
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
 use super::cgroup::Cgroups;
-use super::error::{Doing, Error, chain};
+use super::error::{Doing, Error};
 use super::first::{First, word};
 use super::host::{privileged, process_limit_is_per_namespace};
 use super::layout::{Host, arguments, layout};

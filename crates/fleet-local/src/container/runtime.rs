@@ -252,7 +252,7 @@ impl Runtime {
                 limits_missing,
             },
             Err(error) => Isolation::Process {
-                reason: super::error::chain(&error),
+                reason: carrel_telemetry::chain(&error),
             },
         }
     }
@@ -361,7 +361,7 @@ async fn converse(mut maker: Child, request: &Request, within: Duration) -> Resu
 /// What led to it stands in its own error.
 fn warn_unless_cleared(id: &ContainerId, cleared: Result<(), Error>) {
     if let Err(error) = cleared {
-        let error = super::error::chain(&error);
+        let error = carrel_telemetry::chain(&error);
         tracing::warn!(container = %id, error, "a container could not be cleared");
     }
 }

@@ -1,10 +1,10 @@
 //! A pod on its way. Its keeper waits for it beside everything else, because a first pull of an image may take minutes.
 
-use std::error::Error;
 use std::sync::Arc;
 
 use carrel_core::PodUid;
 use carrel_core::class::ClassSpec;
+use carrel_telemetry::chain;
 use jiff::Timestamp;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
@@ -54,14 +54,4 @@ impl Making {
             Err(error) => Err(format!("its making ended: {error}")),
         }
     }
-}
-
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -8,6 +8,7 @@ use carrel_core::PodUid;
 use carrel_core::lifecycle::{Ending, Phase, PodSeen};
 use carrel_protocol::sidecar::Hello;
 use carrel_protocol::token::Caller;
+use carrel_telemetry::chain;
 use jiff::Timestamp;
 use tokio::process::Child;
 use tokio::sync::watch::{Receiver, Sender};
@@ -273,14 +274,4 @@ fn say(seen: &Sender<PodSeen>, pod: PodUid, phase: Phase, since: Timestamp, hell
         *before = now_seen;
         differs
     });
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -132,7 +132,11 @@ async fn a_learner_hears_why_it_waits_while_the_vault_is_away_and_so_does_the_op
     .await?;
     school.vault = school.roles.start("vault").await?;
     while !stream.next().await?.context("it goes on")?.is_outcome() {}
-    assert_eq!(api.learner("ada").await?["state"], "Ready");
+    // Whoever runs the turn lets go a moment after its outcome is told.
+    eventually("it rests", within, || async {
+        Ok((api.learner("ada").await?["state"] == "Ready").then_some(()))
+    })
+    .await?;
     assert_eq!(api.reply("ada", "count").await?, "3");
     Ok(())
 }

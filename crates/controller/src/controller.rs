@@ -23,6 +23,8 @@ use crate::{events, learner, pool, room, watch as watches};
 const LEASE: &str = "carrel-controller";
 /// Learners looked at at once.
 const AT_ONCE: usize = 128;
+/// Between lists, when one failed.
+const LIST_AGAIN: Duration = Duration::from_millis(500);
 /// How long what is under way may take when the controller is told to end.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -94,7 +96,16 @@ pub async fn run(
             return std::future::pending().await;
         }
         readiness.present("caches");
-        leadership.take().await
+        let held = leadership.take().await;
+        // It may have waited for long, and its watches been broken meanwhile.
+        while let Err(error) = watches::refresh(&shared, &clients.watches).await {
+            tracing::warn!(
+                error = crate::chain(&error),
+                "what there is cannot be listed"
+            );
+            tokio::time::sleep(LIST_AGAIN).await;
+        }
+        held
     };
     let Some(held) = cancel.run_until_cancelled(lead).await else {
         return Ended::Told;

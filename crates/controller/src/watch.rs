@@ -1,6 +1,7 @@
 //! Brings what the API server shows into the caches, and says whom to look at. A watch that is lost is begun anew with a whole list.
 
 use std::collections::HashSet;
+use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -8,10 +9,11 @@ use carrel_core::{LearnerId, PodUid};
 use carrel_crd::{Learner, LearnerClass, names};
 use futures::{Stream, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::Api;
+use kube::api::{Api, ListParams};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Config, Event};
 use kube::{Client, ResourceExt as _};
+use serde::de::DeserializeOwned;
 use tokio::sync::watch::Sender;
 
 use crate::shared::Handle;
@@ -24,6 +26,57 @@ pub(crate) type Synced = Sender<usize>;
 
 /// So many objects come with a page of a list.
 const PAGE: u32 = 1000;
+
+/// Takes in what the API server has just now: a watch that broke may have kept the caches as they were for long. Pods come first: whoever
+/// is named on one is listed after it. What is gone meanwhile, the watches say.
+pub(crate) async fn refresh(shared: &Handle, client: &Client) -> kube::Result<()> {
+    let pods = ListParams::default().labels(&ours());
+    for namespace in &shared.options.pods.namespaces {
+        let api = Api::<Pod>::namespaced(client.clone(), namespace);
+        each_listed(&api, pods.clone(), |pod| {
+            if let Some(seen) = SeenPod::read(&pod) {
+                shared.world().pods.put(seen);
+            }
+        })
+        .await?;
+    }
+    let namespace = &shared.options.namespace;
+    let classes = Api::<LearnerClass>::namespaced(client.clone(), namespace);
+    each_listed(&classes, ListParams::default(), |class| {
+        put_class(shared, &class);
+    })
+    .await?;
+    let learners = Api::<Learner>::namespaced(client.clone(), namespace);
+    each_listed(&learners, ListParams::default(), |learner| {
+        put_learner(shared, &learner);
+    })
+    .await
+}
+
+async fn each_listed<K>(
+    api: &Api<K>,
+    params: ListParams,
+    mut take: impl FnMut(K),
+) -> kube::Result<()>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
+    let mut params = params.limit(PAGE);
+    loop {
+        let page = api.list(&params).await?;
+        let more = page.metadata.continue_.filter(|token| !token.is_empty());
+        page.items.into_iter().for_each(&mut take);
+        match more {
+            Some(token) => params = params.continue_token(&token),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Which pods are learners'.
+fn ours() -> String {
+    format!("{}={}", names::COMPONENT.0, names::COMPONENT.1)
+}
 
 /// Watches learners; never returns.
 pub(crate) async fn learners(shared: Handle, client: Client, synced: Synced) {
@@ -143,10 +196,9 @@ fn put_class(shared: &Handle, class: &LearnerClass) {
 /// Watches the pods of one learner namespace; never returns.
 pub(crate) async fn pods(shared: Handle, client: Client, namespace: String, synced: Synced) {
     let api = Api::<Pod>::namespaced(client, &namespace);
-    let ours = format!("{}={}", names::COMPONENT.0, names::COMPONENT.1);
     let mut listed = HashSet::<PodUid>::new();
     let mut first = Some(synced);
-    let events = watcher::watcher(api, Config::default().labels(&ours).page_size(PAGE));
+    let events = watcher::watcher(api, Config::default().labels(&ours()).page_size(PAGE));
     each(events, "pods", |event| {
         let touched = match event {
             Event::Init => {

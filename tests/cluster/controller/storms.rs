@@ -12,6 +12,8 @@ use super::{pool_of, school};
 
 /// So many learners wake.
 const LEARNERS: usize = 60;
+/// So many leaders are killed; after each the lease has to run out.
+const KILLS: u32 = 3;
 
 fn names() -> Vec<String> {
     (0..LEARNERS).map(|number| format!("l{number}")).collect()
@@ -102,17 +104,18 @@ async fn a_mixed_storm_gives_each_learner_one_pod_though_the_leader_is_killed_ag
     };
     let mut storm = std::pin::pin!(storm);
     // Killed whenever some more have been told whose they are, at whatever step the others are then.
-    let mut told = 0;
+    let (mut told, mut kills) = (0, 0);
     let ready = loop {
         tokio::select! {
             ready = &mut storm => break ready?,
-            count = more_than(&school, told) => {
-                told = count + 12;
+            count = more_than(&school, told), if kills < KILLS => {
+                (told, kills) = (count + 12, kills + 1);
                 leader.kill()?;
                 leader = std::mem::replace(&mut standby, school.controller().await?);
             }
         }
     };
+    assert!(kills > 1, "nobody was killed again");
     judge(&school, &ready).await?;
     drop((leader, standby));
     Ok(())

@@ -29,7 +29,7 @@ pub const LEARNER_NAMESPACES: [&str; 2] = ["learners-0", "learners-1"];
 /// Whose writes are the controllers'.
 pub const CONTROLLER: &str = "carrel-controller";
 /// What a controller does has been done by then, also where the machine is busy.
-pub const SOON: Duration = Duration::from_mins(1);
+pub const SOON: Duration = Duration::from_mins(2);
 
 /// Learners in a cluster of fake nodes.
 pub struct School {

@@ -3,7 +3,8 @@
 
 #![expect(clippy::cast_precision_loss, reason = "counts of a storm are small")]
 
-mod asleep;
+mod crowd;
+mod spent;
 mod storm;
 
 use std::time::Duration;
@@ -25,15 +26,29 @@ const GATE_POOL: usize = 1050;
 /// Rates that are tried, in wakes a second, until one is too fast.
 const RATES: [u32; 7] = [16, 24, 32, 40, 48, 56, 64];
 
-pub(super) async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
-    let settings = json!({"kubernetes": {"refillsPerSecond": 100}});
+/// Wakes from a pool: how fast, how many a second, at what cost.
+pub(super) async fn wakes(figures: &mut Figures) -> anyhow::Result<()> {
+    let (school, controller) = open().await?;
+    warm(figures, &school, &controller).await?;
+    fastest(figures, &school).await?;
+    gate(figures, &school).await
+}
+
+/// Sixteen thousand learners and more, asleep and waking.
+pub(super) async fn crowd(figures: &mut Figures) -> anyhow::Result<()> {
+    let (school, controller) = open().await?;
+    crowd::measure(figures, &school, controller).await
+}
+
+async fn open() -> anyhow::Result<(School, Controller)> {
+    let settings = json!({
+        "kubernetes": {"refillsPerSecond": 100, "podsPerNamespace": 30_000},
+        "fleet": {"maxLive": 60_000},
+    });
     let school = School::open("cluster", NODES, &settings).await?;
     let school = school.context("it is measured on a real control plane")?;
     let controller = school.controller().await?;
-    warm(figures, &school, &controller).await?;
-    fastest(figures, &school).await?;
-    gate(figures, &school).await?;
-    asleep::measure(figures, &school, controller).await
+    Ok((school, controller))
 }
 
 /// A class with a pool of so many pods.
@@ -113,9 +128,9 @@ async fn fastest(figures: &mut Figures, school: &School) -> anyhow::Result<()> {
         figures.noted(
             &format!("{rate}/s for 10 s: p50 / p99, processor time a wake"),
             &format!(
-                "{:.0} / {slowest:.0} ms, {:.0} ms, {} lost",
+                "{:.0} / {slowest:.0} ms, {}, {} lost",
                 percentile(&mut storm.times, 0.5)?,
-                storm.processor_ms,
+                storm.spent,
                 storm.lost
             ),
         );
@@ -124,7 +139,7 @@ async fn fastest(figures: &mut Figures, school: &School) -> anyhow::Result<()> {
         if slowest > 500.0 || storm.lost > 0 {
             break;
         }
-        (best, processor) = (rate, storm.processor_ms);
+        (best, processor) = (rate, storm.spent.all());
     }
     figures.held(
         "highest rate with p99 at most 500 ms",

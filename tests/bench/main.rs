@@ -53,8 +53,12 @@ async fn main() -> anyhow::Result<()> {
     if wanted("takeover") {
         takeover::measure(&mut figures).await?;
     }
-    if wanted("cluster") {
-        cluster::measure(&mut figures).await?;
+    let of_cluster = |part: &str| wanted(part) || wanted("cluster");
+    if of_cluster("wakes") {
+        cluster::wakes(&mut figures).await?;
+    }
+    if of_cluster("crowd") {
+        cluster::crowd(&mut figures).await?;
     }
     figures.end()
 }

@@ -41,7 +41,7 @@ pub(super) async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn resident(pid: u32) -> anyhow::Result<f64> {
+pub(super) fn resident(pid: u32) -> anyhow::Result<f64> {
     sum(pid, &["Rss:"])
 }
 

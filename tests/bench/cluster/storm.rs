@@ -16,6 +16,8 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
+use super::spent::Spent;
+
 /// Whoever is not ready by then is lost.
 const LOST: Duration = Duration::from_mins(2);
 /// The API server takes so many calls of the load at once.
@@ -28,8 +30,8 @@ pub(super) struct Storm {
     /// Milliseconds from due to seen ready, of each.
     pub(super) times: Vec<f64>,
     pub(super) lost: usize,
-    /// Processor time of the whole machine, in milliseconds for each wake.
-    pub(super) processor_ms: f64,
+    /// Processor time for each wake.
+    pub(super) spent: Spent,
     /// Wakes a second from the first due to the last ready.
     pub(super) reached: f64,
 }
@@ -52,7 +54,7 @@ impl Storm {
             due.push((name.clone(), Duration::from_secs_f64(at)));
         }
         let mut seen = watch(school).await?;
-        let (began, before) = (Instant::now(), busy()?);
+        let (began, before) = (Instant::now(), Spent::until_now()?);
         let wakes = due.iter().map(|(name, after)| async move {
             tokio::time::sleep_until((began + *after).into()).await;
             school.wake(name, 0).await
@@ -75,7 +77,7 @@ impl Storm {
         let (asked, ()) = tokio::join!(wakes, listen);
         asked?;
         let took = began.elapsed().as_secs_f64();
-        let spent = busy()? - before;
+        let spent = before.since()?.each(due.len());
         let times = ready.iter().filter_map(|(name, at)| {
             let due = wanted.get(name.as_str())?;
             Some(at.duration_since(began + *due).as_secs_f64() * 1e3)
@@ -83,7 +85,7 @@ impl Storm {
         let times: Vec<f64> = times.collect();
         Ok(Self {
             lost: due.len() - times.len(),
-            processor_ms: spent * 1e3 / due.len() as f64,
+            spent,
             reached: times.len() as f64 / took,
             times,
         })
@@ -180,19 +182,4 @@ pub(super) async fn calibrate(school: &School) -> anyhow::Result<String> {
         "{:.0} in {NAMESPACE}",
         f64::from(total) / CALIBRATION.as_secs_f64()
     ))
-}
-
-/// Seconds that the processors of this machine were busy (`proc_stat(5)`: all but idle and iowait, in hundredths).
-fn busy() -> anyhow::Result<f64> {
-    let stat = std::fs::read_to_string("/proc/stat")?;
-    let line = stat.lines().next().context("a line of all processors")?;
-    let spent: Vec<u64> = line
-        .split_whitespace()
-        .skip(1)
-        .filter_map(|word| word.parse().ok())
-        .collect();
-    let idle =
-        spent.get(3).copied().unwrap_or_default() + spent.get(4).copied().unwrap_or_default();
-    let all: u64 = spent.iter().take(8).sum();
-    Ok((all - idle) as f64 / 100.0)
 }

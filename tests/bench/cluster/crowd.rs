@@ -1,0 +1,255 @@
+//! Sixteen thousand learners asleep: what controller and gateway need for them, and what a wake among them takes and costs; then all
+//! of them wake within ten minutes.
+
+#![expect(clippy::cast_precision_loss, reason = "counts of a crowd are small")]
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use carrel_tests::cluster::school::{CONTROLLER, Controller, NAMESPACE, School};
+use carrel_tests::figures::Figures;
+use carrel_tests::{Roles, eventually};
+use serde_json::json;
+
+use super::storm::{self, Storm};
+use super::{POOL, class};
+use crate::memory::resident;
+use crate::percentile;
+
+/// How many sleep.
+const ASLEEP: usize = 16_000;
+/// With so few and so many a wake's cost is compared.
+const FEW: usize = 1_000;
+const MANY: usize = 48_000;
+/// How long nothing may be written.
+const IDLE: Duration = Duration::from_mins(1);
+/// In which all wake.
+const RUSH: Duration = Duration::from_mins(10);
+/// What is done for so many learners has been done by then.
+const DONE_WITHIN: Duration = Duration::from_mins(20);
+/// Learners of each storm: more than it takes.
+const STORM: usize = 500;
+const CLASS: &str = "many";
+
+pub(super) async fn measure(
+    figures: &mut Figures,
+    school: &School,
+    controller: Controller,
+) -> anyhow::Result<()> {
+    school.class(CLASS, &class(POOL)).await?;
+    let everybody: Vec<String> = (0..MANY).map(|number| format!("l{number}")).collect();
+    grow(school, &controller, &everybody, 0..FEW).await?;
+    let mut costs = vec![cost(figures, school, FEW, &everybody[..STORM]).await?];
+
+    let asleep = grow(school, &controller, &everybody, FEW..ASLEEP).await?;
+    controller.stop()?;
+    let controller = at_rest(figures, school, asleep).await?;
+    gateway(figures, school).await?;
+    among(figures, school, &everybody[STORM..][..STORM]).await?;
+    costs.push(cost(figures, school, ASLEEP, &everybody[2 * STORM..][..STORM]).await?);
+
+    grow(school, &controller, &everybody, ASLEEP..MANY).await?;
+    costs.push(cost(figures, school, MANY, &everybody[3 * STORM..][..STORM]).await?);
+    let (least, most) = costs.iter().fold((f64::MAX, 0.0_f64), |(least, most), cost| {
+        (least.min(*cost), most.max(*cost))
+    });
+    figures.at_most(
+        "most expensive of these beside the cheapest",
+        "%",
+        &[((most / least - 1.0) * 100.0, 20.0)],
+    );
+
+    let rate = ASLEEP as f64 / RUSH.as_secs_f64();
+    let (rush, rest) = everybody[4 * STORM..].split_at(ASLEEP);
+    rushes(figures, school, rush, rate, RUSH).await?;
+    rushes(figures, school, rest, rate * 3.0, Duration::from_mins(1)).await?;
+    controller.stop()
+}
+
+/// Makes these learners, and waits until all that there are then are counted: how many sleep.
+async fn grow(
+    school: &School,
+    controller: &Controller,
+    everybody: &[String],
+    which: Range<usize>,
+) -> anyhow::Result<usize> {
+    let (all, awake) = (which.end, awake(controller).await?);
+    storm::make_learners(school, CLASS, &everybody[which]).await?;
+    visited(controller, all - awake).await?;
+    storm::settle(school, CLASS, POOL).await?;
+    Ok(all - awake)
+}
+
+/// A new controller, until it has seen all, and then while nobody stirs.
+async fn at_rest(
+    figures: &mut Figures,
+    school: &School,
+    asleep: usize,
+) -> anyhow::Result<Controller> {
+    let began = Instant::now();
+    let controller = school.controller().await?;
+    eventually("it leads", Duration::from_mins(1), || async {
+        let metrics = controller.metrics().await?;
+        Ok(metrics.contains("carrel_leader 1").then_some(()))
+    })
+    .await?;
+    visited(&controller, asleep).await?;
+    let took = began.elapsed().as_secs_f64();
+    let mark = school.plane.mark().await?;
+    tokio::time::sleep(IDLE).await;
+    let writes = school.plane.writes_since(mark).await?;
+    let ours = writes
+        .iter()
+        .filter(|write| write.user == CONTROLLER && write.resource != "leases")
+        .count();
+    figures.at_most(
+        "16,000 learners: controller's memory (resident)",
+        "MiB",
+        &[(resident(controller.pid())?, 80.0)],
+    );
+    figures.at_most(
+        "16,000 learners: start of a controller until all are reconciled",
+        "s",
+        &[(took, 2.5)],
+    );
+    figures.held(
+        "16,000 learners: writes in an idle minute, leases apart",
+        &ours.to_string(),
+        "0",
+        ours == 0,
+    );
+    Ok(controller)
+}
+
+/// A gateway that has taken all of them over into its database.
+async fn gateway(figures: &mut Figures, school: &School) -> anyhow::Result<()> {
+    let settings =
+        json!({"gateway": {"fleet": "Kubernetes"}, "kubernetes": {"namespace": NAMESPACE}});
+    let roles = Roles::prepare_with("cluster", &settings, &[])?;
+    let mut roles = roles.context("a gateway needs a database and a bucket")?;
+    let access = school
+        .plane
+        .user("carrel-gateway", Some("system:masters"))?;
+    let kubeconfig = access.file.display().to_string();
+    roles.variables.push(("KUBECONFIG", kubeconfig));
+    let gateway = roles.start("gateway").await?;
+    let all = ASLEEP.to_string();
+    eventually("all have rows", DONE_WITHIN, || async {
+        let rows = roles
+            .server
+            .psql(&roles.database, "SELECT count(*) FROM learner");
+        Ok((rows.trim() == all).then_some(()))
+    })
+    .await?;
+    figures.at_most(
+        "16,000 learners: gateway's memory (resident)",
+        "MiB",
+        &[(resident(gateway.pid())?, 60.0)],
+    );
+    Ok(())
+}
+
+/// Wakes of a few among many.
+async fn among(figures: &mut Figures, school: &School, names: &[String]) -> anyhow::Result<()> {
+    let mut storm = Storm::poisson(school, names, 5.0, Duration::from_secs(20)).await?;
+    figures.at_most(
+        "wake among 16,000 asleep, 5/s: p50 / p99",
+        "ms",
+        &[
+            (percentile(&mut storm.times, 0.5)?, 30.0),
+            (percentile(&mut storm.times, 0.99)?, 70.0),
+        ],
+    );
+    storm::settle(school, CLASS, POOL).await
+}
+
+/// The controller's processor time for each wake, in milliseconds, while there are so many.
+async fn cost(
+    figures: &mut Figures,
+    school: &School,
+    count: usize,
+    names: &[String],
+) -> anyhow::Result<f64> {
+    let mut storm = Storm::poisson(school, names, 10.0, Duration::from_secs(20)).await?;
+    let spent = storm.spent.by("carrel");
+    figures.noted(
+        &format!("wakes among {count} learners, 10/s for 20 s: controller's processor time a wake; p50"),
+        &format!(
+            "{spent:.2} ms; {:.0} ms",
+            percentile(&mut storm.times, 0.5)?
+        ),
+    );
+    storm::settle(school, CLASS, POOL).await?;
+    Ok(spent)
+}
+
+/// Many wake, nobody twice and nobody never.
+async fn rushes(
+    figures: &mut Figures,
+    school: &School,
+    names: &[String],
+    rate: f64,
+    lasts: Duration,
+) -> anyhow::Result<()> {
+    let before = school.stand_in.assignments().len();
+    let mut storm = Storm::poisson(school, names, rate, lasts).await?;
+    let mut taken = HashMap::<String, usize>::new();
+    for assigned in school.stand_in.assignments().into_iter().skip(before) {
+        if assigned.refused.is_none() {
+            *taken.entry(assigned.learner).or_default() += 1;
+        }
+    }
+    let double = taken.values().filter(|times| **times > 1).count();
+    let (half, most) = (
+        percentile(&mut storm.times, 0.5)?,
+        percentile(&mut storm.times, 0.99)?,
+    );
+    figures.held(
+        &format!(
+            "{} wakes in {:.0} s: lost, double; p50 / p99 from due to Ready seen, oldest; rate reached; processor time a wake",
+            storm.times.len() + storm.lost,
+            lasts.as_secs_f64()
+        ),
+        &format!(
+            "{}, {double}; {half:.0} / {most:.0} ms, {:.0} ms; {:.1}/s; {}",
+            storm.lost,
+            percentile(&mut storm.times, 1.0)?,
+            storm.reached,
+            storm.spent
+        ),
+        "none lost, none double",
+        storm.lost == 0 && double == 0,
+    );
+    storm::settle(school, CLASS, POOL).await
+}
+
+/// How many the controller counts in other states than asleep.
+async fn awake(controller: &Controller) -> anyhow::Result<usize> {
+    let counted = counted(controller, |state| state != "Asleep").await?;
+    Ok(counted)
+}
+
+/// Waits until so many are counted as asleep.
+async fn visited(controller: &Controller, asleep: usize) -> anyhow::Result<()> {
+    eventually("all are counted", DONE_WITHIN, || async {
+        let counted = counted(controller, |state| state == "Asleep").await?;
+        Ok((counted == asleep).then_some(()))
+    })
+    .await
+}
+
+/// How many learners a controller counts in such states.
+async fn counted(controller: &Controller, which: impl Fn(&str) -> bool) -> anyhow::Result<usize> {
+    let metrics = controller.metrics().await?;
+    let of_class = format!(r#"",class="{CLASS}"}} "#);
+    let lines = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix(r#"carrel_learners{state=""#));
+    let counts = lines.filter_map(|line| line.split_once(&of_class));
+    let counts = counts.filter(|(state, _)| which(state));
+    Ok(counts
+        .filter_map(|(_, count)| count.parse::<usize>().ok())
+        .sum())
+}

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use carrel_core::learner::LearnerState;
 use carrel_core::lifecycle::{self, Wish};
 use carrel_telemetry::Readiness;
 use kube::Client;
@@ -12,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::Writer;
 use crate::events::Events;
+use crate::gate::Progress;
 use crate::lease::{Held, Leadership, Term};
 use crate::metrics::Metrics;
 use crate::options::Options;
@@ -157,8 +159,11 @@ fn begin_work(shared: &Handle, held: &Held) {
         world.pods.reclaim(named.collect());
         for (id, known) in &world.learners {
             if known.status.pod.is_some() {
-                let is_up = known.status.state == carrel_core::learner::LearnerState::Ready;
-                world.gate.adopt(id, !is_up);
+                let progress = match known.status.state {
+                    LearnerState::Ready => Progress::Started,
+                    _ => Progress::Waits,
+                };
+                world.gate.adopt(id, progress);
             }
         }
     }

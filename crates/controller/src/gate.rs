@@ -18,13 +18,25 @@ pub struct Budget {
     pub per_second: u32,
 }
 
+/// How far one is who was let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Not ready yet, and nothing but us and the API server is in the way.
+    Hurries,
+    /// Not ready yet, and its pod has to start first, or to restore.
+    Waits,
+    /// Ready.
+    Started,
+}
+
 /// The gate before a start.
 #[derive(Debug)]
 pub(crate) struct Gate {
     budget: Budget,
-    /// Who lives, and whether they are still starting.
-    living: HashMap<LearnerId, bool>,
+    /// Who lives, and how far they are.
+    living: HashMap<LearnerId, Progress>,
     starting: usize,
+    hurrying: usize,
     waiting: BTreeMap<(Timestamp, u64), LearnerId>,
     places: HashMap<LearnerId, (Timestamp, u64)>,
     asked: u64,
@@ -37,6 +49,7 @@ impl Gate {
             budget,
             living: HashMap::new(),
             starting: 0,
+            hurrying: 0,
             waiting: BTreeMap::new(),
             places: HashMap::new(),
             asked: 0,
@@ -75,7 +88,7 @@ impl Gate {
             };
             self.next_start = start + Duration::from_secs(1) / self.budget.per_second.max(1);
             self.places.remove(&learner);
-            self.adopt(&learner, true);
+            self.adopt(&learner, Progress::Hurries);
             admitted.push(learner);
         }
         (admitted, None)
@@ -87,10 +100,18 @@ impl Gate {
     }
 
     /// Counts one that lives already, whoever let it in.
-    pub(crate) fn adopt(&mut self, learner: &LearnerId, is_starting: bool) {
-        let before = self.living.insert(learner.clone(), is_starting);
-        self.starting += usize::from(is_starting);
-        self.starting -= usize::from(before == Some(true));
+    pub(crate) fn adopt(&mut self, learner: &LearnerId, progress: Progress) {
+        let before = self.living.insert(learner.clone(), progress);
+        self.count(before, Some(progress));
+    }
+
+    fn count(&mut self, before: Option<Progress>, after: Option<Progress>) {
+        let starts = |progress| matches!(progress, Some(Progress::Hurries | Progress::Waits));
+        let hurries = |progress| progress == Some(Progress::Hurries);
+        self.starting += usize::from(starts(after));
+        self.starting -= usize::from(starts(before));
+        self.hurrying += usize::from(hurries(after));
+        self.hurrying -= usize::from(hurries(before));
     }
 
     /// Whether one was let in.
@@ -98,20 +119,17 @@ impl Gate {
         self.living.contains_key(learner)
     }
 
-    /// It has started: another may.
-    pub(crate) fn started(&mut self, learner: &LearnerId) {
-        if let Some(starting) = self.living.get_mut(learner)
-            && std::mem::take(starting)
-        {
-            self.starting -= 1;
+    /// How far one is who was let in; nothing for whoever was not.
+    pub(crate) fn goes_on(&mut self, learner: &LearnerId, progress: Progress) {
+        if self.living.contains_key(learner) {
+            self.adopt(learner, progress);
         }
     }
 
     /// It neither lives nor waits any more.
     pub(crate) fn gone(&mut self, learner: &LearnerId) {
-        if self.living.remove(learner) == Some(true) {
-            self.starting -= 1;
-        }
+        let before = self.living.remove(learner);
+        self.count(before, None);
         if let Some(place) = self.places.remove(learner) {
             self.waiting.remove(&place);
         }
@@ -126,9 +144,9 @@ impl Gate {
         }
     }
 
-    /// How many were let in and are not ready yet.
-    pub(crate) fn starting(&self) -> usize {
-        self.starting
+    /// How many were let in, are not ready yet, and do not wait for their pod.
+    pub(crate) fn hurrying(&self) -> usize {
+        self.hurrying
     }
 }
 
@@ -158,7 +176,7 @@ mod tests {
         gate.ask(&id("ada"), at(0));
         gate.ask(&id("bob"), at(1));
         assert_eq!(gate.admit(at(2)).0, [id("ada")]);
-        gate.started(&id("ada"));
+        gate.goes_on(&id("ada"), Progress::Started);
         assert_eq!((gate.admit(at(90_000)).0, gate.wanting_room()), (vec![], 1));
         gate.gone(&id("ada"));
         assert_eq!(gate.admit(at(90_001)).0, [id("bob")]);
@@ -172,10 +190,26 @@ mod tests {
             gate.ask(&id(name), at(time));
         }
         assert_eq!(gate.admit(at(100)).0, [id("ada"), id("bob")]);
-        gate.started(&id("bob"));
-        gate.started(&id("bob"));
+        gate.goes_on(&id("bob"), Progress::Started);
+        gate.goes_on(&id("bob"), Progress::Started);
         assert_eq!(gate.admit(at(101)).0, [id("cyd")]);
-        assert_eq!(gate.starting(), 2);
+        assert_eq!(gate.starting, 2);
+    }
+
+    #[test]
+    fn whoever_waits_for_a_pod_to_start_is_in_no_hurry_and_starts_still() {
+        let mut gate = gate(10, 1, 1000);
+        gate.ask(&id("ada"), at(0));
+        gate.ask(&id("bob"), at(0));
+        assert_eq!(gate.admit(at(0)).0, [id("ada")]);
+        assert_eq!(gate.hurrying(), 1);
+        gate.goes_on(&id("ada"), Progress::Waits);
+        assert_eq!(gate.hurrying(), 0);
+        assert_eq!(gate.admit(at(1)).0, [], "one at once");
+        gate.goes_on(&id("ada"), Progress::Started);
+        assert_eq!(gate.admit(at(1)).0, [id("bob")]);
+        gate.gone(&id("bob"));
+        assert_eq!((gate.starting, gate.hurrying()), (0, 0));
     }
 
     #[test]
@@ -198,7 +232,7 @@ mod tests {
         gate.gone(&id("ada"));
         gate.ask(&id("bob"), at(5));
         assert_eq!(gate.admit(at(6)).0, [id("bob")]);
-        gate.adopt(&id("bob"), false);
-        assert_eq!(gate.starting(), 0);
+        gate.adopt(&id("bob"), Progress::Started);
+        assert_eq!(gate.starting, 0);
     }
 }

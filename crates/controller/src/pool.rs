@@ -63,9 +63,10 @@ pub(crate) async fn run(shared: Handle) {
     }
 }
 
-/// Whether somebody is on the way to a pod.
+/// Whether somebody waits whom a new pod would hold up. Those whose own pod starts or restores are not among them: where
+/// they come one after the other, no pool would ever be filled.
 fn waits(world: &World) -> bool {
-    world.gate.starting() > 0
+    world.gate.hurrying() > 0
 }
 
 struct Look {

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::{self, Writer};
 use crate::events::Events;
-use crate::gate::Gate;
+use crate::gate::{Gate, Progress};
 use crate::lease::Term;
 use crate::metrics::Metrics;
 use crate::options::Options;
@@ -116,7 +116,7 @@ impl Shared {
     pub(crate) fn keep_place(&self, id: &LearnerId, plan: &Plan) {
         let mut world = self.world();
         match plan.status.state {
-            LearnerState::Ready | LearnerState::Busy => world.gate.started(id),
+            LearnerState::Ready | LearnerState::Busy => world.gate.goes_on(id, Progress::Started),
             LearnerState::Asleep if plan.status.pod.is_none() && plan.requeue_at.is_none() => {
                 world.gate.gone(id);
             }

@@ -52,9 +52,11 @@ pub(super) async fn measure(
 
     grow(school, &controller, &everybody, ASLEEP..MANY).await?;
     costs.push(cost(figures, school, MANY, &everybody[3 * STORM..][..STORM]).await?);
-    let (least, most) = costs.iter().fold((f64::MAX, 0.0_f64), |(least, most), cost| {
-        (least.min(*cost), most.max(*cost))
-    });
+    let (least, most) = costs
+        .iter()
+        .fold((f64::MAX, 0.0_f64), |(least, most), cost| {
+            (least.min(*cost), most.max(*cost))
+        });
     figures.at_most(
         "most expensive of these beside the cheapest",
         "%",
@@ -175,7 +177,9 @@ async fn cost(
     let mut storm = Storm::poisson(school, names, 10.0, Duration::from_secs(20)).await?;
     let spent = storm.spent.by("carrel");
     figures.noted(
-        &format!("wakes among {count} learners, 10/s for 20 s: controller's processor time a wake; p50"),
+        &format!(
+            "wakes among {count} learners, 10/s for 20 s: controller's processor time a wake; p50"
+        ),
         &format!(
             "{spent:.2} ms; {:.0} ms",
             percentile(&mut storm.times, 0.5)?

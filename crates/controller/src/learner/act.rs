@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::stir::Choice;
 use super::{Look, SERVER_AGAIN, Step, listen, look};
 use crate::api::PodPlace;
+use crate::gate::Progress;
 use crate::shared::Handle;
 use crate::world::World;
 use crate::world::pod::{Life, SeenPod};
@@ -130,6 +131,9 @@ fn take(
     tried: (Option<i64>, String),
 ) {
     world.pods.claim(pod, id);
+    if start_kind == StartKind::Cold {
+        world.gate.goes_on(id, Progress::Waits);
+    }
     let stir = world.stirs.entry(id.clone()).or_default();
     stir.choice = Some(Choice { pod, start_kind });
     stir.unborn = None;
@@ -189,6 +193,7 @@ async fn assign(
                 .metrics
                 .woke(start_kind, Stage::Assign, now, shared.now());
             let mut world = shared.world();
+            world.gate.goes_on(id, Progress::Waits);
             let stir = world.stirs.entry(id.clone()).or_default();
             stir.taken = Some((named.uid, shared.now()));
             drop(world);

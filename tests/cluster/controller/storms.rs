@@ -44,6 +44,15 @@ async fn all_ready(school: &School) -> anyhow::Result<BTreeMap<String, Status>> 
 
 /// Each learner has one pod, which took one assignment: that of the learner's epoch.
 async fn judge(school: &School, ready: &BTreeMap<String, Status>) -> anyhow::Result<()> {
+    judge_but(school, ready, &["nobody"]).await
+}
+
+/// The same, beside others who are awake.
+async fn judge_but(
+    school: &School,
+    ready: &BTreeMap<String, Status>,
+    others: &[&str],
+) -> anyhow::Result<()> {
     let mut owners = BTreeMap::new();
     for came in school
         .stand_in
@@ -75,7 +84,11 @@ async fn judge(school: &School, ready: &BTreeMap<String, Status>) -> anyhow::Res
         "no pod is anybody else's",
         carrel_tests::cluster::school::SOON,
         || async {
-            let pods = school.pods("carrel.dev/learner").await?;
+            let others = format!(
+                "carrel.dev/learner,carrel.dev/learner notin ({})",
+                others.join(",")
+            );
+            let pods = school.pods(&others).await?;
             let left = pods
                 .iter()
                 .filter(|pod| !named.contains(pod.metadata.uid.as_deref().unwrap_or_default()));
@@ -157,6 +170,11 @@ async fn a_leader_that_stood_still_does_no_harm_when_it_goes_on() -> anyhow::Res
     Ok(())
 }
 
+/// How long the API server is away. Whatever has a time has run out by then: the leader's term after 10 s, its lease after 15 s, a
+/// node's after 50 s (and with it what the node controller says of its pods); and pauses before another try no longer grow: those of
+/// watches after 26 s. Longer brings nothing new.
+const AWAY: Duration = Duration::from_mins(1);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_api_server_is_away_nothing_is_lost() -> anyhow::Result<()> {
     let test = "while_the_api_server_is_away_nothing_is_lost";
@@ -166,13 +184,52 @@ async fn while_the_api_server_is_away_nothing_is_lost() -> anyhow::Result<()> {
     // Who leads ends when it cannot renew; in a cluster it would be started again.
     let controllers = [school.controller().await?, school.controller().await?];
     school.class("free", &pool_of(5)).await?;
+    for name in ["ada", "bob"] {
+        school.learner(name, "free").await?;
+        school.wake(name, 0).await?;
+        let up = school.status(name, "awake", |status| status.is_ready(1));
+        up.await?;
+    }
+    let ada = school.status("ada", "awake", |status| status.is_ready(1));
+    let (ada, told) = (ada.await?, school.stand_in.assignments());
+    // Ada is in mid-turn, bob's sidecar ends meanwhile, and everybody else is on the way when it goes.
+    let busy = carrel_protocol::sidecar::Phase::Busy;
+    school.stand_in.report(&told[0].pod, busy, "").await?;
     enrol(&school, "free").await?;
     school.pool(5).await?;
     wake_all(&school).await?;
+    let slept = json!({"ending": "slept", "committed": true});
+    let bobs = told[1].pod.clone();
+    school
+        .stand_in
+        .end(&bobs, &carrel_tests::cluster::End::with(&slept))
+        .await?;
     school.plane.stop_api_server();
+    let since = std::time::Instant::now();
+    eventually(
+        "the leader ends, and the other one says that it is blind",
+        AWAY,
+        || async {
+            let logs = [controllers[0].log()?, controllers[1].log()?];
+            let ends = |log: &String| log.contains("the lease could not be renewed in time");
+            let blind = controllers
+                .iter()
+                .map(|controller| controller.health("readyz"));
+            let mut blind = futures::future::join_all(blind).await.into_iter();
+            let says = blind.any(|said| said.is_ok_and(|said| said.contains("watches: ")));
+            Ok((logs.iter().any(ends) && says).then_some(()))
+        },
+    )
+    .await?;
+    tokio::time::sleep_until((since + AWAY).into()).await;
     school.plane.start_api_server().await?;
     let ready = all_ready(&school).await?;
-    judge(&school, &ready).await?;
+    judge_but(&school, &ready, &["ada"]).await?;
+    let still = school.status("ada", "still awake", |status| status.is_ready(1));
+    assert_eq!(still.await?.pod(), ada.pod(), "nobody touched her");
+    school
+        .status("bob", "asleep", |status| status.is_asleep(1))
+        .await?;
     drop(controllers);
     Ok(())
 }
@@ -195,9 +252,6 @@ async fn a_changed_class_replaces_blank_pods_and_touches_nobody_who_is_awake() -
     let mut changed = pool_of(3);
     changed["resources"] = json!({"memory": "64Mi"});
     school.class("free", &changed).await?;
-    let hash = |pod: &k8s_openapi::api::core::v1::Pod| {
-        pod.metadata.labels.clone().unwrap_or_default()["carrel.dev/class-hash"].clone()
-    };
     eventually(
         "all blank pods are new",
         carrel_tests::cluster::school::SOON,
@@ -215,6 +269,41 @@ async fn a_changed_class_replaces_blank_pods_and_touches_nobody_who_is_awake() -
         .await?;
     assert_eq!(still.pod(), ada.pod());
     controller.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_class_that_changes_in_a_storm_leaves_no_blank_pod_of_old_and_touches_nobody()
+-> anyhow::Result<()> {
+    let test = "a_class_that_changes_in_a_storm_leaves_no_blank_pod_of_old_and_touches_nobody";
+    let Some(school) = school(test, &Value::Null).await? else {
+        return Ok(());
+    };
+    let controller = school.controller().await?;
+    school.class("free", &pool_of(20)).await?;
+    enrol(&school, "free").await?;
+    let before = hash(&school.pool(20).await?[0]);
+    let changes = async {
+        more_than(&school, LEARNERS / 3).await;
+        let mut changed = pool_of(20);
+        changed["resources"] = json!({"memory": "64Mi"});
+        school.class("free", &changed).await
+    };
+    let (woken, changed) = tokio::join!(wake_all(&school), changes);
+    woken?;
+    changed?;
+    let ready = all_ready(&school).await?;
+    judge(&school, &ready).await?;
+    for (name, status) in &ready {
+        assert_eq!(status.epoch(), 1, "{name} was woken once");
+    }
+    let blank = school.pool(20).await?;
+    assert!(blank.iter().all(|pod| hash(pod) != before));
+    controller.stop()
+}
+
+/// Of what a pod was made.
+fn hash(pod: &k8s_openapi::api::core::v1::Pod) -> String {
+    pod.metadata.labels.clone().unwrap_or_default()["carrel.dev/class-hash"].clone()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! Which watches show what they should just now: whoever has never seen all assigns nothing, and one that is blind says so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use carrel_telemetry::Readiness;
 use tokio::sync::watch;
@@ -11,6 +11,8 @@ const WATCHES: &str = "watches";
 /// Which watches show nothing just now, and why.
 #[derive(Clone)]
 pub(crate) struct Sight {
+    /// Those that have never listed everything.
+    unlisted: watch::Sender<BTreeSet<String>>,
     blind: watch::Sender<BTreeMap<String, String>>,
     readiness: Readiness,
 }
@@ -19,8 +21,9 @@ impl Sight {
     /// None of these watches has listed everything yet.
     pub(crate) fn new(readiness: Readiness, watches: impl IntoIterator<Item = String>) -> Self {
         let why = || "the list is not complete yet".to_owned();
-        let watches = watches.into_iter().map(|what| (what, why())).collect();
+        let watches: BTreeMap<_, _> = watches.into_iter().map(|what| (what, why())).collect();
         let sight = Self {
+            unlisted: watch::Sender::new(watches.keys().cloned().collect()),
             blind: watch::Sender::default(),
             readiness,
         };
@@ -31,6 +34,9 @@ impl Sight {
     /// A watch has listed everything, and goes on from there.
     pub(crate) fn sees(&self, what: &str) {
         self.change(|blind| drop(blind.remove(what)));
+        self.unlisted.send_modify(|unlisted| {
+            unlisted.remove(what);
+        });
     }
 
     /// A watch broke.
@@ -39,10 +45,10 @@ impl Sight {
         self.change(|blind| drop(blind.insert(what.to_owned(), why)));
     }
 
-    /// Waits until all see.
+    /// Waits until all have listed everything, be it that one has broken since: it goes on from there.
     pub(crate) async fn complete(&self) {
         // The sender lives as long as this.
-        let _ = self.blind.subscribe().wait_for(BTreeMap::is_empty).await;
+        let _ = self.unlisted.subscribe().wait_for(BTreeSet::is_empty).await;
     }
 
     fn change(&self, change: impl FnOnce(&mut BTreeMap<String, String>)) {
@@ -79,6 +85,7 @@ mod tests {
         sight.loses("learners", "connection refused".to_owned());
         let refused = "learners (connection refused)";
         assert_eq!(readiness.list()[WATCHES], refused);
+        sight.complete().await;
         sight.sees("learners");
         assert!(readiness.list().is_empty());
     }

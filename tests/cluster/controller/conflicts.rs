@@ -104,8 +104,11 @@ async fn a_write_whose_answer_is_lost_is_found_and_gone_on_from() -> anyhow::Res
     };
     drop(stop);
     assert!(heard.is_superset(&["POST", "status"].map(str::to_owned).into()));
-    let pods = school.pods("").await?;
-    assert_eq!(names(&pods), [ready.pod()], "{}", controller.log()?);
+    eventually("she has one pod, and nobody another", SOON, || async {
+        let pods = school.pods("").await?;
+        Ok((names(&pods) == [ready.pod()]).then_some(()))
+    })
+    .await?;
     let came = school.stand_in.assignments();
     let taken: BTreeSet<_> = came.iter().map(|came| (&came.uid, came.epoch)).collect();
     assert_eq!(taken.len(), 1, "{came:?}");

@@ -89,7 +89,7 @@ async fn a_learner_whose_pod_no_node_takes_says_what_the_scheduler_says() -> any
     };
     let controller = school.controller().await?;
     let mut vast = pool_of(0);
-    vast["resources"] = json!({"cpu": "100"});
+    vast["resources"] = json!({"cpu": "99"});
     school.class("vast", &vast).await?;
     school.learner("ada", "vast").await?;
     school.wake("ada", 0).await?;

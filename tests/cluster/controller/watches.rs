@@ -46,7 +46,7 @@ async fn whoever_is_blind_says_so_and_what_happened_meanwhile_is_seen_afterwards
     says(&controller, "readyz", "ready").await?;
     let blind = proxy.rule(
         |asked| SEEN.iter().any(|end| asked.is(&Method::GET, end)),
-        Fate::Refused(StatusCode::SERVICE_UNAVAILABLE),
+        Fate::Refused(StatusCode::FORBIDDEN),
     );
     proxy.cut_watches();
     for what in [

@@ -88,8 +88,9 @@ async fn a_learner_whose_pod_no_node_takes_says_what_the_scheduler_says() -> any
         return Ok(());
     };
     let controller = school.controller().await?;
+    // As much as a node has, and its sidecar wants some, too.
     let mut vast = pool_of(0);
-    vast["resources"] = json!({"cpu": "99"});
+    vast["resources"] = json!({"cpu": "64"});
     school.class("vast", &vast).await?;
     school.learner("ada", "vast").await?;
     school.wake("ada", 0).await?;

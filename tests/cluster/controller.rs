@@ -1,9 +1,15 @@
 //! The controller on a real API server with fake nodes.
 
+mod conflicts;
 mod faults;
+mod idle;
+mod nodes;
+mod room;
 mod sleep;
+mod steps;
 mod storms;
 mod wake;
+mod watches;
 
 use carrel_tests::cluster::school::School;
 use serde_json::{Value, json};

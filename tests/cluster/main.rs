@@ -6,6 +6,7 @@
 )]
 
 mod controller;
+mod gateways;
 mod gone;
 mod install;
 mod nodes;

@@ -13,6 +13,7 @@ mod node;
 mod operator;
 mod plane;
 mod programs;
+mod proxy;
 pub mod school;
 mod stand_in;
 
@@ -24,4 +25,5 @@ pub use installation::{Installation, Steps};
 pub use node::{Node, NodeOptions};
 pub use operator::{Operator, Said};
 pub use plane::{ControlPlane, Options};
+pub use proxy::{Asked, Count, Fate, Held, InForce, Proxy, Stop};
 pub use stand_in::{Answer, Assigned, End, PodName, Script, StandIn};

@@ -1,4 +1,5 @@
-//! What the controller writes to the API server, each write counted. Nothing else in this crate writes.
+//! What the controller writes to the API server, each write counted, and the one thing that it reads but for its watches. Nothing else in
+//! this crate writes.
 
 use std::sync::Arc;
 
@@ -6,7 +7,7 @@ use carrel_crd::{Learner, LearnerSpec, LearnerStatus, names};
 use carrel_telemetry::ApiWrites;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::ObjectMeta;
+use kube::core::{ObjectMeta, Status};
 use kube::{Client, ResourceExt as _};
 use serde_json::json;
 
@@ -24,6 +25,9 @@ pub(crate) enum Error {
     /// The server refuses it, and will again: a bound, a policy, a quota, a right.
     #[error("the API server refuses: {0}")]
     Refused(String),
+    /// The namespace takes no more pods.
+    #[error("{0}")]
+    Full(String),
     /// This process does not lead (any more).
     #[error("another controller leads")]
     NotLeading,
@@ -37,6 +41,9 @@ impl From<kube::Error> for Error {
         let kube::Error::Api(status) = &error else {
             return Self::Unavailable(error);
         };
+        if let Some(why) = full(status) {
+            return Self::Full(why.to_owned());
+        }
         match status.code {
             404 => Self::NotFound,
             409 => Self::Conflict,
@@ -44,6 +51,13 @@ impl From<kube::Error> for Error {
             _ => Self::Unavailable(error),
         }
     }
+}
+
+/// Why a namespace has no room, or is going: another may take what this one does not. Of the message the part that is the same each time.
+fn full(status: &Status) -> Option<&str> {
+    let words = ["exceeded quota", "it is being terminated"];
+    let at = words.iter().find_map(|words| status.message.find(words))?;
+    (status.code == 403).then(|| &status.message[at..])
 }
 
 /// One pod, so that a name that is used again is not taken for it.
@@ -89,6 +103,11 @@ impl Writer {
         Ok(())
     }
 
+    /// A learner's object as it is now, whatever the watch has shown; `None`: there is none.
+    pub(crate) async fn learner(&self, name: &str) -> Result<Option<Learner>, Error> {
+        Ok(self.learners().get_opt(name).await?)
+    }
+
     /// Replaces a learner's status if the object is still of this version.
     pub(crate) async fn put_status(
         &self,
@@ -108,7 +127,7 @@ impl Writer {
             spec: LearnerSpec::default(),
             status: Some(status),
         };
-        let api = Api::<Learner>::namespaced(self.client.clone(), &self.namespace);
+        let api = self.learners();
         Ok(api.replace_status(name, &by_us(), &learner).await?)
     }
 
@@ -169,6 +188,10 @@ impl Writer {
                 error => Err(error),
             },
         }
+    }
+
+    fn learners(&self) -> Api<Learner> {
+        Api::namespaced(self.client.clone(), &self.namespace)
     }
 
     fn pods(&self, namespace: &str) -> Api<Pod> {

@@ -7,7 +7,7 @@ use carrel_core::learner::LearnerState;
 use carrel_core::lifecycle::{self, Wish};
 use carrel_telemetry::Readiness;
 use kube::Client;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -18,6 +18,7 @@ use crate::lease::{Held, Leadership, Term};
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::shared::{Handle, Shared};
+use crate::sight::Sight;
 use crate::world::Known;
 use crate::{events, learner, pool, room, watch as watches};
 
@@ -89,15 +90,11 @@ pub async fn run(
     let (calls, instance, counted) = recorder;
     shared.spawn(events::write(waiting, calls, instance, counted));
 
-    readiness.missing("caches", "learners, classes and pods are listed");
-    let mut synced = begin_watches(&shared, &clients.watches);
-    let watched = 2 + shared.options.pods.namespaces.len();
+    let sight = Sight::new(readiness, watches::names(&shared.options.pods.namespaces));
+    begin_watches(&shared, &clients.watches, &sight);
     let lead = async {
         // Whoever has seen nothing assigns nothing.
-        if synced.wait_for(|count| *count == watched).await.is_err() {
-            return std::future::pending().await;
-        }
-        readiness.present("caches");
+        sight.complete().await;
         let held = leadership.take().await;
         // It may have waited for long, and its watches been broken meanwhile.
         while let Err(error) = watches::refresh(&shared, &clients.watches).await {
@@ -133,18 +130,16 @@ pub async fn run(
     Ended::Told
 }
 
-fn begin_watches(shared: &Handle, client: &Client) -> watch::Receiver<usize> {
-    let (synced, complete) = watch::channel(0);
-    let of = || (Arc::clone(shared), client.clone(), synced.clone());
-    let (handle, calls, synced) = of();
-    shared.spawn(watches::learners(handle, calls, synced));
-    let (handle, calls, synced) = of();
-    shared.spawn(watches::classes(handle, calls, synced));
+fn begin_watches(shared: &Handle, client: &Client, sight: &Sight) {
+    let of = || (Arc::clone(shared), client.clone(), sight.clone());
+    let (handle, calls, seen) = of();
+    shared.spawn(watches::learners(handle, calls, seen));
+    let (handle, calls, seen) = of();
+    shared.spawn(watches::classes(handle, calls, seen));
     for namespace in shared.options.pods.namespaces.clone() {
-        let (handle, calls, synced) = of();
-        shared.spawn(watches::pods(handle, calls, namespace, synced));
+        let (handle, calls, seen) = of();
+        shared.spawn(watches::pods(handle, calls, namespace, seen));
     }
-    complete
 }
 
 /// From here on this process acts: whoever does not rest is looked at, and whoever comes.

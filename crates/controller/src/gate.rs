@@ -74,8 +74,10 @@ impl Gate {
         while self.living.len() < self.budget.live as usize
             && self.starting < self.budget.starting as usize
         {
-            if self.waiting.is_empty() {
-                return (admitted, None);
+            match self.waiting.first_key_value() {
+                None => return (admitted, None),
+                Some(((place, _), _)) if *place > now => return (admitted, Some(*place)),
+                Some(_) => {}
             }
             // An idle second may be made up for, no more.
             let earliest = now - SignedDuration::from_secs(1);
@@ -97,6 +99,12 @@ impl Gate {
     /// Whose turn it is.
     pub(crate) fn first_waiting(&self) -> Option<&LearnerId> {
         self.waiting.first_key_value().map(|(_, learner)| learner)
+    }
+
+    /// One that was let in finds nothing to start in: it stands in the line again, and is not let in before that time.
+    pub(crate) fn later(&mut self, learner: &LearnerId, at: Timestamp) {
+        self.gone(learner);
+        self.ask(learner, at);
     }
 
     /// Counts one that lives already, whoever let it in.
@@ -223,6 +231,19 @@ mod tests {
         assert_eq!(next, Some(at(100)));
         assert_eq!(gate.admit(at(99)).0, []);
         assert_eq!(gate.admit(at(300)).0.len(), 3);
+    }
+
+    #[test]
+    fn whoever_finds_nothing_to_start_in_keeps_nobody_else_from_starting() {
+        let mut gate = gate(5, 5, 1000);
+        gate.ask(&id("ada"), at(0));
+        assert_eq!(gate.admit(at(1)).0, [id("ada")]);
+        gate.ask(&id("bob"), at(2));
+        gate.later(&id("ada"), at(5000));
+        assert_eq!((gate.starting(), gate.is_in(&id("ada"))), (0, false));
+        assert_eq!(gate.admit(at(3)), (vec![id("bob")], Some(at(5000))));
+        assert_eq!(gate.admit(at(4999)), (vec![], Some(at(5000))));
+        assert_eq!(gate.admit(at(5000)), (vec![id("ada")], None));
     }
 
     #[test]

@@ -20,45 +20,70 @@ use crate::shared::Handle;
 
 /// More rounds than any learner needs at once: one that asks for more is looked at again in a moment.
 const ROUNDS: usize = 12;
-/// After somebody else wrote first: the watch brings what they wrote, most often sooner.
-const CONFLICT_AGAIN: SignedDuration = SignedDuration::from_millis(250);
-/// After the API server did not answer.
-const SERVER_AGAIN: SignedDuration = SignedDuration::from_secs(1);
-
 /// What one step came to.
 pub(crate) enum Step {
     /// Something changed by it: look again at once.
     Again,
     /// Nothing more now.
     Wait,
-    /// Look again then.
-    At(SignedDuration),
+    /// It came to nothing: look again in a moment.
+    Failed(Trouble),
 }
+
+/// Why a look came to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// Somebody else wrote first: the watch brings what they wrote, most often sooner.
+    Conflict,
+    /// An assignment did not arrive.
+    Sidecar,
+    /// The API server did not do what it was asked for.
+    Server,
+    /// One change follows another.
+    Restless,
+}
+
+impl Trouble {
+    fn again(self) -> SignedDuration {
+        match self {
+            Self::Conflict => SignedDuration::from_millis(250),
+            Self::Sidecar => SignedDuration::from_millis(500),
+            Self::Server | Self::Restless => SignedDuration::from_secs(1),
+        }
+    }
+}
+
+/// How a look ends: with the time of the next though nothing is seen to change, or with trouble.
+pub(crate) type Ended = Result<Option<Timestamp>, Trouble>;
 
 /// Brings one learner as far as it goes now; when to look again though nothing is seen to change.
 pub(crate) async fn reconcile(shared: &Handle, id: &LearnerId) -> Option<Timestamp> {
     let began = Instant::now();
-    let again = rounds(shared, id).await;
-    shared.metrics.round(began.elapsed());
-    again
+    let ended = rounds(shared, id).await;
+    shared.metrics.round(&ended, began.elapsed());
+    ended.unwrap_or_else(|trouble| Some(shared.now() + trouble.again()))
 }
 
-async fn rounds(shared: &Handle, id: &LearnerId) -> Option<Timestamp> {
+async fn rounds(shared: &Handle, id: &LearnerId) -> Ended {
     for _ in 0..ROUNDS {
         let now = shared.now();
-        let look = match look::look(shared, id, now) {
-            Seen::Learner(look) => look,
-            Seen::Nobody => return act::end_orphans(shared, id).await.map(|wait| now + wait),
+        let (step, again) = match look::look(shared, id, now) {
+            Seen::Learner(look) => {
+                let plan = lifecycle::plan(&look.desired, &look.observed, &look.policy, now);
+                let step = step(shared, id, &look, &plan, now).await;
+                (step, Some((look, plan)))
+            }
+            Seen::Nobody => (act::end_orphans(shared, id).await, None),
         };
-        let plan = lifecycle::plan(&look.desired, &look.observed, &look.policy, now);
-        match step(shared, id, &look, &plan, now).await {
-            Step::Again => {}
-            Step::Wait => return again_at(shared, id, &look, &plan, now),
-            Step::At(wait) => return Some(now + wait),
+        match (step, again) {
+            (Step::Again, _) => {}
+            (Step::Wait, None) => return Ok(None),
+            (Step::Wait, Some((look, plan))) => return Ok(again_at(shared, id, &look, &plan, now)),
+            (Step::Failed(trouble), _) => return Err(trouble),
         }
     }
     tracing::warn!(learner.id = %id, "a learner does not come to rest");
-    Some(shared.now() + SERVER_AGAIN)
+    Err(Trouble::Restless)
 }
 
 async fn step(shared: &Handle, id: &LearnerId, look: &Look, plan: &Plan, now: Timestamp) -> Step {

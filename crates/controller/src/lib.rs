@@ -14,6 +14,7 @@ mod pool;
 mod queue;
 mod room;
 mod shared;
+mod sight;
 mod template;
 mod watch;
 mod world;

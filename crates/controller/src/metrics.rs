@@ -18,6 +18,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
+use crate::learner::{Ended, Trouble};
 use crate::shared::Shared;
 use crate::world::{Known, World};
 
@@ -49,14 +50,20 @@ impl Metrics {
         registry.register_collector(Box::new(Arc::clone(&metrics.census)));
         registry.register(
             "reconcile_duration_seconds",
-            "One look at a learner with what was done about it",
+            "One look at a learner with what was done about it: ok, requeue (it is looked at again at a time), conflict, error",
             metrics.reconcile.clone(),
         );
         metrics
     }
 
-    pub(crate) fn round(&self, took: Duration) {
-        let histogram = self.reconcile.get_or_create(&ByResult::of("ok"));
+    pub(crate) fn round(&self, ended: &Ended, took: Duration) {
+        let result = match ended {
+            Ok(None) => "ok",
+            Ok(Some(_)) => "requeue",
+            Err(Trouble::Conflict) => "conflict",
+            Err(Trouble::Sidecar | Trouble::Server | Trouble::Restless) => "error",
+        };
+        let histogram = self.reconcile.get_or_create(&ByResult::of(result));
         histogram.observe(took.as_secs_f64());
     }
 

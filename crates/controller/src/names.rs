@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
 /// Events: the class of a learner is missing or cannot be used.
 pub(crate) const CLASS_UNUSABLE: &str = "ClassUnusable";
 /// Events: an incarnation died, or no pod could be made.
@@ -11,6 +13,13 @@ pub(crate) const GAVE_UP: &str = "GaveUp";
 /// Events: an incarnation ended without its last snapshot.
 pub(crate) const DATA_AT_RISK: &str = "DataAtRisk";
 
+/// Events: no node takes the pod of a learner who waits.
+pub(crate) const UNSCHEDULABLE: &str = "Unschedulable";
+/// Events: no learner namespace takes a pod.
+pub(crate) const NAMESPACES_FULL: &str = "NamespacesFull";
+
+/// How long a learner namespace that refused a pod for want of room is not asked again.
+pub(crate) const FULL_FOR: SignedDuration = SignedDuration::from_secs(5);
 /// How long after its grace period a pod that is being deleted counts as one whose node is gone.
 pub(crate) const NODE_GONE: Duration = Duration::from_secs(10);
 /// How long a sidecar may say nothing when its node has lost it, too.

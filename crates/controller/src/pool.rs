@@ -150,10 +150,7 @@ fn age(since: Timestamp, now: Timestamp) -> Duration {
 }
 
 async fn create(shared: &Handle, class: &Class) -> Result<(), api::Error> {
-    let Some(namespace) = shared.roomiest() else {
-        return Err(api::Error::Refused(
-            "the learner namespaces are full".to_owned(),
-        ));
-    };
+    let namespace = shared.roomiest();
+    let namespace = namespace.map_err(|(_, why)| api::Error::Full(why))?;
     shared.make_pod(class, &namespace).await.map(drop)
 }

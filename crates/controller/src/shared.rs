@@ -17,6 +17,7 @@ use crate::events::Events;
 use crate::gate::{Gate, Progress};
 use crate::lease::Term;
 use crate::metrics::Metrics;
+use crate::names;
 use crate::options::Options;
 use crate::queue::Queue;
 use crate::template::Template;
@@ -141,16 +142,24 @@ impl Shared {
         self.admit(&mut world, now);
     }
 
-    /// The learner namespace with the fewest pods; `None` when all are full.
-    pub(crate) fn roomiest(&self) -> Option<String> {
-        let world = self.world();
-        let pods = &self.options.pods;
+    /// The learner namespace with the fewest pods that takes one; or until when none does, and why.
+    pub(crate) fn roomiest(&self) -> Result<String, (Timestamp, String)> {
+        let (mut world, now, pods) = (self.world(), self.now(), &self.options.pods);
+        world.full.retain(|_, (until, _)| now < *until);
         let counted = pods
             .namespaces
             .iter()
+            .filter(|name| !world.full.contains_key(*name))
             .map(|name| (world.pods.count(name), name));
-        let (count, name) = counted.min()?;
-        (count < pods.most_in_namespace).then(|| name.clone())
+        match counted.min() {
+            Some((count, name)) if count < pods.most_in_namespace => return Ok(name.clone()),
+            Some(_) | None => {}
+        }
+        let refused = world.full.values().min().cloned();
+        Err(refused.unwrap_or_else(|| {
+            let why = format!("each has {} pods", pods.most_in_namespace);
+            (now + names::FULL_FOR, why)
+        }))
     }
 
     /// Makes a blank pod of a class and takes it in.
@@ -164,7 +173,13 @@ impl Shared {
             .template
             .pod(class, namespace)
             .map_err(|_| impossible())?;
-        let made = self.writer.create_pod(namespace, &pod).await?;
+        let made = self.writer.create_pod(namespace, &pod).await;
+        if let Err(api::Error::Full(why)) = &made {
+            let until = self.now() + names::FULL_FOR;
+            let full = (until, why.clone());
+            self.world().full.insert(namespace.to_owned(), full);
+        }
+        let made = made?;
         let seen = SeenPod::read(&made).ok_or_else(impossible)?;
         let uid = seen.uid;
         self.world().pods.put(seen);

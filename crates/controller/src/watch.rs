@@ -4,28 +4,43 @@ use std::collections::HashSet;
 use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use carrel_core::{LearnerId, PodUid};
 use carrel_crd::{Learner, LearnerClass, names};
-use futures::{Stream, TryStreamExt as _};
+use futures::TryStreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
-use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Config, Event};
 use kube::{Client, ResourceExt as _};
 use serde::de::DeserializeOwned;
-use tokio::sync::watch::Sender;
+use tokio::time::Instant;
 
 use crate::shared::Handle;
+use crate::sight::Sight;
 use crate::world::pod::SeenPod;
 use crate::world::pods::Touched;
 use crate::world::{Class, Known};
 
-/// How many first lists are complete.
-pub(crate) type Synced = Sender<usize>;
-
 /// So many objects come with a page of a list.
 const PAGE: u32 = 1000;
+/// Before a watch that broke is begun anew; twice as long each time that it breaks again soon: each time everything is listed.
+const AGAIN: Duration = Duration::from_millis(500);
+const AGAIN_AT_MOST: Duration = Duration::from_secs(10);
+
+const LEARNERS: &str = "learners";
+const CLASSES: &str = "classes";
+
+fn pods_in(namespace: &str) -> String {
+    format!("pods in {namespace}")
+}
+
+/// What all watches are called.
+pub(crate) fn names(namespaces: &[String]) -> impl Iterator<Item = String> {
+    let ours = [LEARNERS, CLASSES].map(str::to_owned);
+    ours.into_iter()
+        .chain(namespaces.iter().map(|name| pods_in(name)))
+}
 
 /// Takes in what the API server has just now: a watch that broke may have kept the caches as they were for long. Pods come first: whoever
 /// is named on one is listed after it. What is gone meanwhile, the watches say.
@@ -79,12 +94,11 @@ fn ours() -> String {
 }
 
 /// Watches learners; never returns.
-pub(crate) async fn learners(shared: Handle, client: Client, synced: Synced) {
+pub(crate) async fn learners(shared: Handle, client: Client, sight: Sight) {
     let api = Api::<Learner>::namespaced(client, &shared.options.namespace);
     let mut listed = HashSet::<LearnerId>::new();
-    let mut first = Some(synced);
-    let events = watcher::watcher(api, Config::default().page_size(PAGE));
-    each(events, "learners", |event| match event {
+    let config = Config::default().page_size(PAGE);
+    each(api, config, LEARNERS, &sight, |event| match event {
         Event::Init => listed.clear(),
         Event::InitApply(learner) => {
             if let Some(id) = put_learner(&shared, &learner) {
@@ -101,7 +115,6 @@ pub(crate) async fn learners(shared: Handle, client: Client, synced: Synced) {
                 remove_learner(&shared, id);
             }
             listed = HashSet::new();
-            done(&mut first);
         }
         Event::Apply(learner) => {
             put_learner(&shared, &learner);
@@ -132,12 +145,11 @@ fn remove_learner(shared: &Handle, id: &LearnerId) {
 }
 
 /// Watches classes; never returns.
-pub(crate) async fn classes(shared: Handle, client: Client, synced: Synced) {
+pub(crate) async fn classes(shared: Handle, client: Client, sight: Sight) {
     let api = Api::<LearnerClass>::namespaced(client, &shared.options.namespace);
     let mut listed = HashSet::<String>::new();
-    let mut first = Some(synced);
-    let events = watcher::watcher(api, Config::default().page_size(PAGE));
-    each(events, "learnerclasses", |event| {
+    let config = Config::default().page_size(PAGE);
+    each(api, config, CLASSES, &sight, |event| {
         match event {
             Event::Init => listed.clear(),
             Event::InitApply(class) => {
@@ -149,7 +161,6 @@ pub(crate) async fn classes(shared: Handle, client: Client, synced: Synced) {
                     .world()
                     .classes
                     .retain(|name, _| listed.contains(name));
-                done(&mut first);
             }
             Event::Apply(class) => put_class(&shared, &class),
             Event::Delete(class) => {
@@ -194,12 +205,12 @@ fn put_class(shared: &Handle, class: &LearnerClass) {
 }
 
 /// Watches the pods of one learner namespace; never returns.
-pub(crate) async fn pods(shared: Handle, client: Client, namespace: String, synced: Synced) {
+pub(crate) async fn pods(shared: Handle, client: Client, namespace: String, sight: Sight) {
     let api = Api::<Pod>::namespaced(client, &namespace);
     let mut listed = HashSet::<PodUid>::new();
-    let mut first = Some(synced);
-    let events = watcher::watcher(api, Config::default().labels(&ours()).page_size(PAGE));
-    each(events, "pods", |event| {
+    let config = Config::default().labels(&ours()).page_size(PAGE);
+    let what = pods_in(&namespace);
+    each(api, config, &what, &sight, |event| {
         let touched = match event {
             Event::Init => {
                 listed.clear();
@@ -210,11 +221,7 @@ pub(crate) async fn pods(shared: Handle, client: Client, namespace: String, sync
                 listed.extend(seen.as_ref().map(|seen| seen.uid));
                 seen.map(|seen| shared.world().pods.put(seen))
             }
-            Event::InitDone => {
-                let touched = shared.world().pods.retain(&namespace, &listed);
-                done(&mut first);
-                Some(touched)
-            }
+            Event::InitDone => Some(shared.world().pods.retain(&namespace, &listed)),
             Event::Apply(pod) => SeenPod::read(&pod).map(|seen| shared.world().pods.put(seen)),
             Event::Delete(pod) => SeenPod::read(&pod).map(|seen| shared.world().pods.delete(&seen)),
         };
@@ -236,32 +243,39 @@ fn touch(shared: &Handle, touched: &Touched) {
     }
 }
 
-/// What is seen is taken in whole; what broke is begun anew by the watcher, with a pause.
-async fn each<K: kube::Resource + Clone>(
-    events: impl Stream<Item = watcher::Result<Event<K>>>,
-    what: &'static str,
+/// What is seen is taken in whole; a watch that broke is begun anew with a list, which says that it sees again.
+async fn each<K>(
+    api: Api<K>,
+    config: Config,
+    what: &str,
+    sight: &Sight,
     mut take: impl FnMut(Event<K>),
 ) where
-    K::DynamicType: Default + Eq + std::hash::Hash + Clone,
+    K: kube::Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let mut events = pin!(events.default_backoff());
+    let mut pause = AGAIN;
     loop {
-        match events.try_next().await {
-            Ok(Some(event)) => take(event),
-            Ok(None) => return,
-            Err(error) => {
-                tracing::warn!(
-                    what,
-                    error = crate::chain(&error),
-                    "a watch broke and is begun anew"
-                );
+        let began = Instant::now();
+        let mut events = pin!(watcher::watcher(api.clone(), config.clone()));
+        let broke = loop {
+            match events.try_next().await {
+                Ok(Some(event)) => {
+                    let is_done = matches!(event, Event::InitDone);
+                    take(event);
+                    if is_done {
+                        sight.sees(what);
+                    }
+                }
+                Ok(None) => break "it ended".to_owned(),
+                Err(error) => break crate::chain(&error).to_string(),
             }
+        };
+        tracing::warn!(what, error = broke, "a watch broke and is begun anew");
+        sight.loses(what, broke);
+        if began.elapsed() > AGAIN_AT_MOST {
+            pause = AGAIN;
         }
-    }
-}
-
-fn done(first: &mut Option<Synced>) {
-    if let Some(synced) = first.take() {
-        synced.send_modify(|count| *count += 1);
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(AGAIN_AT_MOST);
     }
 }

@@ -11,6 +11,7 @@ use carrel_core::PodUid;
 use carrel_core::class::ClassSpec;
 use carrel_core::learner::{Desired, Status};
 use carrel_crd::{Beside, Learner};
+use jiff::Timestamp;
 
 use crate::gate::Gate;
 use crate::learner::Stir;
@@ -74,6 +75,8 @@ pub(crate) struct World {
     /// Who does not rest, and what is on its way for them.
     pub(crate) stirs: HashMap<LearnerId, Stir>,
     pub(crate) gate: Gate,
+    /// Learner namespaces that refused a pod for want of room: until when they are not asked again, and what they said.
+    pub(crate) full: HashMap<String, (Timestamp, String)>,
 }
 
 impl World {
@@ -84,6 +87,7 @@ impl World {
             pods: Pods::default(),
             stirs: HashMap::new(),
             gate,
+            full: HashMap::new(),
         }
     }
 

@@ -169,6 +169,7 @@ impl Keeper {
             (None, Some(making), _) => PodSeen::Starting {
                 pod: making.pod,
                 since: making.since,
+                detail: String::new(),
             },
             (None, None, Some((time, reason))) => PodSeen::Unborn {
                 pod: None,
@@ -182,6 +183,7 @@ impl Keeper {
             fence: learner.fence,
             pod,
             admitted: self.place.is_some(),
+            wanting: String::new(),
             make_room: self.handle.make_room.load(Ordering::Acquire),
             renewed: self.tried.as_ref() != Some(&tried_with(learner, class)),
         }

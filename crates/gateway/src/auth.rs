@@ -11,6 +11,7 @@ use http::{HeaderMap, Method, header};
 
 use crate::cookie::{self, LEARNER, OPERATOR};
 use crate::gateway::{Gateway, Shared};
+use crate::options::Options;
 use crate::pass::Pass;
 use crate::refusal::{Refusal, Result};
 use crate::secret;
@@ -117,6 +118,12 @@ pub(crate) fn unauthenticated() -> Refusal {
     Refusal::new(Code::Unauthenticated, detail)
 }
 
+/// Whether there is a learner, also one that the fleet has known for a moment only.
+async fn knows(gateway: &Gateway, learner: &LearnerId) -> Result<bool> {
+    let Options { store, fleet, .. } = &gateway.options;
+    Ok(store.is_open(learner).await? || fleet.enrol(learner).await?)
+}
+
 async fn learner_in_path(parts: &mut Parts) -> Option<LearnerId> {
     let path: Path<HashMap<String, String>> = Path::from_request_parts(parts, &()).await.ok()?;
     path.get("id")?.parse().ok()
@@ -144,7 +151,7 @@ impl FromRequestParts<Shared> for Own {
         }
         let pass = caller.operator.ok_or_else(Refusal::no_learner)?;
         // A learner's own token ends with it; the operator's does not.
-        if shared.options.store.is_open(&learner).await? {
+        if knows(shared, &learner).await? {
             Ok(Self(learner, pass))
         } else {
             Err(Refusal::no_learner())
@@ -209,6 +216,9 @@ impl FromRequestParts<Shared> for Managed {
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self> {
         Operator::from_request_parts(parts, shared).await?;
         let learner = learner_in_path(parts).await;
-        learner.map(Self).ok_or_else(Refusal::no_learner)
+        let learner = learner.ok_or_else(Refusal::no_learner)?;
+        // What is done to it is another's to allow: one that is being erased is managed, too.
+        knows(shared, &learner).await?;
+        Ok(Self(learner))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use carrel_core::learner::LearnerState;
-use carrel_core::{ClassName, LearnerId, MessageId, OwnerId};
+use carrel_core::{ClassName, Epoch, LearnerId, MessageId, OwnerId};
 use carrel_protocol::Problem;
 use carrel_protocol::gateway::Link;
 use moka::future::Cache;
@@ -34,7 +34,7 @@ pub(crate) struct Gateway {
     pub(crate) options: Options,
     pub(crate) hubs: Arc<Hubs>,
     pub(crate) roster: Roster,
-    pub(crate) rate: RateLimit,
+    pub(crate) rate: RateLimit<LearnerId>,
     /// Where learners were when their messages were first answered.
     pub(crate) answered: Cache<MessageId, LearnerState>,
     /// How many messages of a learner of a class may wait.
@@ -64,10 +64,17 @@ impl Gateway {
         self.erasing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Tells the fleet that an incarnation's sidecar does not answer.
+    pub(crate) async fn doubt(&self, learner: &LearnerId, epoch: Epoch) {
+        if let Err(error) = self.options.fleet.doubt(learner, epoch).await {
+            tracing::warn!(learner.id = %learner, %error, "the fleet cannot be told that a sidecar is silent");
+        }
+    }
+
     pub(crate) fn sidecar(
         &self,
-        learner: &carrel_core::LearnerId,
-        epoch: carrel_core::Epoch,
+        learner: &LearnerId,
+        epoch: Epoch,
         endpoint: carrel_protocol::Endpoint,
     ) -> Sidecar {
         Sidecar {

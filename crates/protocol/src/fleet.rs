@@ -46,6 +46,12 @@ pub trait Fleet: Send + Sync + 'static {
     /// Wants an incarnation newer than `after`; the same wish again costs nothing.
     async fn wake(&self, learner: &LearnerId, after: Epoch) -> Result<(), Error>;
 
+    /// The sidecar of an incarnation that is believed to live does not answer: its node may be dead. The same doubt again costs
+    /// nothing. A fleet that sees by itself whether a pod lives has no use for it.
+    async fn doubt(&self, _learner: &LearnerId, _epoch: Epoch) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Asks the present incarnation to sleep now, after its running turn. Returns when it is asked.
     async fn sleep(&self, learner: &LearnerId) -> Result<(), Error>;
 
@@ -65,6 +71,11 @@ pub trait Fleet: Send + Sync + 'static {
     /// document unless a fleet says otherwise; so it is for what follows.
     async fn admits(&self, _learner: &LearnerId) -> Result<(), Error> {
         Ok(())
+    }
+
+    /// Whether there is a learner that has no row yet: then it has one now.
+    async fn enrol(&self, _learner: &LearnerId) -> Result<bool, Error> {
+        Ok(false)
     }
 
     /// Whether a learner that has a row is listed. Nobody is asked for it: it may be late.

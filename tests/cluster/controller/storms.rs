@@ -195,9 +195,6 @@ async fn a_changed_class_replaces_blank_pods_and_touches_nobody_who_is_awake() -
     let mut changed = pool_of(3);
     changed["resources"] = json!({"memory": "64Mi"});
     school.class("free", &changed).await?;
-    let hash = |pod: &k8s_openapi::api::core::v1::Pod| {
-        pod.metadata.labels.clone().unwrap_or_default()["carrel.dev/class-hash"].clone()
-    };
     eventually(
         "all blank pods are new",
         carrel_tests::cluster::school::SOON,
@@ -215,6 +212,41 @@ async fn a_changed_class_replaces_blank_pods_and_touches_nobody_who_is_awake() -
         .await?;
     assert_eq!(still.pod(), ada.pod());
     controller.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_class_that_changes_in_a_storm_leaves_no_blank_pod_of_old_and_touches_nobody()
+-> anyhow::Result<()> {
+    let test = "a_class_that_changes_in_a_storm_leaves_no_blank_pod_of_old_and_touches_nobody";
+    let Some(school) = school(test, &Value::Null).await? else {
+        return Ok(());
+    };
+    let controller = school.controller().await?;
+    school.class("free", &pool_of(20)).await?;
+    enrol(&school, "free").await?;
+    let before = hash(&school.pool(20).await?[0]);
+    let changes = async {
+        more_than(&school, LEARNERS / 3).await;
+        let mut changed = pool_of(20);
+        changed["resources"] = json!({"memory": "64Mi"});
+        school.class("free", &changed).await
+    };
+    let (woken, changed) = tokio::join!(wake_all(&school), changes);
+    woken?;
+    changed?;
+    let ready = all_ready(&school).await?;
+    judge(&school, &ready).await?;
+    for (name, status) in &ready {
+        assert_eq!(status.epoch(), 1, "{name} was woken once");
+    }
+    let blank = school.pool(20).await?;
+    assert!(blank.iter().all(|pod| hash(pod) != before));
+    controller.stop()
+}
+
+/// Of what a pod was made.
+fn hash(pod: &k8s_openapi::api::core::v1::Pod) -> String {
+    pod.metadata.labels.clone().unwrap_or_default()["carrel.dev/class-hash"].clone()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,13 +7,15 @@ use serde_json::{Value, json};
 const FAKE: &str = "kwok.x-k8s.io/node";
 /// Addresses of fake pods. All of them are this machine's own, so that whoever listens here can answer for a pod.
 pub(super) const ADDRESSES: &str = "127.128.0.0/9";
+/// The processors of a fake node.
+pub(super) const CPU: &str = "64";
 /// Which nodes are KWOK's.
 pub(super) const SELECTOR: &str = "kwok.x-k8s.io/node=fake";
 
-/// A fake node, with room for a thousand pods.
-pub(super) fn node(number: u32, tainted: bool) -> anyhow::Result<Node> {
+/// A fake node with so many processors, and with room for a thousand pods.
+pub(super) fn node(number: u32, cpu: &str, tainted: bool) -> anyhow::Result<Node> {
     let name = format!("fake-{number}");
-    let room = json!({"cpu": "64", "memory": "256Gi", "pods": "1000", "ephemeral-storage": "1Ti"});
+    let room = json!({"cpu": cpu, "memory": "256Gi", "pods": "1000", "ephemeral-storage": "1Ti"});
     let taint = json!({"key": FAKE, "value": "fake", "effect": "NoSchedule"});
     let taints: Vec<Value> = tainted.then_some(taint).into_iter().collect();
     Ok(serde_json::from_value(json!({

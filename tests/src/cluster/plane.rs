@@ -154,7 +154,7 @@ impl ControlPlane {
     async fn furnish(&mut self, fake_nodes: u32, tainted: bool) -> anyhow::Result<()> {
         let nodes: Api<Node> = Api::all(self.client.clone());
         for number in 0..fake_nodes {
-            let node = fake::node(number, tainted)?;
+            let node = fake::node(number, fake::CPU, tainted)?;
             nodes.create(&PostParams::default(), &node).await?;
         }
         let accounts: Api<ServiceAccount> = Api::default_namespaced(self.client.clone());
@@ -175,6 +175,17 @@ impl ControlPlane {
             }
         })
         .await
+    }
+
+    /// Makes one more fake node, with so many processors.
+    ///
+    /// # Errors
+    /// When the API server refuses it.
+    pub async fn fake_node(&self, number: u32, cpu: &str) -> anyhow::Result<()> {
+        let nodes: Api<Node> = Api::all(self.client());
+        let node = fake::node(number, cpu, false)?;
+        nodes.create(&PostParams::default(), &node).await?;
+        Ok(())
     }
 
     /// The number of one more real node.

@@ -1,14 +1,16 @@
 //! Learners in a cluster of fake nodes: a control plane with our objects, controllers as processes, stand-ins of sidecars.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::events::v1::Event;
 use kube::ResourceExt;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::GroupVersionKind;
@@ -16,7 +18,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Access, ControlPlane, Options, StandIn};
+use super::{Access, ControlPlane, Options, Proxy, StandIn};
 use crate::require::carrel;
 use crate::up::{ready_line, signal};
 use crate::variables::unheard;
@@ -111,6 +113,22 @@ impl School {
     /// # Errors
     /// When it does not start.
     pub async fn controller(&self) -> anyhow::Result<Controller> {
+        self.controller_by(&self.access.file).await
+    }
+
+    /// A way to the API server for controllers, on which the test stands.
+    ///
+    /// # Errors
+    /// When it cannot listen.
+    pub async fn proxy(&self) -> anyhow::Result<Proxy> {
+        Proxy::start(&self.access).await
+    }
+
+    /// Starts a controller that goes by this kubeconfig.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn controller_by(&self, kubeconfig: &Path) -> anyhow::Result<Controller> {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         let path = |name: &str| self.folder.path().join(name);
         let (stdout, log) = (
@@ -130,7 +148,7 @@ impl School {
                 "--data-dir",
             ])
             .arg(self.folder.path())
-            .env("KUBECONFIG", &self.access.file)
+            .env("KUBECONFIG", kubeconfig)
             .stdin(Stdio::null())
             .stdout(File::create(&stdout)?)
             .stderr(File::create(&log)?)
@@ -248,6 +266,51 @@ impl School {
         found.with_context(|| format!("{name} is {}", last.0))
     }
 
+    /// What events of this reason say.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub async fn events(&self, reason: &str) -> anyhow::Result<Vec<String>> {
+        let events: Api<Event> = Api::namespaced(self.plane.client(), NAMESPACE);
+        let events = events.list(&ListParams::default()).await?.items;
+        let events = events
+            .into_iter()
+            .filter(|event| event.reason.as_deref() == Some(reason));
+        Ok(events.filter_map(|event| event.note).collect())
+    }
+
+    /// Gives the lease free whose holder was killed: nobody acts by it any more, and waiting until it has run out is not what is
+    /// tried.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub async fn free_lease(&self) -> anyhow::Result<()> {
+        let leases: Api<Lease> = Api::namespaced(self.plane.client(), NAMESPACE);
+        leases.delete(CONTROLLER, &DeleteParams::default()).await?;
+        Ok(())
+    }
+
+    /// Nobody speaks for a fake node any more. That is said of it at once, as the node controller does after 50 s without a lease;
+    /// the rest (taint, pods that are not ready, eviction) is that controller's.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub async fn dies(&self, node: &str) -> anyhow::Result<()> {
+        let nodes: Api<Node> = Api::all(self.plane.client());
+        let params = PatchParams::default();
+        let nobodys = json!({"metadata": {"annotations": {"kwok.x-k8s.io/node": null}}});
+        nodes.patch(node, &params, &Patch::Merge(nobodys)).await?;
+        let unknown = json!({"status": {"conditions": [{
+            "type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown",
+            "message": "nothing is heard of it",
+            "lastHeartbeatTime": "2026-01-01T00:00:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }]}});
+        nodes
+            .patch_status(node, &params, &Patch::Strategic(unknown))
+            .await?;
+        Ok(())
+    }
+
     /// Waits until so many blank pods are ready.
     ///
     /// # Errors
@@ -292,6 +355,16 @@ impl Status {
                 .unwrap_or_default()
         };
         (text("status"), text("reason"))
+    }
+
+    /// What a condition says for people.
+    pub fn message(&self, name: &str) -> &str {
+        let conditions = self.0["conditions"].as_array();
+        let mut conditions = conditions.into_iter().flatten();
+        let found = conditions.find(|condition| condition["type"] == name);
+        found
+            .and_then(|found| found["message"].as_str())
+            .unwrap_or_default()
     }
 
     /// Whether it is ready in this epoch.
@@ -355,8 +428,16 @@ impl Controller {
     /// # Errors
     /// When it does not answer.
     pub async fn metrics(&self) -> anyhow::Result<String> {
+        self.health("metrics").await
+    }
+
+    /// What its health port says at a path.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn health(&self, path: &str) -> anyhow::Result<String> {
         let url = self.ready["health_url"].as_str().unwrap_or_default();
-        Ok(reqwest::get(format!("{url}/metrics")).await?.text().await?)
+        Ok(reqwest::get(format!("{url}/{path}")).await?.text().await?)
     }
 }
 

@@ -4,7 +4,7 @@
 mod answers;
 mod pods;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -96,6 +96,12 @@ struct State {
     otherwise: Script,
     assignments: Vec<Assigned>,
     sleeps: Vec<PodName>,
+    /// The uid of the pod and the text of each turn that came.
+    turns: Vec<(String, String)>,
+    /// The uid of the pod that was called, and for whom the token was.
+    misdirected: Vec<(String, String)>,
+    /// The uids of pods of which nothing is heard any more.
+    silent: HashSet<String>,
 }
 
 /// What the sidecar of a pod that was assigned knows.
@@ -165,6 +171,16 @@ impl StandIn {
         self.shared.state().sleeps.clone()
     }
 
+    /// The turns that came, in their order: the pod's uid and the message's text.
+    pub fn turns(&self) -> Vec<(String, String)> {
+        self.shared.state().turns.clone()
+    }
+
+    /// Calls that were meant for another's pod, in their order: the uid of the one that was called, and the learner who was meant.
+    pub fn misdirected(&self) -> Vec<(String, String)> {
+        self.shared.state().misdirected.clone()
+    }
+
     /// How far the sidecar of a pod is from now on, and why. Whoever waits for news of it hears it.
     ///
     /// # Errors
@@ -180,6 +196,17 @@ impl StandIn {
         }
         self.shared.news.send_replace(());
         Ok(())
+    }
+
+    /// Nothing is heard any more of the pods that are this learner's now.
+    pub fn silence(&self, learner: &str) {
+        let mut state = self.shared.state();
+        let theirs = state
+            .sidecars
+            .iter()
+            .filter(|(_, sidecar)| sidecar.learner == learner);
+        let uids: Vec<String> = theirs.map(|(uid, _)| uid.clone()).collect();
+        state.silent.extend(uids);
     }
 
     /// Ends the containers of a pod, as a kubelet would tell it.

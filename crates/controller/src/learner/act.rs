@@ -9,16 +9,16 @@ use carrel_protocol::Code;
 use carrel_protocol::token::Caller;
 use carrel_telemetry::wakes::Stage;
 use carrel_wire::sidecar::{self, Sidecar};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::stir::Choice;
-use super::{Look, SERVER_AGAIN, Step, listen, look};
+use super::{Look, Step, Trouble, listen, look};
 use crate::api::PodPlace;
 use crate::gate::Progress;
 use crate::shared::Handle;
-use crate::world::World;
 use crate::world::pod::{Life, SeenPod};
+use crate::world::{Known, World};
 use crate::{api, assignment};
 
 /// Between tries to reach a sidecar that has just become ready.
@@ -51,7 +51,7 @@ pub(super) async fn act(
             Effect::FinishErase => Step::Wait,
         };
         step = match (step, next) {
-            (Step::At(wait), _) | (_, Step::At(wait)) => Step::At(wait),
+            (Step::Failed(trouble), _) | (_, Step::Failed(trouble)) => Step::Failed(trouble),
             (Step::Again, _) | (_, Step::Again) => Step::Again,
             (Step::Wait, Step::Wait) => Step::Wait,
         };
@@ -75,21 +75,23 @@ async fn create_pod(shared: &Handle, id: &LearnerId, look: &Look, now: Timestamp
         shared.pool.notify_one();
         return Step::Again;
     }
-    let Some(namespace) = shared.roomiest() else {
-        unborn(
-            shared,
-            id,
-            tried,
-            "the learner namespaces are full".to_owned(),
-            now,
-        );
-        return Step::Again;
+    let namespace = match shared.roomiest() {
+        Ok(namespace) => namespace,
+        Err((until, why)) => {
+            let mut world = shared.world();
+            world.gate.later(id, until);
+            let stir = world.stirs.entry(id.clone()).or_default();
+            stir.wanting = format!("the learner namespaces are full: {why}");
+            return Step::Again;
+        }
     };
     match shared.make_pod(class, &namespace).await {
         Ok(pod) => {
             take(&mut shared.world(), id, pod, StartKind::Cold, tried);
             Step::Again
         }
+        // Another namespace may take it.
+        Err(api::Error::Full(_)) => Step::Again,
         Err(error @ (api::Error::Refused(_) | api::Error::NotFound)) => {
             unborn(
                 shared,
@@ -102,7 +104,7 @@ async fn create_pod(shared: &Handle, id: &LearnerId, look: &Look, now: Timestamp
         }
         Err(error) => {
             tracing::warn!(learner.id = %id, error = crate::chain(&error), "a pod could not be made");
-            Step::At(SERVER_AGAIN)
+            Step::Failed(Trouble::Server)
         }
     }
 }
@@ -137,6 +139,7 @@ fn take(
     let stir = world.stirs.entry(id.clone()).or_default();
     stir.choice = Some(Choice { pod, start_kind });
     stir.unborn = None;
+    stir.wanting.clear();
     stir.tried = Some(tried);
 }
 
@@ -166,7 +169,7 @@ async fn assign(
     now: Timestamp,
 ) -> Step {
     let Some(class) = &look.class else {
-        return Step::At(SERVER_AGAIN);
+        return Step::Failed(Trouble::Server);
     };
     let Some(pod) = shared.world().pods.get(named.uid).cloned() else {
         return Step::Again;
@@ -176,7 +179,7 @@ async fn assign(
         Ok(signed) => signed,
         Err(error) => {
             tracing::error!(learner.id = %id, %error, "an assignment could not be signed");
-            return Step::At(SERVER_AGAIN);
+            return Step::Failed(Trouble::Server);
         }
     };
     let is_labelled = pod.learner.as_ref() == Some(id) && pod.epoch == Some(epoch);
@@ -207,7 +210,7 @@ async fn assign(
         }
         Err(error) => {
             tracing::debug!(learner.id = %id, error = crate::chain(&error), "an assignment did not arrive");
-            Step::At(SignedDuration::from_millis(500))
+            Step::Failed(Trouble::Sidecar)
         }
     }
 }
@@ -258,7 +261,7 @@ async fn ask_to_sleep(
     let signer = &shared.options.signer;
     let token = signer.caller_token(Caller::Controller, id, plan.status.epoch, now);
     let (Some(endpoint), Ok(token)) = (endpoint, token) else {
-        return Step::At(SERVER_AGAIN);
+        return Step::Failed(Trouble::Server);
     };
     let sidecar = Sidecar::at(endpoint, shared.options.trust.clone());
     if let Err(error) = sidecar.sleep(&token).await {
@@ -282,7 +285,7 @@ async fn delete(shared: &Handle, id: &LearnerId, pod: PodUid, grace: Option<u32>
             if has_ended {
                 forget_pod(shared, id, pod);
             }
-            Step::At(SERVER_AGAIN)
+            Step::Failed(Trouble::Server)
         }
     }
 }
@@ -311,31 +314,49 @@ fn forget_pod(shared: &Handle, id: &LearnerId, pod: PodUid) {
     }
 }
 
-/// The learner's object is gone: what pods they have left may save and go. When to look again.
-pub(super) async fn end_orphans(shared: &Handle, id: &LearnerId) -> Option<SignedDuration> {
+/// There is no such learner here: if there is none at all, what pods they have left may save and go. The watch of learners may be
+/// behind that of pods, so nothing is ended before the API server has said so itself.
+pub(super) async fn end_orphans(shared: &Handle, id: &LearnerId) -> Step {
     let pods: Vec<SeenPod> = {
         let world = shared.world();
         let claimed = world
             .pods
             .iter()
             .filter(|pod| world.pods.claimant(pod.uid) == Some(id));
-        world.pods.labelled(id).chain(claimed).cloned().collect()
+        let theirs = world.pods.labelled(id).chain(claimed);
+        let stays = |pod: &&SeenPod| pod.gone || !matches!(pod.life, Life::Leaving { .. });
+        theirs.filter(stays).cloned().collect()
     };
-    let mut again = None;
-    for pod in pods {
-        if matches!(pod.life, Life::Leaving { .. }) && !pod.gone || !shared.is_leader() {
-            continue;
+    if pods.is_empty() {
+        shared.forget(id);
+        return Step::Wait;
+    }
+    match shared.writer.learner(id.as_str()).await {
+        Ok(None) => {}
+        Ok(Some(learner)) => {
+            let Some((id, known)) = Known::read(&learner) else {
+                return Step::Wait;
+            };
+            shared.world().put_learner(&id, known);
+            return Step::Again;
         }
+        Err(error) => {
+            tracing::warn!(learner.id = %id, error = crate::chain(&error), "whether a learner is gone cannot be asked");
+            return Step::Failed(Trouble::Server);
+        }
+    }
+    let mut step = Step::Wait;
+    for pod in pods {
         tracing::info!(learner.id = %id, pod = pod.name, "a pod whose learner is gone is ended");
         if let Err(error) = shared.end_pod(pod.uid, Some(id), None).await {
             tracing::warn!(learner.id = %id, error = crate::chain(&error), "a pod could not be deleted");
-            again = Some(SERVER_AGAIN);
+            step = Step::Failed(Trouble::Server);
         }
     }
-    if again.is_none() {
+    if let Step::Wait = step {
         shared.forget(id);
     }
-    again
+    step
 }
 
 /// Whether somebody asks for more than the incarnation that lives: it may be gone without a trace.

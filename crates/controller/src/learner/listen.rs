@@ -10,6 +10,7 @@ use carrel_protocol::sidecar::Phase as Said;
 use carrel_protocol::token::Caller;
 use carrel_wire::sidecar::{self, Sidecar};
 use jiff::Timestamp;
+use tokio::time::timeout;
 
 use super::{Look, Stir, act};
 use crate::shared::Handle;
@@ -17,6 +18,8 @@ use crate::world::pod::Life;
 
 /// Between questions to a sidecar that gives no answer.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// How long a sidecar may take that is asked for nothing but how it is.
+const ANSWERS_AT_ONCE: Duration = Duration::from_secs(5);
 /// The longest pause between them.
 const ASK_SELDOM: Duration = Duration::from_secs(5);
 
@@ -96,7 +99,13 @@ async fn listen(shared: &Handle, id: &LearnerId, epoch: Epoch, pod: PodUid) {
             return;
         };
         let sidecar = Sidecar::at(endpoint, shared.options.trust.clone());
-        match sidecar.hello(&token, after).await {
+        let said = match after {
+            Some(_) => sidecar.hello(&token, after).await,
+            None => timeout(ANSWERS_AT_ONCE, sidecar.hello(&token, None))
+                .await
+                .unwrap_or(Err(sidecar::Error::Late)),
+        };
+        match said {
             Ok(hello) => {
                 pause = ASK_AGAIN;
                 after = Some(hello.revision);

@@ -9,10 +9,10 @@ use carrel_core::learner::{Desired, Status};
 use carrel_core::lifecycle::{self, Observed, PodSeen, Policy, Wish};
 use jiff::Timestamp;
 
-use super::observe;
+use super::{Stir, observe};
 use crate::names;
 use crate::shared::Handle;
-use crate::world::pod::Life;
+use crate::world::pod::{Life, SeenPod};
 use crate::world::{Class, Known, World};
 
 /// So that a time has passed when it is looked at.
@@ -54,10 +54,7 @@ pub(super) fn look(shared: &Handle, id: &LearnerId, now: Timestamp) -> Seen {
         .pod
         .as_ref()
         .and_then(|pod| world.pods.get(pod.uid));
-    let recheck = match named.map(|pod| &pod.life) {
-        Some(Life::Leaving { until }) => until.checked_add(names::NODE_GONE + MARGIN).ok(),
-        Some(Life::Starting | Life::Running | Life::Ended { .. }) | None => None,
-    };
+    let recheck = named.and_then(|pod| recheck(pod, world.stirs.get(id)));
     Seen::Learner(Box::new(Look {
         desired: known.desired,
         known,
@@ -66,6 +63,19 @@ pub(super) fn look(shared: &Handle, id: &LearnerId, now: Timestamp) -> Seen {
         observed,
         recheck: recheck.filter(|at| *at > now),
     }))
+}
+
+/// When a pod that says nothing, or is being ended, counts as lost.
+fn recheck(pod: &SeenPod, stir: Option<&Stir>) -> Option<Timestamp> {
+    let silent_since = stir
+        .and_then(|stir| stir.heard_of(pod.uid))
+        .and_then(|heard| heard.silent_since);
+    let at = match &pod.life {
+        Life::Leaving { until } => until.checked_add(names::NODE_GONE),
+        Life::Starting | Life::Running => silent_since?.checked_add(names::SILENT_AND_LOST),
+        Life::Ended { .. } => return None,
+    };
+    at.ok()?.checked_add(MARGIN).ok()
 }
 
 fn observe(
@@ -103,6 +113,7 @@ fn observe(
         fence: stir.fence,
         pod,
         admitted,
+        wanting: stir.wanting.clone(),
         make_room: stir.make_room,
         renewed: stir.tried.as_ref() != Some(&tried_with(known, class)),
     }

@@ -72,6 +72,7 @@ pub(super) fn named(
                     PodSeen::Starting {
                         pod: pod.uid,
                         since: *since,
+                        detail: String::new(),
                     }
                 }
             }
@@ -100,6 +101,7 @@ pub(super) fn named(
             None if found.is_some() => PodSeen::Starting {
                 pod: pod.uid,
                 since: found.unwrap_or(now),
+                detail: String::new(),
             },
             Some(_) | None => PodSeen::Blank {
                 pod: named.clone(),
@@ -139,6 +141,7 @@ pub(super) fn chosen(
         (Life::Starting | Life::Running, _) => PodSeen::Starting {
             pod: pod.uid,
             since: pod.created,
+            detail: pod.waits.clone(),
         },
         (Life::Leaving { .. }, _) => PodSeen::Unborn {
             pod: Some(pod.uid),

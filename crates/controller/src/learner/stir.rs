@@ -21,6 +21,8 @@ pub(crate) struct Stir {
     pub(crate) found: Option<(PodUid, Timestamp)>,
     /// The pod that took its assignment, and when.
     pub(crate) taken: Option<(PodUid, Timestamp)>,
+    /// For want of what no pod is made now, for people; empty: for want of none.
+    pub(crate) wanting: String,
     /// That no pod could be made, when and why.
     pub(crate) unborn: Option<(Timestamp, String)>,
     /// What their sidecar said last.

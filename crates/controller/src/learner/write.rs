@@ -6,7 +6,7 @@ use carrel_core::{LearnerId, PodUid};
 use carrel_crd::Beside;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{CONFLICT_AGAIN, Look, SERVER_AGAIN, Step};
+use super::{Look, Step, Trouble};
 use crate::api;
 use crate::shared::Handle;
 use crate::world::pod::Life;
@@ -30,7 +30,7 @@ pub(super) async fn write(
         return None;
     }
     if !shared.is_leader() {
-        return Some(Step::At(SERVER_AGAIN));
+        return Some(Step::Failed(Trouble::Server));
     }
     // Nobody waits for the first visit of one who rests: it waits for those whom somebody does.
     let _turn = if is_first && plan.write != Write::Must {
@@ -49,14 +49,17 @@ pub(super) async fn write(
                 wrote(shared, id, before, plan, known);
             }
             tell(shared, id, look, plan);
+            if explains {
+                explain(shared, id, look, plan);
+            }
             None
         }
-        Err(api::Error::Conflict) => Some(Step::At(CONFLICT_AGAIN)),
+        Err(api::Error::Conflict) => Some(Step::Failed(Trouble::Conflict)),
         // Its object is gone, which the watch will say.
-        Err(api::Error::NotFound) => Some(Step::At(SERVER_AGAIN)),
+        Err(api::Error::NotFound) => Some(Step::Failed(Trouble::Server)),
         Err(error) => {
             tracing::warn!(learner.id = %id, error = crate::chain(&error), "a status could not be written");
-            Some(Step::At(SERVER_AGAIN))
+            Some(Step::Failed(Trouble::Server))
         }
     }
 }
@@ -131,6 +134,24 @@ pub(super) fn explains_at(look: &Look, plan: &Plan, now: Timestamp) -> Option<Ti
     };
     let since = shown.since.filter(|_| is_news)?;
     since.checked_add(EXPLAINED_AFTER).ok().or(Some(now))
+}
+
+/// An event about what somebody waits for that may never come by itself.
+fn explain(shared: &Handle, id: &LearnerId, look: &Look, plan: &Plan) {
+    let reason = match &look.observed.pod {
+        PodSeen::Starting { detail, .. } if !detail.is_empty() => crate::names::UNSCHEDULABLE,
+        PodSeen::None if !look.observed.wanting.is_empty() => crate::names::NAMESPACES_FULL,
+        PodSeen::None
+        | PodSeen::Starting { .. }
+        | PodSeen::Unborn { .. }
+        | PodSeen::Blank { .. }
+        | PodSeen::Refused { .. }
+        | PodSeen::Assigned { .. }
+        | PodSeen::Exited { .. } => return,
+    };
+    let why = &plan.status.detail;
+    tracing::warn!(learner.id = %id, why, "a learner waits");
+    shared.events.learner(id, &look.known.uid, reason, why);
 }
 
 /// Events and log lines for what went wrong; none for what goes as it should.

@@ -4,7 +4,7 @@ use carrel_core::{Epoch, LearnerId, PodUid};
 use carrel_crd::names;
 use carrel_protocol::sidecar::Farewell;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod, PodCondition, PodStatus};
 
 use crate::api::PodPlace;
 
@@ -44,6 +44,8 @@ pub(crate) struct SeenPod {
     pub(crate) created: Timestamp,
     /// Whether its node says that it is ready; false, too, when the node is silent.
     pub(crate) ready: bool,
+    /// What it waits for before it can start, for people; may be empty.
+    pub(crate) waits: String,
     pub(crate) life: Life,
     /// It is gone from the API server; how it ended is still to be heard.
     pub(crate) gone: bool,
@@ -71,6 +73,7 @@ impl SeenPod {
             node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
             created: metadata.creation_timestamp.as_ref()?.0,
             ready,
+            waits: status.map(unschedulable).unwrap_or_default(),
             life: life(pod, ready),
             gone: false,
         })
@@ -115,11 +118,21 @@ pub(crate) fn version(text: Option<&str>) -> u64 {
 }
 
 fn is_ready(status: Option<&PodStatus>) -> bool {
-    let conditions = status.and_then(|status| status.conditions.as_ref());
-    conditions
-        .into_iter()
-        .flatten()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    let mut conditions = status.into_iter().flat_map(conditions);
+    conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// Why no node takes it, as the scheduler says; empty when one does.
+fn unschedulable(status: &PodStatus) -> String {
+    let mut conditions = conditions(status);
+    let refused = conditions
+        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
+    let why = refused.map(|condition| condition.message.clone().unwrap_or_default());
+    why.map_or_else(String::new, |why| format!("no node takes it: {why}"))
+}
+
+fn conditions(status: &PodStatus) -> impl Iterator<Item = &PodCondition> {
+    status.conditions.iter().flatten()
 }
 
 fn life(pod: &Pod, ready: bool) -> Life {

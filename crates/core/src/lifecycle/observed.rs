@@ -17,6 +17,8 @@ pub struct Observed {
     pub pod: PodSeen,
     /// The start budget and the live cap let this learner start; stays true until it is ready or has ended.
     pub admitted: bool,
+    /// For want of what nobody gets a place now, for people; empty: for want of none.
+    pub wanting: String,
     /// The live cap wants this learner asleep if it is quiet.
     pub make_room: bool,
     /// Its document or its class is not what it was when a pod was last tried for it, as far as is known.
@@ -34,6 +36,8 @@ pub enum PodSeen {
         pod: PodUid,
         /// Since when it is silent.
         since: Timestamp,
+        /// What it waits for, for people; may be empty.
+        detail: String,
     },
     /// It could not be made, or ended before it was blank and ready.
     Unborn {

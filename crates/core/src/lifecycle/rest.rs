@@ -30,13 +30,22 @@ pub(super) fn plan(
             remove(Effect::FinishErase)
         }
         (PodSeen::None, Wish::Awake) => ask_for_pod(desired, observed, policy, now),
-        (PodSeen::Starting { pod, since }, Wish::Awake) => {
+        (PodSeen::Starting { pod, since, detail }, Wish::Awake) => {
             let deadline = after(*since, policy.start);
             if now < deadline {
-                waking(stored, "its container starts", now).again_at(deadline)
+                let detail = because("its container starts", detail);
+                waking(stored, &detail, now).again_at(deadline)
             } else {
-                let reason = "its container did not start in time";
-                unborn(desired, observed, Some(*pod), deadline, reason, policy, now)
+                let reason = because("its container did not start in time", detail);
+                unborn(
+                    desired,
+                    observed,
+                    Some(*pod),
+                    deadline,
+                    &reason,
+                    policy,
+                    now,
+                )
             }
         }
         (PodSeen::Unborn { pod, time, reason }, Wish::Awake) => {
@@ -133,6 +142,13 @@ fn waking(stored: &Status, detail: &str, now: Timestamp) -> Plan {
     Plan::to(stored, moved(stored, state, detail, now))
 }
 
+fn because(what: &str, why: &str) -> String {
+    match why {
+        "" => what.to_owned(),
+        why => format!("{what}: {why}"),
+    }
+}
+
 fn must_wait(
     desired: &Desired,
     observed: &Observed,
@@ -160,7 +176,8 @@ fn must_wait(
         Some(_) | None if observed.admitted => None,
         Some(_) | None => {
             let again = after(now, policy.admission);
-            Some(waking(stored, "waits for a place", now).again_at(again))
+            let detail = because("waits for a place", &observed.wanting);
+            Some(waking(stored, &detail, now).again_at(again))
         }
     }
 }

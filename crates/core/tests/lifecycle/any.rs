@@ -107,7 +107,11 @@ prop_compose! {
 fn seen() -> impl Strategy<Value = PodSeen> {
     prop_oneof![
         2 => Just(PodSeen::None),
-        1 => (uid(), time()).prop_map(|(pod, since)| PodSeen::Starting { pod, since }),
+        1 => (uid(), time()).prop_map(|(pod, since)| PodSeen::Starting {
+            pod,
+            since,
+            detail: "no node takes it".to_owned(),
+        }),
         1 => (option::of(uid()), time()).prop_map(|(pod, time)| PodSeen::Unborn {
             pod,
             time,
@@ -141,6 +145,14 @@ prop_compose! {
         make_room in any::<bool>(),
         renewed in any::<bool>(),
     ) -> Observed {
-        Observed { status, fence: Epoch(fence), pod, admitted, make_room, renewed }
+        Observed {
+            status,
+            fence: Epoch(fence),
+            pod,
+            admitted,
+            wanting: String::new(),
+            make_room,
+            renewed,
+        }
     }
 }

@@ -3,7 +3,7 @@
 use carrel_core::class::ClassSpec;
 use carrel_core::invariants::plan::PlanRule;
 use carrel_core::learner::{Desired, DesiredState, LearnerState};
-use carrel_core::lifecycle::{Effect, Observed, Plan, Policy, plan};
+use carrel_core::lifecycle::{Effect, Observed, Plan, PodSeen, Policy, Wish, plan, wish};
 use proptest::prelude::*;
 
 use crate::any;
@@ -82,6 +82,27 @@ proptest! {
         let raises = plan.status.epoch > observed.status.epoch && plan.status.pod.is_some();
         // A pod that failed to start is counted first; what is counted may be tried at once.
         prop_assert!(!(creates || raises) || (admitted && !early));
+    }
+
+    #[test]
+    fn whoever_waits_says_for_want_of_what(
+        desired in any::desired(),
+        mut observed in any::observed(),
+        starts in any::<bool>(),
+    ) {
+        let why = "no node takes it".to_owned();
+        (observed.status.pod, observed.status.retry_time) = (None, None);
+        (observed.pod, observed.admitted) = (PodSeen::None, false);
+        if starts {
+            let (pod, since) = (any::pod(1).uid, any::second(any::NOW));
+            observed.pod = PodSeen::Starting { pod, since, detail: why.clone() };
+        } else {
+            observed.wanting = why.clone();
+        }
+        let plan = plan(&desired, &observed, &policy(), any::second(any::NOW));
+        if wish(&desired, &observed.status) == Wish::Awake {
+            prop_assert!(plan.status.detail.ends_with(&why), "{}", plan.status.detail);
+        }
     }
 
     #[test]

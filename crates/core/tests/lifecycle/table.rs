@@ -57,6 +57,7 @@ fn starting(since: i64) -> PodSeen {
     PodSeen::Starting {
         pod: any::pod(POD).uid,
         since: any::second(since),
+        detail: String::new(),
     }
 }
 
@@ -128,6 +129,7 @@ fn row(state: LearnerState, has_pod: bool, when: &'static str, seen: Seen) -> Ro
         fence: Epoch(4),
         pod: seen.pod,
         admitted: seen.admitted,
+        wanting: String::new(),
         make_room: seen.make_room,
         renewed: false,
     };

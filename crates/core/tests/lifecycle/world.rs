@@ -169,6 +169,7 @@ impl World {
                 .current()
                 .map_or(PodSeen::None, |place| self.pods[place].seen.clone()),
             admitted: self.admitted,
+            wanting: String::new(),
             make_room: self.make_room,
             renewed: self.renewed,
         }
@@ -323,6 +324,7 @@ impl World {
                     seen: PodSeen::Starting {
                         pod: pod.uid,
                         since: self.now,
+                        detail: String::new(),
                     },
                     reference: pod,
                     made_for: *epoch,

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 
 use super::turn::Run;
-use super::wake::Incarnation;
+use super::wake::{DOUBTED_AFTER, Incarnation};
 use crate::sidecar::{Error, Frames};
 
 /// Before the first try to attach again to a sidecar that the fleet believes alive; each further one waits twice as long.
@@ -85,11 +85,11 @@ impl Run<'_> {
         order: &TurnOrder,
         mut told: Told,
     ) -> After {
-        let (mut pause, mut busy_since) = (ATTACH_AGAIN, None);
+        let (mut pause, mut busy_since, mut lost_since) = (ATTACH_AGAIN, None, None);
         loop {
             let why = match incarnation.sidecar.turn(order).await {
                 Ok(frames) => {
-                    pause = ATTACH_AGAIN;
+                    (pause, lost_since) = (ATTACH_AGAIN, None);
                     match self.follow(incarnation, frames, &mut told).await {
                         Ok(after) => return after,
                         Err(error) => error,
@@ -126,6 +126,9 @@ impl Run<'_> {
             }
             if let Some(reason) = self.has_died(incarnation).await {
                 return After::Died(Death::Infrastructure, reason);
+            }
+            if lost_since.get_or_insert_with(Instant::now).elapsed() > DOUBTED_AFTER {
+                self.shared.doubt(self.learner, incarnation.epoch).await;
             }
             tokio::time::sleep(pause).await;
             pause = MOST_PAUSE.min(2 * pause);

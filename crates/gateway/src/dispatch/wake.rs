@@ -14,6 +14,7 @@ use carrel_protocol::sidecar::{Hello, Phase};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
 
 use crate::gateway::Gateway;
 use crate::sidecar::{Error, Sidecar};
@@ -23,6 +24,8 @@ use crate::stream::Hub;
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// A sidecar that was just started may not listen yet.
 const CONNECT_AGAIN: Duration = Duration::from_millis(20);
+/// A sidecar that does not answer for so long may be gone though its learner is called ready.
+pub(super) const DOUBTED_AFTER: Duration = Duration::from_secs(2);
 /// A wake that takes longer says what it waits for.
 const LONG: SignedDuration = SignedDuration::from_secs(2);
 /// What a learner is told while it wakes.
@@ -98,6 +101,8 @@ pub(crate) struct Waker {
     /// What was asked for last may be given up without a try of its own: that is no answer, and it is asked for once more.
     untried: bool,
     tried: Option<Epoch>,
+    /// Since when no sidecar answers.
+    silent: Option<Instant>,
     /// How many sidecars said that they could not start.
     could_not_start: u32,
     /// The sidecar has said why it takes so long.
@@ -117,6 +122,7 @@ impl Waker {
             asked: None,
             untried: false,
             tried: None,
+            silent: None,
             could_not_start: 0,
             is_explained: false,
             told: None,
@@ -292,13 +298,19 @@ impl Waker {
             Ok(hello) => hello,
             Err(Error::Lost(why)) => {
                 tracing::debug!(learner.id = %self.learner, why, "the sidecar is not there");
-                return Ok(Step::LookAgain(CONNECT_AGAIN));
+                let since = *self.silent.get_or_insert_with(Instant::now);
+                if !is_up(status.state) || since.elapsed() < DOUBTED_AFTER {
+                    return Ok(Step::LookAgain(CONNECT_AGAIN));
+                }
+                gateway.doubt(&self.learner, epoch).await;
+                return Ok(Step::LookAgain(LOOK_AGAIN));
             }
             Err(error) => {
                 tracing::warn!(learner.id = %self.learner, %error, "the sidecar cannot be used");
                 return Ok(Step::LookAgain(LOOK_AGAIN));
             }
         };
+        self.silent = None;
         match hello.phase {
             Phase::Ready | Phase::Busy => {
                 Ok(Step::Ready(self.incarnation(sidecar, status, &hello)))

@@ -198,8 +198,8 @@ async fn create(
     again.try_collect().await
 }
 
-/// Whether it must be tried again.
-async fn make(fleet: &KubeFleet, learner: &LearnerId) -> Result<bool, Error> {
+/// Makes the row of one whose object is there; whether it must be tried again.
+pub(super) async fn make(fleet: &KubeFleet, learner: &LearnerId) -> Result<bool, Error> {
     let store = &fleet.0.parts.store;
     let Some(record) = fleet.0.cache.get(learner) else {
         return Ok(false);

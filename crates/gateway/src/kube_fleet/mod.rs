@@ -29,6 +29,7 @@ use serde_json::json;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
+use crate::rate::RateLimit;
 use crate::sidecar::Sidecars;
 use cache::Cache;
 use calls::{away, refused, within};
@@ -40,6 +41,8 @@ const ABSENT_FOR: Duration = Duration::from_secs(1);
 /// Whoever wakes a learner is alone with it for as long as this is used.
 const WAKERS_KEPT_FOR: Duration = Duration::from_mins(1);
 const WAKERS_KEPT: u64 = 10_000;
+/// So many names in a minute that nobody has are asked for.
+const STRANGERS_A_MINUTE: u32 = 120;
 
 /// What it is made of.
 pub struct KubeParts {
@@ -71,6 +74,9 @@ struct Shared {
     cache: Arc<Cache>,
     known_classes: Arc<Classes>,
     absent: moka::future::Cache<LearnerId, ()>,
+    /// Whether those have an object who had no row.
+    strangers: moka::future::Cache<LearnerId, bool>,
+    looks: RateLimit<()>,
     wakers: moka::future::Cache<LearnerId, Arc<tokio::sync::Mutex<()>>>,
 }
 
@@ -105,6 +111,11 @@ impl KubeFleet {
                 .max_capacity(WAKERS_KEPT)
                 .time_to_live(ABSENT_FOR)
                 .build(),
+            strangers: moka::future::Cache::builder()
+                .max_capacity(WAKERS_KEPT)
+                .time_to_live(ABSENT_FOR)
+                .build(),
+            looks: RateLimit::new(STRANGERS_A_MINUTE),
             wakers: moka::future::Cache::builder()
                 .max_capacity(WAKERS_KEPT)
                 .time_to_idle(WAKERS_KEPT_FOR)
@@ -118,24 +129,35 @@ impl KubeFleet {
     async fn find(&self, learner: &LearnerId) -> Result<Record, Error> {
         let Shared { cache, absent, .. } = &*self.0;
         if !cache.is_complete() {
-            let source = "the list of learners is not complete yet".into();
-            return Err(Error::Unavailable {
-                doing: "reading a learner's status",
-                source,
-            });
+            return Err(not_listed("reading a learner's status"));
         }
         if let Some(record) = cache.get(learner) {
             return Ok(record);
         }
         let looked = absent.try_get_with(learner.clone(), self.look(learner));
-        looked
-            .await
-            .map_err(|error: Arc<Error>| Error::Unavailable {
-                doing: "looking for a learner's object",
-                source: error.to_string().into(),
-            })?;
+        looked.await.map_err(shared)?;
         let found = cache.get(learner);
         found.ok_or_else(|| Error::NoLearner(learner.clone()))
+    }
+
+    /// Asks the API server whether one that has no row has an object, and makes its row then. Whoever asks for names that nobody has
+    /// is told nothing more of them for a while.
+    async fn look_for_stranger(&self, learner: &LearnerId) -> Result<bool, Error> {
+        let doing = "looking for a learner's object";
+        let away = |source| Error::Unavailable { doing, source };
+        let clock = &self.0.parts.sidecars.clock;
+        let limited = self.0.looks.take(&(), clock.now());
+        limited.map_err(|_| away("too many are asked for that nobody has made".into()))?;
+        self.look(learner).await?;
+        let is_there = |record: &Record| !record.is_going;
+        if !self.0.cache.get(learner).as_ref().is_some_and(is_there) {
+            return Ok(false);
+        }
+        self.0.looks.give_back(&());
+        let is_left = mirror::make(self, learner).await;
+        is_left
+            .map(|is_left| !is_left)
+            .map_err(|error| away(error.into()))
     }
 
     /// Asks the API server, and takes what it answers into the cache.
@@ -193,6 +215,20 @@ impl KubeFleet {
     }
 }
 
+fn not_listed(doing: &'static str) -> Error {
+    let source = "the list of learners is not complete yet".into();
+    Error::Unavailable { doing, source }
+}
+
+/// Of a look that several waited for.
+#[expect(clippy::needless_pass_by_value, reason = "it is handed over so")]
+fn shared(error: Arc<Error>) -> Error {
+    Error::Unavailable {
+        doing: "looking for a learner's object",
+        source: error.to_string().into(),
+    }
+}
+
 #[async_trait::async_trait]
 impl Fleet for KubeFleet {
     async fn wake(&self, learner: &LearnerId, after: Epoch) -> Result<(), Error> {
@@ -204,6 +240,11 @@ impl Fleet for KubeFleet {
         // What one has written the next sees, though the watch has not shown it yet.
         let _alone = waker.lock().await;
         self.wake_alone(learner, after).await
+    }
+
+    /// Whoever is asked for once more is looked at: the controller asks the sidecar itself.
+    async fn doubt(&self, learner: &LearnerId, epoch: Epoch) -> Result<(), Error> {
+        self.wake(learner, epoch).await
     }
 
     async fn sleep(&self, learner: &LearnerId) -> Result<(), Error> {
@@ -245,6 +286,17 @@ impl Fleet for KubeFleet {
             return Err(Error::NoLearner(learner.clone()));
         }
         Ok(())
+    }
+
+    async fn enrol(&self, learner: &LearnerId) -> Result<bool, Error> {
+        if !self.0.cache.is_complete() {
+            return Err(not_listed("looking for a learner's object"));
+        }
+        let looked = self
+            .0
+            .strangers
+            .try_get_with(learner.clone(), self.look_for_stranger(learner));
+        looked.await.map_err(shared)
     }
 
     fn lists(&self, learner: &LearnerId) -> bool {

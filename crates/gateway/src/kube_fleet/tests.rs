@@ -138,6 +138,41 @@ async fn whom_the_watch_has_not_shown_yet_is_looked_for_once() {
 }
 
 #[tokio::test]
+async fn one_whose_object_was_made_a_moment_ago_gets_a_row_when_somebody_asks() {
+    let mut stage = Stage::with([]).await;
+    let (fleet, learner) = (stage.fleet.clone(), ada());
+    let steps = [step(Method::GET, &[ADA], 200, &asleep(10, None))];
+    let asks = async { tokio::join!(fleet.enrol(&learner), fleet.enrol(&learner)) };
+    let ((first, second), ()) = tokio::join!(asks, stage.server.play(steps));
+    assert!(first.expect("answered") && second.expect("answered"));
+    let now = jiff::Timestamp::UNIX_EPOCH;
+    let row = stage.store.learner(&learner, now).await.expect("a store");
+    assert_eq!(row.expect("a row").status.epoch, Epoch(3));
+    stage.fleet.admits(&learner).await.expect("it is there");
+    stage.server.is_done().await;
+}
+
+#[tokio::test]
+async fn whoever_asks_for_names_that_nobody_has_keeps_the_api_server_busy_so_often_and_no_more() {
+    let mut stage = Stage::with([]).await;
+    let fleet = stage.fleet.clone();
+    let name = |number: u32| format!("nobody-{number}").parse::<LearnerId>();
+    let gone = refusal(404, "NotFound", "learners not found");
+    for number in 0..STRANGERS_A_MINUTE {
+        let steps = [step(Method::GET, &[LEARNERS, "nobody-"], 404, &gone)];
+        let stranger = name(number).expect("a label");
+        let (found, ()) = tokio::join!(fleet.enrol(&stranger), stage.server.play(steps));
+        assert!(!found.expect("answered"));
+    }
+    let one_more = fleet.enrol(&ada()).await;
+    assert!(
+        matches!(one_more, Err(Error::Unavailable { .. })),
+        "{one_more:?}"
+    );
+    stage.server.is_done().await;
+}
+
+#[tokio::test]
 async fn a_learner_is_made_by_apply_and_is_there_at_once() {
     let mut stage = Stage::with([]).await;
     let made = object("ada", 10, json!({"className": "free"}), json!(null));

@@ -1,12 +1,15 @@
 //! What the sidecars answer.
 
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::body::Body;
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Query, State};
-use axum::http::StatusCode;
+use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::IncomingStream;
@@ -23,6 +26,8 @@ use super::{Answer, Assigned, PodName, Shared, Sidecar};
 
 /// A question that waits for news is answered by then.
 const ANSWER_WITHIN: Duration = Duration::from_secs(25);
+/// Between the signs of life of a turn that runs.
+const SIGN_EVERY: Duration = Duration::from_secs(1);
 
 /// The address that was called.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +47,7 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
         .route("/v1/hello", get(hello))
         .route("/v1/ready", get(ready))
         .route("/v1/sleep", post(sleep))
+        .route("/v1/turns", post(turn))
         .with_state(shared);
     // It ends with the test.
     let _ = axum::serve(
@@ -56,16 +62,47 @@ fn refusal(problem: Problem) -> Response {
     (status, Json(problem)).into_response()
 }
 
-/// The pod that was called, or the answer that there is none.
 /// Since when whoever is ready is quiet: all of them for as long.
 const QUIET_SINCE: &str = "2026-01-01T00:00:00Z";
 
+/// The pod that was called, or the answer that there is none.
 async fn called(shared: &Shared, Called(address): Called) -> Result<(PodName, String), Response> {
     let pod = match address {
         Some(address) => shared.pods.at(address).await,
         None => None,
     };
-    pod.ok_or_else(|| refusal(Problem::new(Code::NotFound, "no pod runs at this address")))
+    let pod =
+        pod.ok_or_else(|| refusal(Problem::new(Code::NotFound, "no pod runs at this address")))?;
+    if shared.state().silent.contains(&pod.1) {
+        return std::future::pending().await;
+    }
+    Ok(pod)
+}
+
+/// The pod that was called, if it is that of the incarnation for which the caller's token is.
+async fn meant(
+    shared: &Shared,
+    called_at: Called,
+    headers: &HeaderMap,
+) -> Result<(PodName, String), Response> {
+    let (pod, uid) = called(shared, called_at).await?;
+    let bearer = headers
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let Some(claims) = bearer.and_then(claims) else {
+        return Err(refusal(Problem::new(Code::Unauthenticated, "")));
+    };
+    let mut state = shared.state();
+    let is_ours = state
+        .sidecars
+        .get(&uid)
+        .is_none_or(|ours| claims["sub"] == *ours.learner && claims["ep"] == ours.epoch);
+    if is_ours {
+        return Ok((pod, uid));
+    }
+    let learner = claims["sub"].as_str().unwrap_or_default().to_owned();
+    state.misdirected.push((uid, learner));
+    Err(refusal(Problem::new(Code::Misdirected, "it is another's")))
 }
 
 async fn assign(
@@ -145,9 +182,12 @@ async fn assign(
 
 /// What a signed assignment says. Whether the signature is good is the sidecar's own question.
 fn payload(jws: &str) -> Option<Value> {
+    Some(claims(jws)?["assignment"].clone()).filter(Value::is_object)
+}
+
+fn claims(jws: &str) -> Option<Value> {
     let payload = URL_SAFE_NO_PAD.decode(jws.split('.').nth(1)?).ok()?;
-    let claims: Value = serde_json::from_slice(&payload).ok()?;
-    Some(claims["assignment"].clone()).filter(Value::is_object)
+    serde_json::from_slice(&payload).ok()
 }
 
 /// The report that a caller has.
@@ -160,8 +200,9 @@ async fn hello(
     State(shared): State<Arc<Shared>>,
     ConnectInfo(at): ConnectInfo<Called>,
     Query(known): Query<Known>,
+    headers: HeaderMap,
 ) -> Result<Json<Value>, Response> {
-    let (_, uid) = called(&shared, at).await?;
+    let (_, uid) = meant(&shared, at, &headers).await?;
     wait(&shared, || {
         let state = shared.state();
         let revision = state
@@ -177,8 +218,9 @@ async fn hello(
 async fn ready(
     State(shared): State<Arc<Shared>>,
     ConnectInfo(at): ConnectInfo<Called>,
+    headers: HeaderMap,
 ) -> Result<Json<Value>, Response> {
-    let (_, uid) = called(&shared, at).await?;
+    let (_, uid) = meant(&shared, at, &headers).await?;
     wait(&shared, || {
         let state = shared.state();
         let sidecar = state.sidecars.get(&uid);
@@ -199,8 +241,9 @@ async fn wait(shared: &Shared, holds: impl Fn() -> bool) {
 async fn sleep(
     State(shared): State<Arc<Shared>>,
     ConnectInfo(at): ConnectInfo<Called>,
+    headers: HeaderMap,
 ) -> Result<StatusCode, Response> {
-    let (pod, uid) = called(&shared, at).await?;
+    let (pod, uid) = meant(&shared, at, &headers).await?;
     let asleep = {
         let mut state = shared.state();
         state.sleeps.push(pod.clone());
@@ -219,6 +262,27 @@ async fn sleep(
         let _ = shared.pods.end(&pod, &end).await;
     }
     Ok(StatusCode::ACCEPTED)
+}
+
+/// A turn runs for ever: nothing comes of it but signs of life.
+async fn turn(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(at): ConnectInfo<Called>,
+    headers: HeaderMap,
+    Json(order): Json<Value>,
+) -> Result<Body, Response> {
+    let (_, uid) = meant(&shared, at, &headers).await?;
+    let text = order["message"]["text"].as_str().unwrap_or_default();
+    shared.state().turns.push((uid.clone(), text.to_owned()));
+    let signs = tokio::time::interval(SIGN_EVERY);
+    let signs = futures::stream::unfold((signs, shared, uid), |(mut signs, shared, uid)| async {
+        signs.tick().await;
+        if shared.state().silent.contains(&uid) {
+            return std::future::pending().await;
+        }
+        Some((Ok::<_, Infallible>("\n"), (signs, shared, uid)))
+    });
+    Ok(Body::from_stream(signs))
 }
 
 /// A sidecar's report, as `carrel_protocol::sidecar::Hello` has it.

@@ -66,6 +66,7 @@ fn a_new_leader_asks_whoever_was_not_ready_and_leaves_alone_whoever_was() {
     let asked = PodSeen::Starting {
         pod: running.uid,
         since: at(5),
+        detail: String::new(),
     };
     assert_eq!(waking, asked, "it is asked first");
     stir.hears(running.uid, hello(Said::Blank, 3), at(8));
@@ -117,7 +118,8 @@ fn silence_alone_is_not_death_but_with_a_silent_node_it_is() {
         silent,
         PodSeen::Starting {
             pod: running.uid,
-            since: at(10)
+            since: at(10),
+            detail: String::new(),
         }
     );
     running.ready = false;

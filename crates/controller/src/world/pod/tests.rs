@@ -99,3 +99,15 @@ fn one_whose_image_cannot_be_pulled_will_never_start() {
         "the container 'agent' cannot be started: ImagePullBackOff: no such image"
     );
 }
+
+#[test]
+fn one_that_no_node_takes_says_why() {
+    let message = "0/3 nodes are available: 3 Insufficient cpu.";
+    let pending = json!({"phase": "Pending", "conditions": [
+        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message},
+    ]});
+    assert_eq!(read(pending).waits, format!("no node takes it: {message}"));
+    let scheduled =
+        json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "True"}]});
+    assert_eq!(read(scheduled).waits, "");
+}

@@ -19,6 +19,7 @@ pub(crate) fn pod(number: u128, version: u64, life: Life) -> SeenPod {
         node: Some("node-1".to_owned()),
         created: Timestamp::from_second(1_783_591_200).unwrap(),
         ready: life == Life::Running,
+        waits: String::new(),
         life,
         gone: false,
     }

@@ -1,0 +1,285 @@
+//! Gateways on a real API server with fake nodes: a message wakes once, and what a gateway has not seen does no harm.
+
+use carrel_tests::cluster::school::{NAMESPACE, SOON, School};
+use carrel_tests::cluster::{Access, Fate, Proxy, tally};
+use carrel_tests::roles::{How, Member};
+use carrel_tests::{Api, Roles, eventually};
+use http::StatusCode;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+/// Whose writes are the gateways'.
+const GATEWAY: &str = "carrel-gateway";
+
+/// A school whose gateways share a database.
+struct Town {
+    school: School,
+    roles: Roles,
+    access: Access,
+}
+
+impl Town {
+    async fn open(test: &str) -> anyhow::Result<Option<Self>> {
+        let settings = json!({
+            "gateway": {"fleet": "Kubernetes"},
+            "kubernetes": {"namespace": NAMESPACE},
+        });
+        let Some(school) = School::open(test, 3, &Value::Null).await? else {
+            return Ok(None);
+        };
+        let Some(roles) = Roles::prepare_with(test, &settings, &[])? else {
+            return Ok(None);
+        };
+        let class = json!({"warmPool": {"size": 0}, "isolation": {"userNamespace": false}});
+        school.class("free", &class).await?;
+        let access = school.plane.user(GATEWAY, Some("system:masters"))?;
+        Ok(Some(Self {
+            school,
+            roles,
+            access,
+        }))
+    }
+
+    async fn gateway(&self) -> anyhow::Result<(Member, Api)> {
+        self.gateway_by(&self.access.file.display().to_string())
+            .await
+    }
+
+    async fn gateway_by(&self, kubeconfig: &str) -> anyhow::Result<(Member, Api)> {
+        let how = How {
+            variables: vec![("KUBECONFIG", kubeconfig.to_owned())],
+            ..How::default()
+        };
+        let gateway = self.roles.start_as("gateway", &how).await?;
+        let health = gateway.text("health_url").to_owned();
+        eventually("the gateway has seen everything", SOON, || async {
+            let said = reqwest::get(format!("{health}/readyz")).await?;
+            Ok(said.status().is_success().then_some(()))
+        })
+        .await?;
+        let api = self.roles.api(&gateway)?;
+        Ok((gateway, api))
+    }
+
+    async fn proxy(&self) -> anyhow::Result<Proxy> {
+        Proxy::start(&self.access).await
+    }
+
+    /// The uid of the pod that got this message's turn.
+    async fn delivered(&self, text: &str) -> anyhow::Result<String> {
+        eventually("the turn has come", SOON, || async {
+            let turns = self.school.stand_in.turns();
+            let mut ours = turns.into_iter().filter(|(_, said)| said == text);
+            Ok(ours.next().map(|(uid, _)| uid))
+        })
+        .await
+    }
+}
+
+fn is_learners_watch(asked: &carrel_tests::cluster::Asked) -> bool {
+    asked.is_watch && asked.path.ends_with("/learners")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_message_and_two_gateways_cost_one_patch_and_a_turn_none() -> anyhow::Result<()> {
+    let test = "one_message_and_two_gateways_cost_one_patch_and_a_turn_none";
+    let Some(town) = Town::open(test).await? else {
+        return Ok(());
+    };
+    let controller = town.school.controller().await?;
+    let (_first, api) = town.gateway().await?;
+    let (_second, other) = town.gateway().await?;
+    town.school.learner("ada", "free").await?;
+    let visited = town
+        .school
+        .status("ada", "first visit", |status| status.is_asleep(0));
+    visited.await?;
+    let mark = town.school.plane.mark().await?;
+    api.post("ada", "wakes", "1").await?;
+    let pod = town.delivered("wakes").await?;
+    let awake = town
+        .school
+        .status("ada", "awake", |status| status.is_ready(1));
+    assert_eq!(awake.await?.0["podUid"], pod);
+    // Others look on meanwhile.
+    let (seen, document) = other
+        .call(Method::GET, "/admin/v1/learners/ada", None)
+        .await?;
+    assert_eq!((seen, &document["epoch"]), (StatusCode::OK, &json!(1)));
+    let (status, _) = other
+        .call(Method::POST, "/v1/learners/ada/wake", None)
+        .await?;
+    assert_eq!(status, StatusCode::ACCEPTED);
+    let writes = town.school.plane.writes_since(mark).await?;
+    let ours = tally(&writes, GATEWAY);
+    assert_eq!(ours, [("patch learners".to_owned(), 1)].into());
+    controller.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_for_one_whom_the_watch_has_not_shown_yet_is_taken() -> anyhow::Result<()> {
+    let test = "a_message_for_one_whom_the_watch_has_not_shown_yet_is_taken";
+    let Some(town) = Town::open(test).await? else {
+        return Ok(());
+    };
+    let controller = town.school.controller().await?;
+    let proxy = town.proxy().await?;
+    // The list is shown, and nothing after it.
+    let held = proxy.stop(is_learners_watch);
+    let (_gateway, api) = town
+        .gateway_by(&proxy.kubeconfig().display().to_string())
+        .await?;
+    let (status, _) = api.send("ada", "too early", "0").await?;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    town.school.learner("bob", "free").await?;
+    api.post("bob", "hello", "1").await?;
+    let token = json!({"ttlSeconds": 60});
+    town.school.learner("cyd", "free").await?;
+    api.admin(Method::POST, "learners/cyd/tokens", Some(token))
+        .await?;
+    drop(held);
+    town.delivered("hello").await?;
+    controller.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_another_pod_has_the_address_the_token_decides() -> anyhow::Result<()> {
+    let test = "where_another_pod_has_the_address_the_token_decides";
+    let Some(town) = Town::open(test).await? else {
+        return Ok(());
+    };
+    let school = &town.school;
+    let controller = school.controller().await?;
+    let (_gateway, api) = town.gateway().await?;
+    let mut up = Vec::new();
+    for name in ["ada", "bob"] {
+        school.learner(name, "free").await?;
+        school.wake(name, 0).await?;
+        let status = school.status(name, "awake", |status| status.is_ready(1));
+        up.push(status.await?);
+    }
+    let (ada, bob) = (&up[0], &up[1]);
+    // Nobody says that ada's pod is gone, and bob's has the address that it had.
+    controller.kill()?;
+    let text = |status: &Value, key: &str| status[key].as_str().unwrap_or_default().to_owned();
+    let namespace = text(&ada.0, "podNamespace");
+    let pods = kube::Api::<Pod>::namespaced(school.plane.client(), &namespace);
+    pods.delete(ada.pod(), &DeleteParams::default().grace_period(0))
+        .await?;
+    let moved = json!({"status": {"podAddress": bob.0["podAddress"]}});
+    school
+        .learners()
+        .patch_status("ada", &PatchParams::default(), &Patch::Merge(moved))
+        .await?;
+    api.post("ada", "for ada", "1").await?;
+    let bobs = text(&bob.0, "podUid");
+    eventually("bob's pod refuses what is ada's", SOON, || async {
+        let refused = school.stand_in.misdirected();
+        Ok(refused
+            .contains(&(bobs.clone(), "ada".to_owned()))
+            .then_some(()))
+    })
+    .await?;
+    school.free_lease().await?;
+    let controller = school.controller().await?;
+    let pod = town.delivered("for ada").await?;
+    let again = school.status("ada", "awake again", |status| status.is_ready(2));
+    assert_eq!(again.await?.0["podUid"], pod);
+    assert_ne!(pod, bobs);
+    controller.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_gateway_has_not_seen_while_it_was_blind_it_sees_afterwards() -> anyhow::Result<()> {
+    let test = "what_a_gateway_has_not_seen_while_it_was_blind_it_sees_afterwards";
+    let Some(town) = Town::open(test).await? else {
+        return Ok(());
+    };
+    let controller = town.school.controller().await?;
+    let proxy = town.proxy().await?;
+    let (_gateway, api) = town
+        .gateway_by(&proxy.kubeconfig().display().to_string())
+        .await?;
+    for name in ["ada", "bob"] {
+        town.school.learner(name, "free").await?;
+        let visited = town
+            .school
+            .status(name, "first visit", |status| status.is_asleep(0));
+        visited.await?;
+    }
+    for (name, fate) in [
+        ("ada", Fate::Refused(StatusCode::SERVICE_UNAVAILABLE)),
+        ("bob", Fate::Expired),
+    ] {
+        let blind = proxy.rule(|asked| asked.is_watch, fate);
+        let lists = proxy.rule(
+            |asked| asked.is(&Method::GET, "/learners"),
+            Fate::Refused(StatusCode::SERVICE_UNAVAILABLE),
+        );
+        proxy.cut_watches();
+        // It is taken, and the wish is written; that she is awake nobody here sees.
+        api.post(name, name, name).await?;
+        let awake = town
+            .school
+            .status(name, "awake", |status| status.is_ready(1));
+        let awake = awake.await?;
+        let turns = town.school.stand_in.turns();
+        assert!(!turns.iter().any(|(_, text)| text == name), "{turns:?}");
+        drop((blind, lists));
+        assert_eq!(awake.0["podUid"], town.delivered(name).await?);
+    }
+    controller.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_was_taken_while_the_api_server_is_away_wakes_when_it_is_back()
+-> anyhow::Result<()> {
+    let test = "a_message_that_was_taken_while_the_api_server_is_away_wakes_when_it_is_back";
+    let Some(mut town) = Town::open(test).await? else {
+        return Ok(());
+    };
+    let (_gateway, api) = town.gateway().await?;
+    town.school.learner("ada", "free").await?;
+    // It has a row, and is known.
+    api.learner("ada").await?;
+    town.school.plane.stop_api_server();
+    api.post("ada", "while it is away", "1").await?;
+    let (status, _) = api.send("nobody", "who is not known", "2").await?;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "nobody can say");
+    town.school.plane.start_api_server().await?;
+    let controller = town.school.controller().await?;
+    town.delivered("while it is away").await?;
+    controller.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_turn_on_a_node_that_dies_runs_again_elsewhere() -> anyhow::Result<()> {
+    let test = "a_turn_on_a_node_that_dies_runs_again_elsewhere";
+    let Some(town) = Town::open(test).await? else {
+        return Ok(());
+    };
+    let school = &town.school;
+    let controller = school.controller().await?;
+    let (_gateway, api) = town.gateway().await?;
+    school.learner("ada", "free").await?;
+    api.post("ada", "in mid-turn", "1").await?;
+    town.delivered("in mid-turn").await?;
+    let pods = school.pods("carrel.dev/learner=ada").await?;
+    let node = pods[0]
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.node_name.clone());
+    school.stand_in.silence("ada");
+    school.dies(&node.unwrap_or_default()).await?;
+    let next = school.status("ada", "awake elsewhere", |status| status.is_ready(2));
+    let next = next.await?;
+    eventually("the turn runs again", SOON, || async {
+        let turns = school.stand_in.turns();
+        let came = turns.iter().any(|(uid, _)| next.0["podUid"] == **uid);
+        Ok(came.then_some(()))
+    })
+    .await?;
+    controller.stop()
+}

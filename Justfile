@@ -16,6 +16,10 @@ test:
 alerts:
     cargo xtask test alerts
 
+# The chart, judged by checkov.
+checkov:
+    cargo xtask test checkov
+
 # Formatting, clippy with warnings as errors, arrows and sizes.
 lint:
     cargo xtask lint

@@ -5,6 +5,7 @@
     reason = "how long clusters take is printed, and told to whoever kills them"
 )]
 
+mod chart;
 mod controller;
 mod gateways;
 mod gone;
@@ -16,7 +17,7 @@ mod sidecars;
 
 use std::time::{Duration, Instant};
 
-use carrel_tests::cluster::{ControlPlane, Options, placement};
+use carrel_tests::cluster::{Chart, ControlPlane, Options, placement};
 use carrel_tests::eventually;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, PostParams};
@@ -36,6 +37,19 @@ async fn start(test: &str, options: Options) -> anyhow::Result<Option<ControlPla
         );
     }
     Ok(plane)
+}
+
+/// The same for the chart.
+async fn start_chart(test: &str, fake_nodes: u32) -> anyhow::Result<Option<Chart>> {
+    let began = Instant::now();
+    let chart = Chart::start(test, fake_nodes).await?;
+    if chart.is_some() {
+        println!(
+            "{test}: the control plane is ready for the chart after {:?}",
+            began.elapsed()
+        );
+    }
+    Ok(chart)
 }
 
 fn one_fake_node() -> Options {

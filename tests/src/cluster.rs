@@ -3,6 +3,7 @@
 
 mod access;
 mod audit;
+mod chart;
 mod crew;
 mod fake;
 pub mod image;
@@ -19,6 +20,7 @@ mod stand_in;
 
 pub use access::Access;
 pub use audit::{Mark, Write, tally};
+pub use chart::{Chart, objects};
 pub use crew::Program;
 pub use fake::placement;
 pub use installation::{Installation, Steps};

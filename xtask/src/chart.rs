@@ -84,6 +84,31 @@ fn copies() -> anyhow::Result<Files> {
     Ok(files)
 }
 
+/// Flags for a cluster that has the definitions that others may lack.
+pub(crate) const FOREIGN: [&str; 4] = [
+    "--api-versions",
+    "gateway.networking.k8s.io/v1",
+    "--api-versions",
+    "monitoring.coreos.com/v1",
+];
+
+/// The files of values, one for each kind of installation.
+pub(crate) fn value_files() -> anyhow::Result<Vec<String>> {
+    let files = listed(Path::new("helm/carrel/ci"), "yaml")?;
+    let files = files.iter().map(|path| path.display().to_string());
+    Ok(files.collect())
+}
+
+/// The chart rendered with a file of values.
+pub(crate) fn render(values: &str, more: &[&str]) -> anyhow::Result<String> {
+    helm::template(&helm::Template {
+        release: "carrel",
+        namespace: "school",
+        values: Some(values),
+        more,
+    })
+}
+
 /// What helm and the values give.
 fn rendered() -> anyhow::Result<Files> {
     let plain = helm::Template {

@@ -19,6 +19,8 @@ const USAGE: &str = "\
 cargo xtask test    builds and runs all tests; installs what they need
 cargo xtask test alerts
                     checks and plays deploy/rules with promtool, which it builds, once
+cargo xtask test checkov
+                    has checkov judge the chart, which it installs, once
 cargo xtask needs   installs and builds what they need, and no more
 cargo xtask lint    formatting, clippy with warnings as errors, arch
 cargo xtask arch    arrows between crates, sizes of files, names and READMEs

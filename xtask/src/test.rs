@@ -3,6 +3,7 @@
 
 mod alerts;
 pub(crate) mod build;
+mod checkov;
 mod cluster;
 mod needs;
 mod program;
@@ -35,7 +36,8 @@ pub(crate) fn run() -> anyhow::Result<bool> {
     match std::env::args().nth(2).as_deref() {
         None => all(),
         Some("alerts") => alerts::run(),
-        Some(other) => bail!("no tier is called '{other}': cargo xtask test [alerts]"),
+        Some("checkov") => checkov::run(),
+        Some(other) => bail!("no tier is called '{other}': cargo xtask test [alerts|checkov]"),
     }
 }
 

@@ -33,6 +33,7 @@ gateway:
   trustedProxies: {{ toJson $config.trustedProxies }}
   routerUrl: http://{{ $name }}-router.{{ $service }}:7071
   vaultUrl: http://{{ $name }}-vault.{{ $service }}:7072
+  egressUrl: http://{{ $name }}-router.{{ $service }}:7074
 kubernetes:
   namespace: {{ .Release.Namespace }}
   learnerNamespaces: {{ (include "carrel.learnerNamespaces" . | fromJson).names | toJson }}

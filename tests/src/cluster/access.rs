@@ -1,5 +1,7 @@
 //! Who may ask the API server: certificates of users, kubeconfigs, clients.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -68,6 +70,8 @@ impl Access {
         // A user's name may hold colons, which lists of paths do not take.
         let file = folder.join(format!("{}.kubeconfig", user.replace(':', "-")));
         std::fs::write(&file, config.to_string())?;
+        // Of one that others may read helm warns.
+        std::fs::set_permissions(&file, Permissions::from_mode(0o600))?;
         Ok(Self { config, file })
     }
 

@@ -1,11 +1,11 @@
 //! Carrel as an operator installs it: its chart in a cluster with real nodes, on a database and a bucket of this machine, which pods
 //! reach at the bridge's address.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use carrel_cluster_tools::{HELM, INSTALLATION};
+use carrel_cluster_tools::INSTALLATION;
 use carrel_testkit::link::{Link, To};
 use carrel_testkit::postgres::Server;
 use carrel_testkit::s3::{BUCKET, S3Server};
@@ -13,6 +13,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::chart::{self, RELEASE};
 use super::{ControlPlane, Node, NodeOptions, Options, names, programs};
 use crate::agent;
 use crate::api::Api;
@@ -20,8 +21,6 @@ use crate::require::{carrel, skip};
 use crate::variables::unheard;
 use crate::wait::{eventually, output};
 
-/// The release's name, which is also that of its objects.
-const RELEASE: &str = "carrel";
 /// The role of the database that all components have.
 const ROLE: &str = "carrel";
 /// What a cluster does of itself is done by then, also where the machine is busy.
@@ -182,15 +181,11 @@ impl Installation {
         std::fs::write(&usual, self.values.to_string())?;
         std::fs::write(&over, more.to_string())?;
         let [usual, over] = [&usual, &over].map(|path| path.display().to_string());
-        let chart = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../helm/carrel")
-            .display()
-            .to_string();
         self.helm(&[
             "upgrade",
             "--install",
             RELEASE,
-            &chart,
+            chart::FOLDER,
             "--values",
             &usual,
             "--values",
@@ -207,20 +202,8 @@ impl Installation {
     /// # Errors
     /// With what it says, when it fails.
     pub async fn helm(&self, words: &[&str]) -> anyhow::Result<String> {
-        let mut helm = programs::command(&HELM, "helm");
-        for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
-            helm.env(variable, self.folder.path().join("helm"));
-        }
-        helm.args(words)
-            .args(["--namespace", Self::NAMESPACE])
-            .arg("--kubeconfig")
-            .arg(self.plane.kubeconfig());
-        // Whoever waits for it does other things meanwhile.
-        let output = tokio::task::spawn_blocking(move || output(&mut helm)).await??;
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8_lossy(&said).into_owned();
-        ensure!(output.status.success(), "helm {words:?}: {said}");
-        Ok(said)
+        let said = chart::helm(&self.plane, Self::NAMESPACE, self.folder.path(), words).await?;
+        said.well().with_context(|| format!("helm {words:?}"))
     }
 
     /// The gateway's URL, by its Service.

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use anyhow::Context as _;
 use tempfile::TempDir;
@@ -91,16 +91,19 @@ impl Operator {
         // One that does not read it ends before it is written.
         let _ = input.write_all(stdin.as_bytes());
         drop(input);
-        let output = child.wait_with_output()?;
-        Ok(Said {
+        Said::of(child.wait_with_output()?)
+    }
+}
+
+impl Said {
+    pub(super) fn of(output: Output) -> anyhow::Result<Self> {
+        Ok(Self {
             status: output.status.code(),
             stdout: String::from_utf8(output.stdout)?,
             stderr: String::from_utf8(output.stderr)?,
         })
     }
-}
 
-impl Said {
     /// What it printed, when it ended well.
     ///
     /// # Errors

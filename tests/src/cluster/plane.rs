@@ -291,6 +291,26 @@ impl ControlPlane {
         Ok(String::from_utf8(output.stdout)?)
     }
 
+    /// Has the definitions of a folder, and waits until objects of them can be made.
+    ///
+    /// # Errors
+    /// With what kubectl says, when it fails.
+    pub fn define(&self, folder: &Path) -> anyhow::Result<()> {
+        let folder = folder.display().to_string();
+        let names = self.kubectl(&[
+            "apply",
+            "--server-side",
+            "--filename",
+            &folder,
+            "-o",
+            "name",
+        ])?;
+        let wait = ["wait", "--for=condition=Established", "--timeout=60s"];
+        let names: Vec<&str> = names.lines().collect();
+        self.kubectl(&[&wait[..], &names[..]].concat())?;
+        Ok(())
+    }
+
     /// Where the audit log is now.
     ///
     /// # Errors

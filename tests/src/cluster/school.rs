@@ -28,6 +28,8 @@ use crate::wait::eventually;
 pub const NAMESPACE: &str = "carrel";
 /// Where pods are made.
 pub const LEARNER_NAMESPACES: [&str; 2] = ["learners-0", "learners-1"];
+/// Our definitions.
+pub const DEFINITIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/crds");
 /// Whose writes are the controllers'.
 pub const CONTROLLER: &str = "carrel-controller";
 /// What a controller does has been done by then, also where the machine is busy.
@@ -67,20 +69,20 @@ impl School {
         let Some(plane) = ControlPlane::start(test, options).await? else {
             return Ok(None);
         };
-        let manifests = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/crds");
-        plane.kubectl(&["apply", "-f", manifests])?;
-        plane.kubectl(&[
-            "wait",
-            "--for=condition=Established",
-            "--timeout=60s",
-            "crd/learners.carrel.dev",
-            "crd/learnerclasses.carrel.dev",
-        ])?;
+        plane.define(Path::new(DEFINITIONS))?;
         for namespace in LEARNER_NAMESPACES.into_iter().chain([NAMESPACE]) {
             plane.namespace(namespace, &json!({})).await?;
         }
-        let stand_in = StandIn::start(plane.client()).await?;
         let access = plane.user(CONTROLLER, Some("system:masters"))?;
+        Self::on(plane, access, settings).await.map(Some)
+    }
+
+    /// The same in a cluster that has definitions and namespaces, with a controller that may do what `access` lets it.
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub async fn on(plane: ControlPlane, access: Access, settings: &Value) -> anyhow::Result<Self> {
+        let stand_in = StandIn::start(plane.client()).await?;
         let folder = TempDir::with_prefix("carrel-school-")?;
         keys(&folder)?;
         let mut school = Self {
@@ -105,7 +107,7 @@ impl School {
                 school.settings[section][key] = value.clone();
             }
         }
-        Ok(Some(school))
+        Ok(school)
     }
 
     /// Starts a controller. Whether it leads is another matter.

@@ -5,38 +5,66 @@ use std::process::{Command, Stdio};
 
 use carrel_cluster_tools::{Group, KUBE_SCORE, KUSTOMIZE};
 
-use crate::{cargo, chart::helm};
+use super::tests::skip;
+use super::{FOREIGN, render, value_files};
+use crate::cargo;
 
-/// What a finding says, and why it stays.
-const EXPLAINED: [(&str, &str); 6] = [
+/// What a finding says, of which kind of installation (empty: of any), and why it stays.
+const EXPLAINED: [(&str, &str, &str); 10] = [
     (
         "CPU limit is not set",
+        "",
         "a limit slows an idle machine down; the request is what is shared by",
     ),
     (
         "ImagePullPolicy is not set to Always",
+        "",
         "an image is named by a digest or by a tag that does not move; nodes that lack the registry start pods all the same",
     ),
     (
         "does not have a matching egress NetworkPolicy",
+        "",
         "where database, bucket, providers and API server are is the operator's",
     ),
     (
         "does not have a host podAntiAffinity set",
+        "",
         "topologySpreadConstraints do it, and may be broken on one node",
     ),
     (
         "selector doesn't match any pods",
+        "",
         "the controller makes them",
     ),
     (
         "Container is missing a readinessProbe",
+        "",
         "nobody is sent to a pod that comes and goes: the test's, and the one that has images pulled",
+    ),
+    (
+        "Deployment few replicas",
+        "minimal",
+        "one of each is what it is about",
+    ),
+    (
+        "does not have a matching NetworkPolicy",
+        "minimal",
+        "the cluster has no implementation of policies, and it is said so after the installation",
+    ),
+    (
+        "running with a low ",
+        "openshift",
+        "the cluster gives each namespace a user and a group of its own, high ones",
+    ),
+    (
+        "The service is of type NodePort",
+        "everything",
+        "everything is switched on",
     ),
 ];
 
-/// A tool that the cluster tests built, or one of the path.
-fn tool(group: &Group, name: &str) -> Option<PathBuf> {
+/// A tool that the cluster tests built, or one of the path; says that the test is skipped when there is none.
+fn tool(test: &str, group: &Group, name: &str) -> Option<PathBuf> {
     let built = group.folder().map(|folder| folder.join(name));
     let program = built
         .filter(|path| path.is_file())
@@ -46,59 +74,50 @@ fn tool(group: &Group, name: &str) -> Option<PathBuf> {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status();
-    there
-        .is_ok_and(|status| status.success())
-        .then_some(program)
+    if there.is_ok_and(|status| status.success()) {
+        return Some(program);
+    }
+    skip(test, name);
+    None
 }
 
 #[test]
 fn kube_score_finds_nothing_that_is_not_explained() {
     const TEST: &str = "kube_score_finds_nothing_that_is_not_explained";
-    let Some(program) = tool(&KUBE_SCORE, "kube-score") else {
-        println!("SKIP {TEST}: there is no kube-score");
+    let Some(program) = tool(TEST, &KUBE_SCORE, "kube-score") else {
         return;
     };
-    let wanted = helm::Template {
-        release: "carrel",
-        namespace: "school",
-        values: Some("helm/carrel/ci/ha-values.yaml"),
-        more: &[
-            "--api-versions",
-            "gateway.networking.k8s.io/v1",
-            "--api-versions",
-            "monitoring.coreos.com/v1",
-        ],
-    };
-    let folder = cargo::root().join("target");
+    let folder = cargo::root().join("target/scored");
     std::fs::create_dir_all(&folder).unwrap();
-    let file = folder.join("scored.yaml");
-    std::fs::write(&file, helm::template(&wanted).unwrap()).unwrap();
-    let scored = Command::new(program)
-        .args(["score", "-o", "ci"])
-        .arg(&file)
-        .output()
-        .unwrap();
-    std::fs::remove_file(&file).unwrap();
-    let said = String::from_utf8(scored.stdout).unwrap();
-    assert!(said.lines().count() > 100, "{said}");
     let mut used = [false; EXPLAINED.len()];
-    for finding in said
-        .lines()
-        .filter(|line| !line.starts_with("[OK]") && !line.starts_with("[SKIPPED]"))
-    {
-        let found = EXPLAINED
-            .iter()
-            .position(|(words, _)| finding.contains(words));
-        used[found.expect(finding)] = true;
+    for values in value_files().unwrap() {
+        let file = folder.join("rendered.yaml");
+        std::fs::write(&file, render(&values, &FOREIGN).unwrap()).unwrap();
+        let scored = Command::new(&program)
+            .args(["score", "-o", "ci"])
+            .arg(&file)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(scored.stdout).unwrap();
+        assert!(said.lines().count() > 100, "{values}: {said}");
+        for finding in said
+            .lines()
+            .filter(|line| !line.starts_with("[OK]") && !line.starts_with("[SKIPPED]"))
+        {
+            let found = EXPLAINED
+                .iter()
+                .position(|(words, kind, _)| finding.contains(words) && values.contains(kind));
+            used[found.unwrap_or_else(|| panic!("{values}: {finding}"))] = true;
+        }
     }
+    std::fs::remove_dir_all(&folder).unwrap();
     assert_eq!(used, [true; EXPLAINED.len()], "an explanation of nothing");
 }
 
 #[test]
 fn kustomize_builds_the_plain_manifests() {
     const TEST: &str = "kustomize_builds_the_plain_manifests";
-    let Some(program) = tool(&KUSTOMIZE, "kustomize") else {
-        println!("SKIP {TEST}: there is no kustomize");
+    let Some(program) = tool(TEST, &KUSTOMIZE, "kustomize") else {
         return;
     };
     let base = cargo::root().join("manifests/base");

@@ -5,13 +5,6 @@ use serde_json::Value as Json;
 
 use super::*;
 
-/// Definitions that clusters may lack.
-const FOREIGN: [&str; 4] = [
-    "--api-versions",
-    "gateway.networking.k8s.io/v1",
-    "--api-versions",
-    "monitoring.coreos.com/v1",
-];
 const DEFAULT: &str = "helm/carrel/ci/default-values.yaml";
 
 /// Whether there is helm; says that the test is skipped when there is none.
@@ -20,31 +13,19 @@ fn has_helm(test: &str) -> bool {
     if there.is_ok_and(|output| output.status.success()) {
         return true;
     }
+    skip(test, "helm");
+    false
+}
+
+/// Says that a test is skipped for the lack of a program, unless charts must be tested.
+pub(super) fn skip(test: &str, program: &str) {
     let required = std::env::var_os("CARREL_REQUIRE").unwrap_or_default();
     let required = required.to_string_lossy();
     assert!(
         !required.split(',').any(|word| word == "helm"),
-        "helm is required and absent"
+        "{program} is required and absent"
     );
-    println!("SKIP {test}: there is no helm");
-    false
-}
-
-fn render(values: &str, more: &[&str]) -> anyhow::Result<String> {
-    helm::template(&helm::Template {
-        release: "carrel",
-        namespace: "school",
-        values: Some(values),
-        more,
-    })
-}
-
-fn value_files() -> Vec<String> {
-    let files = listed(Path::new("helm/carrel/ci"), "yaml").unwrap();
-    files
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect()
+    println!("SKIP {test}: there is no {program}");
 }
 
 /// The objects of a rendering, as `Kind namespace/name`, each with its text.
@@ -82,12 +63,12 @@ fn every_kind_of_installation_lints_and_renders() {
     if !has_helm("every_kind_of_installation_lints_and_renders") {
         return;
     }
-    let files = value_files();
-    assert!(files.len() >= 7, "{files:?}");
+    let files = value_files().unwrap();
+    assert!(files.len() >= 8, "{files:?}");
     for file in files {
         let rendered = render(&file, &FOREIGN).unwrap();
         assert!(objects(&rendered).len() > 20, "{file}");
-        if !file.contains("/ha-") {
+        if !file.contains("/ha-") && !file.contains("/everything-") {
             // Lint knows of no foreign definitions.
             assert_eq!(helm::lint(&file).unwrap(), None, "{file}");
         }
@@ -266,7 +247,7 @@ fn the_program_takes_the_configuration_that_the_chart_gives_it() {
     };
     let folder = cargo::root().join("target/configurations");
     fs::create_dir_all(&folder).unwrap();
-    for file in value_files() {
+    for file in value_files().unwrap() {
         let rendered = render(&file, &FOREIGN).unwrap();
         let (_, text) = rendered.split_once("\n  carrel.yaml: |\n").unwrap();
         let lines = text.lines().map_while(|line| line.strip_prefix("    "));
@@ -370,10 +351,62 @@ fn each_component_has_the_keys_that_it_reads_and_router_and_vault_no_account() {
             true,
         ),
         ("Job", "migrations", &[password], false),
-        ("Pod", "test", &["admin.token"], false),
+        ("Pod", "test-answer", &["admin.token"], false),
+        ("Pod", "test-erase", &["admin.token"], false),
     ] {
         assert_eq!(secrets(kind, name), (all(keys), token), "{name}");
     }
+}
+
+#[test]
+fn whatever_pods_are_told_to_call_listens_and_may_be_reached() {
+    if !has_helm("whatever_pods_are_told_to_call_listens_and_may_be_reached") {
+        return;
+    }
+    let objects = objects(&render(DEFAULT, &[]).unwrap());
+    let config = &objects["ConfigMap school/carrel"];
+    let out = &objects["NetworkPolicy carrel-learners/carrel-learners"];
+    let (_, out) = out.split_once("\n  egress:\n").unwrap();
+    for (key, component, name, port) in [
+        ("routerUrl", "router", "models", 7071),
+        ("egressUrl", "router", "egress", 7074),
+        ("vaultUrl", "vault", "vault", 7072),
+    ] {
+        let url = format!("\n      {key}: http://carrel-{component}.school.svc:{port}\n");
+        assert!(config.contains(&url), "{url}{config}");
+        let of = |kind: &str| &objects[&format!("{kind} school/carrel-{component}")];
+        let served = format!("- {{name: {name}, port: {port}, targetPort: {name}}}");
+        assert!(of("Service").contains(&served), "{served}");
+        let listens = format!("- {{name: {name}, containerPort: {port}}}");
+        assert!(of("Deployment").contains(&listens), "{listens}");
+        let listens = format!("0.0.0.0:{port}");
+        assert!(of("Deployment").contains(&listens), "{listens}");
+        let open = format!("- {{protocol: TCP, port: {port}}}");
+        assert!(of("NetworkPolicy").contains(&open), "{component}: {open}");
+        let rules = out.split("\n    - to:").map(|rule| (rule, &open));
+        let is_let = |(rule, open): (&str, &String)| {
+            rule.contains(&format!("component: {component}")) && rule.contains(open)
+        };
+        assert!(rules.into_iter().any(is_let), "{component}: {open}: {out}");
+    }
+}
+
+#[test]
+fn whoever_tests_the_release_reaches_its_gateway_though_few_may() {
+    if !has_helm("whoever_tests_the_release_reaches_its_gateway_though_few_may") {
+        return;
+    }
+    let objects = objects(&render("helm/carrel/ci/restricted-values.yaml", &[]).unwrap());
+    let policy = &objects["NetworkPolicy school/carrel-gateway"];
+    let test = &objects["Pod school/carrel-test-answer"];
+    for text in [policy, test] {
+        assert!(
+            text.contains("app.kubernetes.io/component: test\n"),
+            "{text}"
+        );
+    }
+    // Its log is that of its only container, which helm shows.
+    assert!(test.contains("- name: chat\n"), "{test}");
 }
 
 #[test]

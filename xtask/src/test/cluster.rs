@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use carrel_cluster_tools::{CHART, CLUSTER, COREDNS, GO_FLAGS, Group, NODE};
+use serde_json::Value;
 
 /// What a group's build may take, in seconds, with nothing in Go's caches.
 const BOUND: &str = "1800";
@@ -48,7 +49,11 @@ pub(super) fn build(group: &Group, has_go: bool) -> anyhow::Result<bool> {
     remove(&unfinished)?;
     fs::create_dir(&unfinished)?;
     for program in group.programs {
-        go_build(group, program.package, &unfinished.join(program.name))?;
+        let to = unfinished.join(program.name);
+        match program.package.split_once("//") {
+            Some((module, path)) => go_copy(group, module, path, &to)?,
+            None => go_build(group, program.package, &to)?,
+        }
     }
     fs::rename(&unfinished, &folder)?;
     Ok(true)
@@ -56,34 +61,46 @@ pub(super) fn build(group: &Group, has_go: bool) -> anyhow::Result<bool> {
 
 /// Builds one program, as a release has it: no paths of this machine, no symbols, its version.
 fn go_build(group: &Group, package: &str, to: &Path) -> anyhow::Result<()> {
-    let output = Command::new("timeout")
-        .args([
-            BOUND,
-            "go",
-            "build",
-            "-ldflags",
-            &group.linker_flags(),
-            "-tags",
-            group.tags,
-            "-o",
-        ])
-        .arg(to)
-        .arg(package)
+    let mut go = go(group);
+    go.args(["build", "-ldflags", &group.linker_flags()])
+        .args(["-tags", group.tags]);
+    run(go.arg("-o").arg(to).arg(package), package)?;
+    Ok(())
+}
+
+/// Copies a file of a module.
+fn go_copy(group: &Group, module: &str, path: &str, to: &Path) -> anyhow::Result<()> {
+    let said = run(go(group).args(["mod", "download", "-json", module]), module)?;
+    let said: Value = serde_json::from_str(&said)?;
+    let folder = said["Dir"].as_str().context("a module has a folder")?;
+    fs::copy(Path::new(folder).join(path), to)
+        .with_context(|| format!("copying {path} of {module}"))?;
+    Ok(())
+}
+
+/// Go, in the folder of a group's module.
+fn go(group: &Group) -> Command {
+    let mut go = Command::new("timeout");
+    go.args([BOUND, "go"])
         .current_dir(group.module())
         .env("CGO_ENABLED", if group.tags.is_empty() { "0" } else { "1" })
         .env("GOFLAGS", GO_FLAGS)
         .env("GOTOOLCHAIN", "local")
-        .stdin(Stdio::null())
-        .output()
-        .context("starting Go")?;
+        .stdin(Stdio::null());
+    go
+}
+
+/// Runs Go for something: what it prints.
+fn run(go: &mut Command, what: &str) -> anyhow::Result<String> {
+    let output = go.output().context("starting Go")?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         let lines: Vec<&str> = said.lines().collect();
         // The last of many lines say why.
         let end = lines[lines.len().saturating_sub(20)..].join("\n");
-        bail!("go build {package}: {}\n{end}", output.status);
+        bail!("go for {what}: {}\n{end}", output.status);
     }
-    Ok(())
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 fn remove(folder: &Path) -> io::Result<()> {

@@ -16,6 +16,12 @@ impl Counts {
     pub(super) fn is_nothing(self) -> bool {
         self == Self::default()
     }
+
+    /// One more, which passed or failed.
+    pub(super) fn count(&mut self, passed: bool) {
+        self.passed += usize::from(passed);
+        self.failed += usize::from(!passed);
+    }
 }
 
 impl AddAssign for Counts {

@@ -25,12 +25,12 @@ pub struct Group {
     source: &'static str,
 }
 
-/// A program's name and its package.
+/// A program's name and its package, or a file's name and where it lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Program {
     /// Its file's name.
     pub name: &'static str,
-    /// What Go builds it from.
+    /// What Go builds it from; `MODULE//PATH` is a file of a module.
     pub package: &'static str,
 }
 
@@ -90,6 +90,13 @@ group!(KUBECONFORM, "Checks manifests against schemas.", "kubeconform",
     ["kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform"]);
 group!(KUBE_SCORE, "Checks manifests against good practice.", "kube-score",
     ["kube-score": "github.com/zegl/kube-score/cmd/kube-score"]);
+group!(DEFINITIONS, "Definitions of others that the chart uses where they are there.", "definitions", [
+    "httproutes.yaml": "sigs.k8s.io/gateway-api//config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",
+    "servicemonitors.yaml":
+        "github.com/prometheus-operator/prometheus-operator//example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml",
+    "prometheusrules.yaml":
+        "github.com/prometheus-operator/prometheus-operator//example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml",
+]);
 group!(KUSTOMIZE, "Builds manifests.", "kustomize", ["kustomize": "sigs.k8s.io/kustomize/kustomize/v5"]);
 
 group!(PROMETHEUS, "Checks and plays alerts.", "prometheus", ["promtool": "github.com/prometheus/prometheus/cmd/promtool"]);
@@ -101,7 +108,7 @@ pub const NODE: &[Group] = &[CONTAINERD, RUNC, CNI, INSIDE];
 /// What a cluster needs besides, in which a chart is installed.
 pub const INSTALLATION: &[Group] = &[COREDNS, HELM];
 /// What charts and manifests are tested with.
-pub const CHART: &[Group] = &[HELM, KUBECONFORM, KUBE_SCORE, KUSTOMIZE];
+pub const CHART: &[Group] = &[HELM, KUBECONFORM, KUBE_SCORE, KUSTOMIZE, DEFINITIONS];
 
 impl Group {
     /// Where its programs are once they are built; `None` where there is no place for a cache.
@@ -166,6 +173,11 @@ mod tests {
                 assert!(group.pinned(module).starts_with('v'), "{line}");
                 assert!(group.go_sum.contains(&line), "{line}");
             }
+        }
+        for file in DEFINITIONS.programs {
+            let (module, _) = file.package.split_once("//").unwrap();
+            let line = format!("{module} {} h1:", DEFINITIONS.pinned(module));
+            assert!(DEFINITIONS.go_sum.contains(&line), "{line}");
         }
         assert!(ETCD.version.is_none() && ETCD.linker_flags() == "-s -w");
         let kubelet = KUBERNETES.linker_flags();

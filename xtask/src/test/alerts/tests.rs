@@ -1,12 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::Path;
-
-use serde_json::Value;
 
 use super::*;
 
-const DASHBOARD: &str = "deploy/dashboards/carrel.json";
 const RUNBOOKS: &str = "docs/runbooks";
 
 fn read(path: &str) -> String {

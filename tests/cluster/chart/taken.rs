@@ -1,0 +1,93 @@
+//! A real API server takes all that the chart renders, and its pods, where Pod Security `restricted` is enforced.
+
+use carrel_tests::cluster::school::{LEARNER_NAMESPACES, NAMESPACE};
+use carrel_tests::cluster::{Chart, Operator, objects};
+use serde_json::{Value, json};
+
+use crate::start_chart;
+
+/// What is said of an autoscaler where nobody measures.
+const UNMEASURED: [&str; 2] = ["FailedGetResourceMetric", "FailedComputeMetricsReplicas"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_enforces_restricted_takes_every_kind_of_installation() -> anyhow::Result<()>
+{
+    let test = "a_cluster_that_enforces_restricted_takes_every_kind_of_installation";
+    let Some(chart) = start_chart(test, 2).await? else {
+        return Ok(());
+    };
+    let operator = Operator::of(&chart.plane)?;
+    let wait = ["--wait", "--timeout=110s"];
+    let said = chart
+        .install(&Chart::values_of("everything"), &wait)
+        .await?;
+    assert_eq!(said.stderr, "", "a warning");
+    came_up(&operator)?;
+    for namespace in [NAMESPACE, LEARNER_NAMESPACES[0]] {
+        let root = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "root", "namespace": namespace},
+            "spec": {"containers": [{"name": "root", "image": "registry.example/root"}]},
+        });
+        let said = operator.kubectl(&["create", "-f", "-"], &root.to_string())?;
+        let told = "violates PodSecurity \"restricted:";
+        assert!(said.stderr.contains(told), "{namespace}: {said:?}");
+    }
+    for values in Chart::values()? {
+        let rendered = chart.render(&values).await?;
+        for object in objects(&rendered)? {
+            // What is in it is asked for next.
+            if object["kind"] == "Namespace" {
+                let words = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
+                operator.kubectl(&words, &object.to_string())?.well()?;
+            }
+        }
+        let words = [
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            "--dry-run=server",
+            "-f",
+            "-",
+        ];
+        let said = operator.kubectl(&words, &rendered)?;
+        let taken = said
+            .stdout
+            .matches("serverside-applied (server dry run)")
+            .count();
+        assert!(
+            said.status == Some(0) && said.stderr.is_empty() && taken == objects(&rendered)?.len(),
+            "{}: {said:?}",
+            values.display()
+        );
+    }
+    Ok(())
+}
+
+/// Whether all pods that were asked for are there, and nobody was told of a refusal.
+fn came_up(operator: &Operator) -> anyhow::Result<()> {
+    let list = |words: &[&str]| -> anyhow::Result<Vec<Value>> {
+        let words = [&["get", "--all-namespaces", "-o", "json"], words].concat();
+        let mut list: Value = serde_json::from_str(&operator.kubectl(&words, "")?.well()?)?;
+        Ok(serde_json::from_value(list["items"].take())?)
+    };
+    let deployments = list(&["deployments"])?;
+    assert_eq!(deployments.len(), 4, "{deployments:?}");
+    for deployment in deployments {
+        let status = &deployment["status"];
+        assert_eq!(
+            status["availableReplicas"], status["replicas"],
+            "{deployment}"
+        );
+    }
+    let pre_pulls = list(&["daemonsets"])?;
+    let available = pre_pulls.iter().map(|it| &it["status"]["numberAvailable"]);
+    assert_eq!(available.collect::<Vec<_>>(), [2], "{pre_pulls:?}");
+    let warnings = list(&["events", "--field-selector=type!=Normal"])?;
+    let told: Vec<String> = warnings
+        .iter()
+        .filter(|event| !UNMEASURED.iter().any(|reason| event["reason"] == *reason))
+        .map(|event| format!("{}: {}", event["reason"], event["message"]))
+        .collect();
+    assert_eq!(told, Vec::<String>::new());
+    Ok(())
+}

@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(gate.admit(at(1)).0, [id("ada")]);
         gate.ask(&id("bob"), at(2));
         gate.later(&id("ada"), at(5000));
-        assert_eq!((gate.starting(), gate.is_in(&id("ada"))), (0, false));
+        assert_eq!((gate.starting, gate.is_in(&id("ada"))), (0, false));
         assert_eq!(gate.admit(at(3)), (vec![id("bob")], Some(at(5000))));
         assert_eq!(gate.admit(at(4999)), (vec![], Some(at(5000))));
         assert_eq!(gate.admit(at(5000)), (vec![id("ada")], None));

@@ -400,10 +400,7 @@ fn whoever_tests_the_release_reaches_its_gateway_though_few_may() {
     let policy = &objects["NetworkPolicy school/carrel-gateway"];
     let test = &objects["Pod school/carrel-test-answer"];
     for text in [policy, test] {
-        assert!(
-            text.contains("app.kubernetes.io/component: test\n"),
-            "{text}"
-        );
+        assert!(text.contains("app.kubernetes.io/component: test"), "{text}");
     }
     // Its log is that of its only container, which helm shows.
     assert!(test.contains("- name: chat\n"), "{test}");

@@ -267,7 +267,7 @@ async fn each<K>(
                     }
                 }
                 Ok(None) => break "it ended".to_owned(),
-                Err(error) => break crate::chain(&error).to_string(),
+                Err(error) => break crate::chain(&error),
             }
         };
         tracing::warn!(what, error = broke, "a watch broke and is begun anew");

@@ -169,7 +169,9 @@ fn findings(checkov: &Path, file: &Path) -> anyhow::Result<Vec<Finding>> {
 fn checkov() -> anyhow::Result<PathBuf> {
     let packages = cargo::root().join(PACKAGES);
     let hash = Sha256::digest(fs::read(&packages)?);
-    let name: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    let name = hash[..8]
+        .iter()
+        .fold(String::new(), |name, byte| name + &format!("{byte:02x}"));
     let cache = cache().context("no HOME, so no cache to install into")?;
     let environment = cache.join(format!("checkov-{name}"));
     let program = environment.join("bin/checkov");

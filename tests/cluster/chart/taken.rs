@@ -63,6 +63,9 @@ async fn a_cluster_that_enforces_restricted_takes_every_kind_of_installation() -
     Ok(())
 }
 
+/// Fake pods have addresses of this machine's loopback, to which no service may lead.
+const UNROUTED: [&str; 2] = ["FailedToUpdateEndpoint", "FailedToUpdateEndpointSlices"];
+
 /// Whether all pods that were asked for are there, and nobody was told of a refusal.
 fn came_up(operator: &Operator) -> anyhow::Result<()> {
     let list = |words: &[&str]| -> anyhow::Result<Vec<Value>> {
@@ -86,6 +89,7 @@ fn came_up(operator: &Operator) -> anyhow::Result<()> {
     let told: Vec<String> = warnings
         .iter()
         .filter(|event| !UNMEASURED.iter().any(|reason| event["reason"] == *reason))
+        .filter(|event| !UNROUTED.iter().any(|reason| event["reason"] == *reason))
         .map(|event| format!("{}: {}", event["reason"], event["message"]))
         .collect();
     assert_eq!(told, Vec::<String>::new());

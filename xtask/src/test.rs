@@ -39,7 +39,9 @@ pub(crate) fn run() -> anyhow::Result<bool> {
         Some("alerts") => alerts::run(),
         Some("checkov") => checkov::run(),
         Some("cilium") => cilium::run(),
-        Some(other) => bail!("no tier is called '{other}': cargo xtask test [alerts|checkov|cilium]"),
+        Some(other) => {
+            bail!("no tier is called '{other}': cargo xtask test [alerts|checkov|cilium]")
+        }
     }
 }
 

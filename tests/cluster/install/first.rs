@@ -46,7 +46,11 @@ pub(super) async fn helm_test_sees_an_answer_before_anybody_makes_a_class(
     steps: &mut Steps,
 ) -> anyhow::Result<()> {
     let said = school.helm(&["test", "carrel", "--logs"]).await?;
-    assert_eq!(said.matches("Phase:          Succeeded").count(), 2, "{said}");
+    assert_eq!(
+        said.matches("Phase:          Succeeded").count(),
+        2,
+        "{said}"
+    );
     assert!(said.contains("56"), "{said}");
     school.no_pods().await?;
     steps.done("helm test: a learner of the built-in class is made, answers, and is erased");

@@ -255,10 +255,8 @@ fn the_sidecar_of_a_chosen_pod_is_believed_before_its_kubelet_tells() {
         start_kind: StartKind::Cold,
     };
     let seen = |of: &SeenPod, answered| {
-        let stir = Stir {
-            answered: Some((of.uid, answered)),
-            ..Stir::default()
-        };
+        let mut stir = Stir::default();
+        stir.answered = Some((of.uid, answered));
         chosen(choice, Some(&starting), &stir, 7080, at(5))
     };
     let PodSeen::Starting { detail, .. } =

@@ -6,7 +6,6 @@
 mod crowd;
 mod spent;
 mod storm;
-pub(super) mod wakes;
 
 use std::time::Duration;
 

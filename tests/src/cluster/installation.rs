@@ -36,10 +36,10 @@ pub struct Installation {
     pub plane: ControlPlane,
     /// The storage of snapshots.
     pub s3: S3Server,
-    nodes: NodeOptions,
+    images: Vec<PathBuf>,
     values: Value,
     folder: TempDir,
-    links: [Link; 2],
+    _links: [Link; 2],
 }
 
 impl Installation {
@@ -48,12 +48,11 @@ impl Installation {
     /// The namespace of learners' pods.
     pub const LEARNERS: &str = "carrel-learners";
 
-    /// A cluster with one node, and the release in it, ready. `None` when the machine lacks what it needs, which is said. All its nodes
-    /// are as these options have it.
+    /// A cluster with one node, and the release in it, ready. `None` when the machine lacks what it needs, which is said.
     ///
     /// # Errors
     /// When something does not start.
-    pub async fn start(steps: &mut Steps, mut nodes: NodeOptions) -> anyhow::Result<Option<Self>> {
+    pub async fn start(steps: &mut Steps) -> anyhow::Result<Option<Self>> {
         let test = steps.test;
         let Some(image) = image() else {
             skip(
@@ -88,8 +87,8 @@ impl Installation {
         steps.done("a control plane");
         let names = folder.path().join("coredns.tar");
         names::write_image(&names)?;
-        nodes.images.extend([names, image]);
-        let Some(node) = Node::start(test, &plane, nodes.clone()).await? else {
+        let images = vec![names, image];
+        let Some(node) = Node::start(test, &plane, node_options(&images)).await? else {
             return Ok(None);
         };
         steps.done("a node with the images");
@@ -112,10 +111,10 @@ impl Installation {
             node,
             plane,
             s3,
-            nodes,
+            images,
             values,
             folder,
-            links,
+            _links: links,
         };
         let token = it.secrets()?;
         let installed = it.install(&json!({})).await;
@@ -133,13 +132,8 @@ impl Installation {
     /// # Errors
     /// When it does not start.
     pub async fn another_node(&self, test: &str) -> anyhow::Result<Node> {
-        let node = Node::start(test, &self.plane, self.nodes.clone()).await?;
+        let node = Node::start(test, &self.plane, node_options(&self.images)).await?;
         node.context("there is one already")
-    }
-
-    /// Where its pods reach the database, and the storage of snapshots.
-    pub fn storage(&self) -> [String; 2] {
-        self.links.each_ref().map(Link::address)
     }
 
     /// Namespace, keys and the bucket's credentials, as an operator makes them: the operator's token.
@@ -248,19 +242,9 @@ impl Installation {
     /// # Errors
     /// With what kubectl says, when it is refused.
     pub fn apply(&self, object: &Value) -> anyhow::Result<()> {
-        self.apply_to(Self::NAMESPACE, object)
-    }
-
-    /// Applies an object of another namespace.
-    ///
-    /// # Errors
-    /// With what kubectl says, when it is refused.
-    pub fn apply_to(&self, namespace: &str, object: &Value) -> anyhow::Result<()> {
         let file = self.folder.path().join("object.json");
         std::fs::write(&file, object.to_string())?;
-        let file = file.display().to_string();
-        let words = ["apply", "--namespace", namespace, "--filename", &file];
-        self.plane.kubectl(&words)?;
+        self.kubectl(&["apply", "--filename", &file.display().to_string()])?;
         Ok(())
     }
 
@@ -304,27 +288,6 @@ impl Installation {
         ])?;
         let mut list: Value = serde_json::from_str(&list)?;
         Ok(serde_json::from_value(list["items"].take())?)
-    }
-
-    /// Waits until so many pods of a class wait for somebody, all of them ready: which.
-    ///
-    /// # Errors
-    /// When there are not.
-    pub async fn blank(&self, class: &str, count: usize) -> anyhow::Result<Vec<Value>> {
-        eventually("as many pods wait as shall", LONG, || async {
-            let mut pods = self.pods()?;
-            pods.retain(|pod| {
-                let labels = &pod["metadata"]["labels"];
-                labels["carrel.dev/class"] == class && labels["carrel.dev/learner"].is_null()
-            });
-            let is_ready = |pod: &Value| {
-                let conditions = pod["status"]["conditions"].as_array();
-                let mut conditions = conditions.into_iter().flatten();
-                conditions.any(|it| it["type"] == "Ready" && it["status"] == "True")
-            };
-            Ok((pods.len() == count && pods.iter().all(is_ready)).then_some(pods))
-        })
-        .await
     }
 
     /// Waits until no learner has a pod.
@@ -372,6 +335,13 @@ impl Installation {
                 .unwrap_or_else(|error| error.to_string());
             println!("---- kubectl {}\n{said}", words.join(" "));
         }
+    }
+}
+
+fn node_options(images: &[PathBuf]) -> NodeOptions {
+    NodeOptions {
+        images: images.to_vec(),
+        ..NodeOptions::default()
     }
 }
 

@@ -403,7 +403,10 @@ fn whoever_tests_the_release_reaches_its_gateway_though_few_may() {
         assert!(text.contains("app.kubernetes.io/component: test"), "{text}");
     }
     // Its log is that of its only container, which helm shows.
-    assert!(test.contains("\n  containers:\n    -\n      name: chat\n"), "{test}");
+    assert!(
+        test.contains("\n  containers:\n    -\n      name: chat\n"),
+        "{test}"
+    );
 }
 
 #[test]

@@ -91,11 +91,7 @@ async fn one_message_and_two_gateways_cost_one_patch_and_a_turn_none() -> anyhow
     let controller = town.school.controller().await?;
     let (_first, api) = town.gateway().await?;
     let (_second, other) = town.gateway().await?;
-    town.school.learner("ada", "free").await?;
-    let visited = town
-        .school
-        .status("ada", "first visit", |status| status.is_asleep(0));
-    visited.await?;
+    town.school.resting("ada", "free").await?;
     let mark = town.school.plane.mark().await?;
     api.post("ada", "wakes", "1").await?;
     let pod = town.delivered("wakes").await?;
@@ -203,11 +199,7 @@ async fn what_a_gateway_has_not_seen_while_it_was_blind_it_sees_afterwards() -> 
         .gateway_by(&proxy.kubeconfig().display().to_string())
         .await?;
     for name in ["ada", "bob"] {
-        town.school.learner(name, "free").await?;
-        let visited = town
-            .school
-            .status(name, "first visit", |status| status.is_asleep(0));
-        visited.await?;
+        town.school.resting(name, "free").await?;
     }
     for (name, fate) in [
         ("ada", Fate::Refused(StatusCode::SERVICE_UNAVAILABLE)),

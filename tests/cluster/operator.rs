@@ -283,10 +283,7 @@ async fn kubectl_waits_for_a_learner_and_the_doctor_counts_them() -> anyhow::Res
     let controller = school.controller().await?;
     let class = json!({"warmPool": {"size": 0}, "isolation": {"userNamespace": false}});
     school.class("free", &class).await?;
-    school.learner("ada", "free").await?;
-    school
-        .status("ada", "first visit", |status| status.is_asleep(0))
-        .await?;
+    school.resting("ada", "free").await?;
     let wait = |timeout: &'static str| {
         operator.kubectl(
             &[

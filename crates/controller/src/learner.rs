@@ -20,6 +20,7 @@ use crate::shared::Handle;
 
 /// More rounds than any learner needs at once: one that asks for more is looked at again in a moment.
 const ROUNDS: usize = 12;
+
 /// What one step came to.
 pub(crate) enum Step {
     /// Something changed by it: look again at once.
@@ -67,19 +68,23 @@ pub(crate) async fn reconcile(shared: &Handle, id: &LearnerId) -> Option<Timesta
 async fn rounds(shared: &Handle, id: &LearnerId) -> Ended {
     for _ in 0..ROUNDS {
         let now = shared.now();
-        let (step, again) = match look::look(shared, id, now) {
+        let known = match look::look(shared, id, now) {
             Seen::Learner(look) => {
                 let plan = lifecycle::plan(&look.desired, &look.observed, &look.policy, now);
-                let step = step(shared, id, &look, &plan, now).await;
-                (step, Some((look, plan)))
+                Some((look, plan))
             }
-            Seen::Nobody => (act::end_orphans(shared, id).await, None),
+            Seen::Nobody => None,
         };
-        match (step, again) {
-            (Step::Again, _) => {}
-            (Step::Wait, None) => return Ok(None),
-            (Step::Wait, Some((look, plan))) => return Ok(again_at(shared, id, &look, &plan, now)),
-            (Step::Failed(trouble), _) => return Err(trouble),
+        let step = match &known {
+            Some((look, plan)) => step(shared, id, look, plan, now).await,
+            None => act::end_orphans(shared, id).await,
+        };
+        match step {
+            Step::Again => {}
+            Step::Wait => {
+                return Ok(known.and_then(|(look, plan)| again_at(shared, id, &look, &plan, now)));
+            }
+            Step::Failed(trouble) => return Err(trouble),
         }
     }
     tracing::warn!(learner.id = %id, "a learner does not come to rest");

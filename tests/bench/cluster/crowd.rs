@@ -77,7 +77,8 @@ async fn grow(
     everybody: &[String],
     which: Range<usize>,
 ) -> anyhow::Result<usize> {
-    let (all, awake) = (which.end, awake(controller).await?);
+    let all = which.end;
+    let awake = counted(controller, |state| state != "Asleep").await?;
     storm::make_learners(school, CLASS, &everybody[which]).await?;
     visited(controller, all - awake).await?;
     storm::settle(school, CLASS, POOL).await?;
@@ -227,12 +228,6 @@ async fn rushes(
         storm.lost == 0 && double == 0,
     );
     storm::settle(school, CLASS, POOL).await
-}
-
-/// How many the controller counts in other states than asleep.
-async fn awake(controller: &Controller) -> anyhow::Result<usize> {
-    let counted = counted(controller, |state| state != "Asleep").await?;
-    Ok(counted)
 }
 
 /// Waits until so many are counted as asleep.

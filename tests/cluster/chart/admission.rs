@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use carrel_tests::cluster::Chart;
 use carrel_tests::cluster::school::{CONTROLLER, LEARNER_NAMESPACES, NAMESPACE};
 use carrel_tests::eventually;
 use k8s_openapi::api::core::v1::Pod;
@@ -57,6 +58,33 @@ fn told<T>(called: kube::Result<T>) -> anyhow::Result<String> {
     }
 }
 
+/// The chart where its policy is in force, with one who may do everything else, and the controller's account.
+struct Guarded {
+    chart: Chart,
+    mallory: Client,
+    controller: Client,
+}
+
+async fn guarded(test: &str, more: &[&str]) -> anyhow::Result<Option<Guarded>> {
+    let Some(chart) = installed(test, 0, more).await? else {
+        return Ok(None);
+    };
+    let mallory = chart.plane.user("mallory", Some("system:masters"))?;
+    let mallory = mallory.client().await?;
+    let controller = chart.plane.service_account(NAMESPACE, CONTROLLER)?;
+    let controller = controller.client().await?;
+    eventually("the policy is in force", KNOWN_WITHIN, || async {
+        let said = refusal(&mallory, &pod("strange")).await?;
+        Ok(said.contains(NOT_THEIRS).then_some(()))
+    })
+    .await?;
+    Ok(Some(Guarded {
+        chart,
+        mallory,
+        controller,
+    }))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_controller_makes_learners_pods_and_only_of_images_that_are_allowed()
 -> anyhow::Result<()> {
@@ -66,23 +94,14 @@ async fn only_the_controller_makes_learners_pods_and_only_of_images_that_are_all
         "--set=admission.requireDigest=true",
         "--set=admission.imagePrefixes={registry.example/agents/}",
     ];
-    let Some(chart) = installed(test, 0, &more).await? else {
+    let Some(Guarded {
+        chart: _chart,
+        mallory,
+        controller,
+    }) = guarded(test, &more).await?
+    else {
         return Ok(());
     };
-    let plane = &chart.plane;
-    let mallory = plane
-        .user("mallory", Some("system:masters"))?
-        .client()
-        .await?;
-    let controller = plane
-        .service_account(NAMESPACE, CONTROLLER)?
-        .client()
-        .await?;
-    eventually("the policy is in force", KNOWN_WITHIN, || async {
-        let said = refusal(&mallory, &pod("strange")).await?;
-        Ok(said.contains(NOT_THEIRS).then_some(()))
-    })
-    .await?;
     eventually("the controller may make pods", KNOWN_WITHIN, || async {
         let said = refusal(&controller, &pod("usual")).await?;
         Ok(said.is_empty().then_some(()))
@@ -153,23 +172,14 @@ async fn only_the_controller_makes_learners_pods_and_only_of_images_that_are_all
 #[tokio::test(flavor = "multi_thread")]
 async fn a_learners_pod_stays_as_it_was_made_and_takes_no_commands() -> anyhow::Result<()> {
     let test = "a_learners_pod_stays_as_it_was_made_and_takes_no_commands";
-    let Some(chart) = installed(test, 0, &[]).await? else {
+    let Some(Guarded {
+        chart,
+        mallory,
+        controller,
+    }) = guarded(test, &[]).await?
+    else {
         return Ok(());
     };
-    let plane = &chart.plane;
-    let mallory = plane
-        .user("mallory", Some("system:masters"))?
-        .client()
-        .await?;
-    let controller = plane
-        .service_account(NAMESPACE, CONTROLLER)?
-        .client()
-        .await?;
-    eventually("the policy is in force", KNOWN_WITHIN, || async {
-        let said = refusal(&mallory, &pod("strange")).await?;
-        Ok(said.contains(NOT_THEIRS).then_some(()))
-    })
-    .await?;
     let theirs: Api<Pod> = Api::namespaced(controller.clone(), LEARNERS);
     let made: Pod = serde_json::from_value(pod("made"))?;
     eventually("the controller makes a pod", KNOWN_WITHIN, || async {
@@ -217,13 +227,13 @@ async fn a_learners_pod_stays_as_it_was_made_and_takes_no_commands() -> anyhow::
         ["attach", "made", "-c=agent", "-i=false", "-t=false"],
     ] {
         let words = [&["--namespace", LEARNERS], &words[..]].concat();
-        let refused = plane.kubectl(&words).unwrap_err().to_string();
+        let refused = chart.plane.kubectl(&words).unwrap_err().to_string();
         assert!(
             refused.contains("what learners' pods hold is learners' own"),
             "{refused}"
         );
     }
-    well_typed(plane).await
+    well_typed(&chart.plane).await
 }
 
 /// The API server's controller has read the policies, and found each of their expressions to fit what they are about.

@@ -47,9 +47,7 @@ async fn what_somebody_else_wrote_first_stands_and_is_gone_on_from() -> anyhow::
     let proxy = school.proxy().await?;
     let controller = school.controller_by(&proxy.kubeconfig()).await?;
     school.class("free", &pool_of(1)).await?;
-    school.learner("ada", "free").await?;
-    let asleep = school.status("ada", "first visit", |status| status.is_asleep(0));
-    asleep.await?;
+    school.resting("ada", "free").await?;
     school.pool(1).await?;
     let mut stop = proxy.stop(is_status);
     school.wake("ada", 0).await?;
@@ -79,9 +77,7 @@ async fn a_write_whose_answer_is_lost_is_found_and_gone_on_from() -> anyhow::Res
     let proxy = school.proxy().await?;
     let controller = school.controller_by(&proxy.kubeconfig()).await?;
     school.class("free", &pool_of(0)).await?;
-    school.learner("ada", "free").await?;
-    let asleep = school.status("ada", "first visit", |status| status.is_asleep(0));
-    asleep.await?;
+    school.resting("ada", "free").await?;
     let mut stop = proxy.stop(Asked::writes);
     school.wake("ada", 0).await?;
     // The pod, the first status, the label, and the status that says that she is ready: each is done, and none is heard of at first.
@@ -206,9 +202,7 @@ async fn what_a_deposed_leader_still_had_under_way_comes_to_nothing() -> anyhow:
     school.class("warm", &pool_of(1)).await?;
     school.class("cold", &pool_of(0)).await?;
     for (name, class) in [("ada", "warm"), ("bob", "cold")] {
-        school.learner(name, class).await?;
-        let asleep = school.status(name, "first visit", |status| status.is_asleep(0));
-        asleep.await?;
+        school.resting(name, class).await?;
     }
     school.pool(1).await?;
     // Ada's pod is about to be named, and bob's to be made.

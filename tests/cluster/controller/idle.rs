@@ -25,9 +25,7 @@ async fn while_nobody_stirs_nothing_is_written() -> anyhow::Result<()> {
     school.class("free", &pool_of(5)).await?;
     for number in 0..20 {
         let name = format!("l{number}");
-        school.learner(&name, "free").await?;
-        let rests = school.status(&name, "first visit", |status| status.is_asleep(0));
-        rests.await?;
+        school.resting(&name, "free").await?;
         if number < 5 {
             school.wake(&name, 0).await?;
             let up = school.status(&name, "awake", |status| status.is_ready(1));
@@ -77,9 +75,7 @@ async fn a_pool_is_not_refilled_while_somebody_waits_for_a_pod() -> anyhow::Resu
     school.stand_in.otherwise(silent);
     let names: Vec<String> = (0..5).map(|number| format!("l{number}")).collect();
     for name in &names {
-        school.learner(name, "free").await?;
-        let rests = school.status(name, "first visit", |status| status.is_asleep(0));
-        rests.await?;
+        school.resting(name, "free").await?;
     }
     school.pool(5).await?;
     let mark = school.plane.mark().await?;

@@ -66,9 +66,7 @@ async fn killed_at(
 ) -> anyhow::Result<()> {
     let proxy = school.proxy().await?;
     let first = school.controller_by(&proxy.kubeconfig()).await?;
-    school.learner(name, "free").await?;
-    let asleep = school.status(name, "first visit", |status| status.is_asleep(0));
-    asleep.await?;
+    school.resting(name, "free").await?;
     let mut stop = proxy.stop(|asked: &Asked| asked.writes() && !asked.path.ends_with("/events"));
     school.wake(name, 0).await?;
     for passed in 0..number {

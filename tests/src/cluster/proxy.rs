@@ -255,12 +255,12 @@ impl Proxy {
         }
     }
 
-    /// The connections of all watches that run break.
+    /// The connections of all watches that were asked for break.
     pub fn cut_watches(&self) {
         self.shared.watches.send_modify(|watches| watches.cuts += 1);
     }
 
-    /// All watches that run stay open, and nothing comes on them any more.
+    /// All watches that were asked for stay open, and nothing comes on them any more.
     pub fn silence_watches(&self) {
         self.shared
             .watches
@@ -275,11 +275,13 @@ async fn ask(State(shared): State<Arc<Shared>>, request: Request) -> Response {
         path: request.uri().path().to_owned(),
         is_watch: query.contains("watch=true"),
     };
+    // Before it is counted: whoever has heard of a watch may cut it.
+    let begun = *shared.watches.borrow();
     let Decided { fate, is_done } = decided(&shared, &asked).await;
     match fate {
-        Fate::Passes => pass(&shared, &asked, request).await,
+        Fate::Passes => pass(&shared, &asked, begun, request).await,
         Fate::Unanswered => {
-            let _ = pass(&shared, &asked, request).await;
+            let _ = pass(&shared, &asked, begun, request).await;
             // Nobody may wait for it.
             let _ = is_done.map(|is_done| is_done.send(()));
             broken()
@@ -332,9 +334,7 @@ async fn decided(shared: &Shared, asked: &Asked) -> Decided {
     waits.await.unwrap_or(Fate::Passes.into())
 }
 
-async fn pass(shared: &Shared, asked: &Asked, request: Request) -> Response {
-    let mut watches = shared.watches.subscribe();
-    watches.mark_unchanged();
+async fn pass(shared: &Shared, asked: &Asked, begun: Watches, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let mut onward = http::Request::builder().method(parts.method).uri(parts.uri);
     for name in [ACCEPT, CONTENT_TYPE] {
@@ -354,7 +354,7 @@ async fn pass(shared: &Shared, asked: &Asked, request: Request) -> Response {
     let (parts, body) = answered.into_parts();
     let body = Body::new(body);
     let body = if asked.is_watch {
-        Body::from_stream(watched(body, watches))
+        Body::from_stream(watched(body, begun, shared.watches.subscribe()))
     } else {
         body
     };
@@ -369,9 +369,9 @@ async fn pass(shared: &Shared, asked: &Asked, request: Request) -> Response {
 /// What comes on a watch until it is cut, and nothing more once it is silent.
 fn watched(
     body: Body,
+    begun: Watches,
     watches: watch::Receiver<Watches>,
 ) -> impl Stream<Item = Result<Bytes, String>> {
-    let begun = *watches.borrow();
     let state = Some((body.into_data_stream(), watches));
     futures::stream::unfold(state, move |state| async move {
         let (mut body, mut watches) = state?;

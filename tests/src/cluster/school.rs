@@ -1,5 +1,7 @@
 //! Learners in a cluster of fake nodes: a control plane with our objects, controllers as processes, stand-ins of sidecars.
 
+mod status;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -18,6 +20,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+pub use self::status::Status;
 use super::{Access, ControlPlane, Options, Proxy, StandIn};
 use crate::require::carrel;
 use crate::up::{ready_line, signal};
@@ -220,6 +223,16 @@ impl School {
         Ok(())
     }
 
+    /// Makes a learner of a class, and waits for the controller's first visit.
+    ///
+    /// # Errors
+    /// When the API server refuses it, or nobody comes in time.
+    pub async fn resting(&self, name: &str, class: &str) -> anyhow::Result<()> {
+        self.learner(name, class).await?;
+        let rests = self.status(name, "first visit", |status| status.is_asleep(0));
+        rests.await.map(drop)
+    }
+
     /// Wants an incarnation after an epoch, as a gateway does.
     ///
     /// # Errors
@@ -324,61 +337,6 @@ impl School {
             Ok((count == ready && blank.len() == ready).then_some(blank))
         })
         .await
-    }
-}
-
-/// The status of a learner's object.
-#[derive(Debug, Clone)]
-pub struct Status(pub Value);
-
-impl Status {
-    /// The newest epoch.
-    pub fn epoch(&self) -> u64 {
-        self.0["epoch"].as_u64().unwrap_or_default()
-    }
-
-    /// The name of its pod; empty when there is none.
-    pub fn pod(&self) -> &str {
-        self.0["podName"].as_str().unwrap_or_default()
-    }
-
-    /// A condition's status and reason.
-    pub fn condition(&self, name: &str) -> (&str, &str) {
-        let conditions = self.0["conditions"]
-            .as_array()
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        let found = conditions
-            .iter()
-            .find(|condition| condition["type"] == name);
-        let text = |key: &str| {
-            found
-                .and_then(|found| found[key].as_str())
-                .unwrap_or_default()
-        };
-        (text("status"), text("reason"))
-    }
-
-    /// What a condition says for people.
-    pub fn message(&self, name: &str) -> &str {
-        let conditions = self.0["conditions"].as_array();
-        let mut conditions = conditions.into_iter().flatten();
-        let found = conditions.find(|condition| condition["type"] == name);
-        found
-            .and_then(|found| found["message"].as_str())
-            .unwrap_or_default()
-    }
-
-    /// Whether it is ready in this epoch.
-    pub fn is_ready(&self, epoch: u64) -> bool {
-        self.epoch() == epoch && self.condition("Ready") == ("True", "Ready")
-    }
-
-    /// Whether it sleeps after this epoch.
-    pub fn is_asleep(&self, epoch: u64) -> bool {
-        self.epoch() == epoch
-            && self.condition("Ready") == ("False", "Asleep")
-            && self.pod().is_empty()
     }
 }
 

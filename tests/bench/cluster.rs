@@ -6,6 +6,7 @@
 mod crowd;
 mod spent;
 mod storm;
+pub(super) mod wakes;
 
 use std::time::Duration;
 

@@ -60,6 +60,9 @@ async fn main() -> anyhow::Result<()> {
     if of_cluster("crowd") {
         cluster::crowd(&mut figures).await?;
     }
+    if wanted("cluster") || wanted("wakes") {
+        cluster::wakes::measure(&mut figures).await?;
+    }
     figures.end()
 }
 

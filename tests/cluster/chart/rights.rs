@@ -38,7 +38,7 @@ const ALLOWED: [(&str, &str, &str); 9] = [
         "get,list,watch,create,patch,delete carrel.dev/learners",
     ),
     (GATEWAY, NAMESPACE, "list,watch carrel.dev/learnerclasses"),
-    (CONTROLLER, NAMESPACE, "list,watch carrel.dev/learners"),
+    (CONTROLLER, NAMESPACE, "get,list,watch carrel.dev/learners"),
     (
         CONTROLLER,
         NAMESPACE,

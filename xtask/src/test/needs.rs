@@ -66,7 +66,7 @@ const NEEDS: [Need; 9] = [
 ];
 
 /// What the tier of policies needs besides: an agent of Cilium compiles its programs for the kernel.
-pub(super) const CILIUM: [Need; 2] = [
+pub(super) const CILIUM: [Need; 3] = [
     Need {
         program: "/usr/lib/llvm-16/bin/clang",
         package: "clang-16",
@@ -76,6 +76,11 @@ pub(super) const CILIUM: [Need; 2] = [
         program: "/usr/lib/llvm-16/bin/llc",
         package: "llvm-16",
         purpose: "compiles what enforces network policies",
+    },
+    Need {
+        program: "/usr/sbin/bpftool",
+        package: "bpftool",
+        purpose: "asks the kernel what it can",
     },
 ];
 

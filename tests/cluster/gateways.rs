@@ -258,13 +258,10 @@ async fn a_turn_on_a_node_that_dies_runs_again_elsewhere() -> anyhow::Result<()>
     school.learner("ada", "free").await?;
     api.post("ada", "in mid-turn", "1").await?;
     town.delivered("in mid-turn").await?;
-    let pods = school.pods("carrel.dev/learner=ada").await?;
-    let node = pods[0]
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.node_name.clone());
+    let up = school.status("ada", "awake", |status| status.is_ready(1));
+    let node = up.await?.0["nodeName"].take();
     school.stand_in.silence("ada");
-    school.dies(&node.unwrap_or_default()).await?;
+    school.dies(node.as_str().unwrap_or_default()).await?;
     let next = school.status("ada", "awake elsewhere", |status| status.is_ready(2));
     let next = next.await?;
     eventually("the turn runs again", SOON, || async {

@@ -8,6 +8,7 @@ use carrel_tests::cluster::{Answer, End, PodName, Script, StandIn};
 use carrel_tests::eventually;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
+use reqwest::RequestBuilder;
 use serde_json::{Value, json};
 
 use crate::{LONG, make, one_fake_node, start};
@@ -35,15 +36,24 @@ async fn assign(
     learner: &str,
     epoch: u64,
 ) -> anyhow::Result<(u16, Value)> {
-    let claims = json!({"assignment": {"learner": learner, "epoch": epoch, "pod": uid}});
-    let jws = format!("e30.{}.e30", URL_SAFE_NO_PAD.encode(claims.to_string()));
+    let jws = unsigned(&json!({"assignment": {"learner": learner, "epoch": epoch, "pod": uid}}));
     let request = reqwest::Client::new().post(format!("{address}/v1/assign"));
     let response = request.json(&json!({"assignment": jws})).send().await?;
     Ok((response.status().as_u16(), response.json().await?))
 }
 
+fn unsigned(claims: &Value) -> String {
+    format!("e30.{}.e30", URL_SAFE_NO_PAD.encode(claims.to_string()))
+}
+
+/// Asks as one whose token is of this incarnation.
+fn by(request: RequestBuilder, learner: &str, epoch: u64) -> RequestBuilder {
+    request.bearer_auth(unsigned(&json!({"sub": learner, "ep": epoch})))
+}
+
 async fn ask(url: &str) -> anyhow::Result<Value> {
-    Ok(reqwest::get(url).await?.error_for_status()?.json().await?)
+    let request = by(reqwest::Client::new().get(url), "ada", 7);
+    Ok(request.send().await?.error_for_status()?.json().await?)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,10 +154,14 @@ async fn a_pod_that_is_asked_to_sleep_ends_as_its_script_says() -> anyhow::Resul
         ..Script::default()
     });
     assert_eq!(assign(&address, &uid, "bob", 10).await?.0, 200);
-    let asked = reqwest::Client::new()
-        .post(format!("{address}/v1/sleep"))
-        .send()
-        .await?;
+    let sleep = || reqwest::Client::new().post(format!("{address}/v1/sleep"));
+    let (nobody, another) = (sleep().send(), by(sleep(), "ada", 10).send());
+    let (nobody, another) = tokio::try_join!(nobody, another)?;
+    assert_eq!(
+        (nobody.status().as_u16(), another.status().as_u16()),
+        (401, 421)
+    );
+    let asked = by(sleep(), "bob", 10).send().await?;
     assert_eq!(
         (asked.status().as_u16(), stand_in.sleeps()),
         (202, vec![name])

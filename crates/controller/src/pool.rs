@@ -152,5 +152,5 @@ fn age(since: Timestamp, now: Timestamp) -> Duration {
 async fn create(shared: &Handle, class: &Class) -> Result<(), api::Error> {
     let namespace = shared.roomiest();
     let namespace = namespace.map_err(|(_, why)| api::Error::Full(why))?;
-    shared.make_pod(class, &namespace).await.map(drop)
+    shared.make_pod(class, &namespace).await
 }

@@ -162,12 +162,8 @@ impl Shared {
         }))
     }
 
-    /// Makes a blank pod of a class and takes it in.
-    pub(crate) async fn make_pod(
-        &self,
-        class: &Class,
-        namespace: &str,
-    ) -> Result<PodUid, api::Error> {
+    /// Makes a blank pod of a class and takes it in: nobody's, for whoever comes first.
+    pub(crate) async fn make_pod(&self, class: &Class, namespace: &str) -> Result<(), api::Error> {
         let impossible = || api::Error::Refused("its template makes no pod".to_owned());
         let pod = self
             .template
@@ -181,9 +177,8 @@ impl Shared {
         }
         let made = made?;
         let seen = SeenPod::read(&made).ok_or_else(impossible)?;
-        let uid = seen.uid;
         self.world().pods.put(seen);
-        Ok(uid)
+        Ok(())
     }
 
     /// Ends a pod that is nobody's or this learner's, within its grace period or within so many seconds. From now on it is nobody's

@@ -236,12 +236,34 @@ async fn a_class_that_changes_in_a_storm_leaves_no_blank_pod_of_old_and_touches_
     changed?;
     let ready = all_ready(&school).await?;
     judge(&school, &ready).await?;
-    for (name, status) in &ready {
-        assert_eq!(status.epoch(), 1, "{name} was woken once");
-    }
+    each_once(&ready);
     let blank = school.pool(20).await?;
     assert!(blank.iter().all(|pod| hash(pod) != before));
     controller.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_there_is_no_pool_nobody_gets_the_pod_that_was_made_for_another() -> anyhow::Result<()>
+{
+    let test = "where_there_is_no_pool_nobody_gets_the_pod_that_was_made_for_another";
+    let Some(school) = school(test, &Value::Null).await? else {
+        return Ok(());
+    };
+    let controller = school.controller().await?;
+    school.class("free", &pool_of(0)).await?;
+    enrol(&school, "free").await?;
+    wake_all(&school).await?;
+    let ready = all_ready(&school).await?;
+    judge(&school, &ready).await?;
+    each_once(&ready);
+    controller.stop()
+}
+
+/// Nobody had to be woken a second time.
+fn each_once(ready: &BTreeMap<String, Status>) {
+    for (name, status) in ready {
+        assert_eq!(status.epoch(), 1, "{name}: {}", status.0);
+    }
 }
 
 /// Of what a pod was made.

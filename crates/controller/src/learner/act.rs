@@ -87,7 +87,7 @@ async fn create_pod(shared: &Handle, id: &LearnerId, look: &Look, now: Timestamp
     };
     match shared.make_pod(class, &namespace).await {
         // It is blank as any other is: whoever comes first takes it, and it may be another already. Or another namespace may take one.
-        Ok(_) | Err(api::Error::Full(_)) => Step::Again,
+        Ok(()) | Err(api::Error::Full(_)) => Step::Again,
         Err(error @ (api::Error::Refused(_) | api::Error::NotFound)) => {
             unborn(
                 shared,

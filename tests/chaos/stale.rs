@@ -1,7 +1,8 @@
 //! Who was replaced and does not know it: a commit and a model call that arrive behind the fence, an incarnation that asks on
 //! with its token, and a gateway that wakes up to a turn which another has taken. Each must be refused, and seen to be.
 
-use std::time::Duration;
+use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use carrel_testkit::link::Weather;
@@ -70,6 +71,8 @@ pub(crate) struct Asked {
 pub(crate) struct Lease {
     pub(crate) turn: Turn,
     pub(crate) gateway: &'static str,
+    /// From when to when it was paused.
+    pub(crate) paused: Range<Instant>,
     /// Whether it said that it lets the turn go; it ran it to its end otherwise.
     pub(crate) is_let_go: bool,
 }
@@ -323,12 +326,14 @@ async fn lost_lease(school: &School, learner: &'static str) -> anyhow::Result<Le
     };
     let gateway = eventually("the turn has an owner", HELD_WITHIN, owner).await?;
     let pid = school.pid(gateway).context("its owner runs")?;
+    let stopped = Instant::now();
     signal(pid, Signal::STOP)?;
     let taken = eventually("another takes the turn", TAKEN_WITHIN, || async {
         Ok(owner().await?.filter(|now| *now != gateway))
     })
     .await;
     signal(pid, Signal::CONT)?;
+    let paused = stopped..Instant::now();
     taken?;
     let open = format!(
         "SELECT state IN ('queued', 'running') FROM turn WHERE turn_id = '{}'",
@@ -345,6 +350,7 @@ async fn lost_lease(school: &School, learner: &'static str) -> anyhow::Result<Le
     .await?;
     Ok(Lease {
         gateway,
+        paused,
         is_let_go,
         turn: turn.clone(),
     })

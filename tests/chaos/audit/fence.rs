@@ -1,7 +1,7 @@
 //! Who was replaced is refused, at every process that it asks, and is seen to be.
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::fmt;
 use std::ops::AddAssign;

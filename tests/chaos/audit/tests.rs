@@ -73,13 +73,21 @@ fn judged(change: impl FnOnce(&mut Vec<Value>, &mut Talk)) -> Vec<Rule> {
 }
 
 fn judged_with(excused: &[Excused], change: impl FnOnce(&mut Vec<Value>, &mut Talk)) -> Vec<Rule> {
+    judged_beside(&Stale::default(), excused, change)
+}
+
+fn judged_beside(
+    stale: &Stale,
+    excused: &[Excused],
+    change: impl FnOnce(&mut Vec<Value>, &mut Talk),
+) -> Vec<Rule> {
     let healed = Instant::now();
     let (mut log, mut talk) = well();
     change(&mut log, &mut talk);
     let (logs, talks) = (Logs::from([("ada", log)]), [talk]);
     let evidence = Evidence {
         talks: &talks,
-        stale: &Stale::default(),
+        stale,
         excused,
         healed,
     };
@@ -185,14 +193,18 @@ fn what_is_wrong_with_turns_and_streams_is_named() {
 
 #[test]
 fn when_all_is_healed_each_is_accepted_and_nobody_is_turned_away_for_long() {
-    let turned_away = |after: u64| {
-        judged(|_, talk| {
-            let at = Instant::now() + Duration::from_secs(after);
-            talk.turned_away.push((at, "503".to_owned()));
-        })
+    let at = |after: u64| Instant::now() + Duration::from_secs(after);
+    let mut stale = fence::tests::all_refused();
+    let turned_away = |stale: &Stale, after| {
+        let told = (at(after), "503".to_owned());
+        judged_beside(stale, &[], |_, talk| talk.turned_away.push(told))
     };
-    assert_eq!(turned_away(3), []);
-    assert_eq!(turned_away(30), [Rule::Contract]);
+    assert_eq!(turned_away(&stale, 3), []);
+    assert_eq!(turned_away(&stale, 30), [Rule::Contract]);
+    stale.lease.as_mut().expect("there is one").paused = at(20)..at(25);
+    assert_eq!(turned_away(&stale, 15), [Rule::Contract]);
+    assert_eq!(turned_away(&stale, 30), []);
+    assert_eq!(turned_away(&stale, 40), [Rule::Contract]);
     let silent = judged(|_, talk| {
         for sent in &mut talk.sent {
             sent.at -= Duration::from_secs(5);

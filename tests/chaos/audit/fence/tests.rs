@@ -1,5 +1,7 @@
 //! The auditor sees who was replaced and was not refused.
 
+use std::time::Instant;
+
 use super::super::tests::named;
 use super::{Refused, refused, seen};
 use crate::audit::{Findings, Rule};
@@ -8,7 +10,7 @@ use crate::stale::{Asked, Late, Lease, Stale, Turn, What};
 const REFUSAL: &str = "HTTP/1.1 409 Conflict\r\n\r\n{\"code\":\"stale_epoch\"}";
 
 /// Everybody who was replaced was refused.
-fn all_refused() -> Stale {
+pub(in crate::audit) fn all_refused() -> Stale {
     let turn = |id: &str| Turn {
         learner: "ada",
         id: id.to_owned(),
@@ -31,6 +33,7 @@ fn all_refused() -> Stale {
         lease: Some(Lease {
             turn: turn("t2"),
             gateway: "gateway-1",
+            paused: Instant::now()..Instant::now(),
             is_let_go: true,
         }),
         missing: Vec::new(),

@@ -194,7 +194,12 @@ fn what_is_wrong_with_turns_and_streams_is_named() {
 #[test]
 fn when_all_is_healed_each_is_accepted_and_nobody_is_turned_away_for_long() {
     let at = |after: u64| Instant::now() + Duration::from_secs(after);
-    let mut stale = fence::tests::all_refused();
+    let mut lease = fence::tests::all_refused().lease.expect("there is one");
+    "t1".clone_into(&mut lease.turn.id);
+    let mut stale = Stale {
+        lease: Some(lease),
+        ..Stale::default()
+    };
     let turned_away = |stale: &Stale, after| {
         let told = (at(after), "503".to_owned());
         judged_beside(stale, &[], |_, talk| talk.turned_away.push(told))

@@ -20,6 +20,10 @@ alerts:
 checkov:
     cargo xtask test checkov
 
+# Network policies, where Cilium enforces them.
+cilium:
+    cargo xtask test cilium
+
 # Formatting, clippy with warnings as errors, arrows and sizes.
 lint:
     cargo xtask lint

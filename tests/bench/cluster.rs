@@ -4,6 +4,7 @@
 #![expect(clippy::cast_precision_loss, reason = "counts of a storm are small")]
 
 mod crowd;
+mod node;
 mod spent;
 mod storm;
 
@@ -38,6 +39,11 @@ pub(super) async fn wakes(figures: &mut Figures) -> anyhow::Result<()> {
 pub(super) async fn crowd(figures: &mut Figures) -> anyhow::Result<()> {
     let (school, controller) = open().await?;
     crowd::measure(figures, &school, controller).await
+}
+
+/// Learners with a workspace of their own, on a real node.
+pub(super) async fn node(figures: &mut Figures) -> anyhow::Result<()> {
+    node::measure(figures).await
 }
 
 async fn open() -> anyhow::Result<(School, Controller)> {

@@ -2,16 +2,16 @@
 
 mod first;
 mod hostile;
+mod nodes;
 mod removal;
 mod turns;
-mod wakes;
 
-use carrel_tests::cluster::{Installation, Steps};
+use carrel_tests::cluster::{Installation, NodeOptions, Steps};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_installs_carrel_on_a_real_node() -> anyhow::Result<()> {
     let mut steps = Steps::new("an_operator_installs_carrel_on_a_real_node");
-    let Some(school) = Installation::start(&mut steps).await? else {
+    let Some(school) = Installation::start(&mut steps, NodeOptions::default()).await? else {
         return Ok(());
     };
     let day = day(&school, &mut steps).await;
@@ -22,11 +22,14 @@ async fn an_operator_installs_carrel_on_a_real_node() -> anyhow::Result<()> {
 }
 
 async fn day(school: &Installation, steps: &mut Steps) -> anyhow::Result<()> {
+    first::helm_test_sees_an_answer_before_anybody_makes_a_class(school, steps).await?;
     first::a_learner_is_answered_sleeps_and_remembers(school, steps).await?;
+    first::a_pod_of_the_pool_becomes_a_learners(school, steps).await?;
     turns::a_turn_whose_pod_is_killed_runs_again_elsewhere(school, steps).await?;
     turns::an_agent_that_takes_too_much_memory_fails_its_message_alone(school, steps).await?;
+    nodes::a_node_is_drained_in_mid_turn(school, steps).await?;
     hostile::an_agent_finds_no_token_no_name_and_no_sidecar_that_listens(school, steps).await?;
-    wakes::warm_and_cold_wakes_are_measured(school, steps).await?;
+    hostile::a_pod_that_reaches_what_it_must_not_takes_nobody(school, steps).await?;
     removal::an_upgrade_is_not_noticed_by_those_who_talk(school, steps).await?;
     removal::removal_keeps_what_learners_made(school, steps).await?;
     Ok(())

@@ -3,6 +3,8 @@
 
 use serde_json::{Value, json};
 
+use crate::cluster::Node;
+
 /// The key with which the agents' WebSockets can be opened (RFC 6455, section 1.3).
 pub const WEBSOCKET_KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
@@ -36,12 +38,29 @@ pub fn command(name: &str, more: &Value) -> Value {
     )
 }
 
+/// A class whose agent counts in a container of its own image on a real node ([`Node::INSIDE`](crate::cluster::Node::INSIDE)), and does
+/// what the lines of a message say, as its source has it.
+pub fn inside(name: &str, more: &Value) -> Value {
+    let agent =
+        json!({"adapter": "Command", "image": Node::INSIDE, "command": ["/inside", "turn"]});
+    let little = json!({
+        "agent": agent,
+        "resources": {"cpu": "200m", "memory": "64Mi", "ephemeralStorage": "64Mi"},
+        "snapshot": {"maxBytes": "64Mi"},
+    });
+    document("LearnerClass", name, &with(little, more))
+}
+
 fn class(name: &str, agent: &Value, more: &Value) -> Value {
-    let mut spec = json!({"agent": agent, "resources": {"cpu": "2"}});
+    let spec = with(json!({"agent": agent, "resources": {"cpu": "2"}}), more);
+    document("LearnerClass", name, &spec)
+}
+
+fn with(mut spec: Value, more: &Value) -> Value {
     if let (Some(spec), Some(more)) = (spec.as_object_mut(), more.as_object()) {
         spec.extend(more.clone());
     }
-    document("LearnerClass", name, &spec)
+    spec
 }
 
 /// A learner of a class.

@@ -3,10 +3,21 @@
 use anyhow::{Context, bail};
 
 use crate::cargo;
+use crate::image::{self, Wanted};
 use crate::test::build::{self, Artifact};
+
+/// The measurements that need the image.
+const OF_IMAGE: [&str; 2] = ["cluster", "node"];
 
 /// Arguments after `bench` are the measurements' own (say, the names of some of them).
 pub(crate) fn run() -> anyhow::Result<bool> {
+    let words: Vec<String> = std::env::args().skip(2).collect();
+    let image = Wanted::default();
+    // A real node runs the image; what cargo builds last of a name is what lies there, so it comes first.
+    if words.is_empty() || words.iter().any(|word| OF_IMAGE.contains(&word.as_str())) {
+        println!("== building the container image as it ships");
+        image::write(&image)?;
+    }
     println!("== building carrel and its measurements as they ship");
     let built = build::build(&["--release", "-p", "carrel", "-p", "carrel-tests", "--bins"])?;
     let find = |name: &str| {
@@ -19,9 +30,10 @@ pub(crate) fn run() -> anyhow::Result<bool> {
         bail!("the build gave no executables 'carrel' and 'bench'");
     };
     let status = std::process::Command::new(bench)
-        .args(std::env::args_os().skip(2))
+        .args(words)
         .current_dir(cargo::root())
         .env("CARREL_BIN", carrel)
+        .env("CARREL_IMAGE", image.out)
         .status()
         .context("starting the measurements")?;
     Ok(status.success())

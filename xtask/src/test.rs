@@ -4,6 +4,7 @@
 mod alerts;
 pub(crate) mod build;
 mod checkov;
+mod cilium;
 mod cluster;
 mod needs;
 mod program;
@@ -37,7 +38,10 @@ pub(crate) fn run() -> anyhow::Result<bool> {
         None => all(),
         Some("alerts") => alerts::run(),
         Some("checkov") => checkov::run(),
-        Some(other) => bail!("no tier is called '{other}': cargo xtask test [alerts|checkov]"),
+        Some("cilium") => cilium::run(),
+        Some(other) => {
+            bail!("no tier is called '{other}': cargo xtask test [alerts|checkov|cilium]")
+        }
     }
 }
 
@@ -67,11 +71,7 @@ fn all() -> anyhow::Result<bool> {
             return Ok(false);
         }
     };
-    let carrel = built
-        .iter()
-        .find(|artifact| artifact.name == "carrel" && artifact.kind == "bin" && !artifact.is_test)
-        .context("the build gave no executable 'carrel'")?;
-
+    let carrel = executable(&built, "carrel")?;
     let product = Product {
         carrel: &carrel.executable,
         image: image.as_deref(),
@@ -96,6 +96,14 @@ fn all() -> anyhow::Result<bool> {
     println!("== done in {} s", started.elapsed().as_secs());
     println!("total: {total}");
     Ok(total.failed == 0)
+}
+
+/// An executable that a build gave.
+fn executable<'a>(built: &'a [Artifact], name: &str) -> anyhow::Result<&'a Artifact> {
+    let mut built = built.iter();
+    built
+        .find(|artifact| artifact.name == name && artifact.kind == "bin" && !artifact.is_test)
+        .with_context(|| format!("the build gave no executable '{name}'"))
 }
 
 /// Runs one test program and says how it went; all of its output, if it failed.

@@ -15,6 +15,8 @@ pub(crate) const DATA_AT_RISK: &str = "DataAtRisk";
 
 /// Events: no node takes the pod of a learner who waits.
 pub(crate) const UNSCHEDULABLE: &str = "Unschedulable";
+/// Events: the pod of a learner who waits runs, and takes nobody: it reaches what it must not, say.
+pub(crate) const POD_NOT_READY: &str = "PodNotReady";
 /// Events: no learner namespace takes a pod.
 pub(crate) const NAMESPACES_FULL: &str = "NamespacesFull";
 

@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use carrel_core::class::{ClassSpec, DEFAULT_CLASS};
 use carrel_core::{LearnerId, PodUid};
 use carrel_crd::{Learner, LearnerClass, names};
 use futures::TryStreamExt as _;
@@ -161,10 +162,17 @@ pub(crate) async fn classes(shared: Handle, client: Client, sight: Sight) {
                     .world()
                     .classes
                     .retain(|name, _| listed.contains(name));
+                if !listed.contains(DEFAULT_CLASS) {
+                    put_built_in(&shared);
+                }
             }
             Event::Apply(class) => put_class(&shared, &class),
             Event::Delete(class) => {
-                shared.world().classes.remove(&class.name_any());
+                let name = class.name_any();
+                shared.world().classes.remove(&name);
+                if name == DEFAULT_CLASS {
+                    put_built_in(&shared);
+                }
             }
         }
         // Whoever waits for a class may have it now.
@@ -175,6 +183,21 @@ pub(crate) async fn classes(shared: Handle, client: Client, sight: Sight) {
         shared.pool.notify_one();
     })
     .await;
+}
+
+/// The class that is there when no object says otherwise, as for everybody else who asks for a class.
+fn put_built_in(shared: &Handle) {
+    let spec = ClassSpec::default();
+    let built_in = Class {
+        uid: String::new(),
+        generation: None,
+        name: DEFAULT_CLASS.to_owned(),
+        hash: shared.template.hash(DEFAULT_CLASS, &spec),
+        spec,
+    };
+    let mut world = shared.world();
+    let default = world.classes.entry(DEFAULT_CLASS.to_owned());
+    default.or_insert_with(|| Arc::new(built_in));
 }
 
 fn put_class(shared: &Handle, class: &LearnerClass) {

@@ -59,6 +59,16 @@ impl Sidecar {
             .map(|_| ())
     }
 
+    /// Whether it takes somebody, or could when it was blank: `GET /readyz`, for which nobody needs a token.
+    ///
+    /// # Errors
+    /// When it does not, with the reason.
+    pub async fn ready(&self) -> Result<(), Error> {
+        self.call(Method::GET, "/readyz", None, Vec::new())
+            .await
+            .map(|_| ())
+    }
+
     /// How it is, as soon as its report is another than `after` (a revision), or after a while.
     ///
     /// # Errors

@@ -121,7 +121,7 @@ async fn watch(school: &School) -> anyhow::Result<mpsc::UnboundedReceiver<(Strin
     Ok(seen)
 }
 
-fn is_up(learner: &DynamicObject) -> bool {
+pub(super) fn is_up(learner: &DynamicObject) -> bool {
     let conditions = learner.data["status"]["conditions"].as_array();
     let mut conditions = conditions.into_iter().flatten();
     conditions.any(|condition| condition["type"] == "Ready" && condition["status"] == "True")

@@ -77,6 +77,21 @@ async fn a_wake_from_the_pool_costs_three_writes_and_one_without_four() -> anyho
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_class_default_is_there_when_no_object_says_otherwise() -> anyhow::Result<()> {
+    let test = "the_class_default_is_there_when_no_object_says_otherwise";
+    let Some(school) = school(test, &Value::Null).await? else {
+        return Ok(());
+    };
+    let controller = school.controller().await?;
+    school.learner("ada", "default").await?;
+    school.wake("ada", 0).await?;
+    school
+        .status("ada", "awake", |status| status.is_ready(1))
+        .await?;
+    controller.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_is_refused_gets_another_pod_and_a_higher_epoch_above_the_fence()
 -> anyhow::Result<()> {
     let test = "whoever_is_refused_gets_another_pod_and_a_higher_epoch_above_the_fence";

@@ -1,32 +1,15 @@
 //! A first learner: answered from the agent's own container, put to sleep, woken with what they had.
 
-use carrel_tests::cluster::{Installation, Node, Steps};
-use serde_json::{Value, json};
-
-/// A class whose agent counts in an image of its own; `more` is laid over its spec.
-pub(super) fn class(name: &str, more: &Value) -> Value {
-    let mut spec = json!({
-        "agent": {"adapter": "Command", "image": Node::INSIDE, "command": ["/inside", "turn"]},
-        "resources": {"cpu": "200m", "memory": "64Mi", "ephemeralStorage": "64Mi"},
-        "snapshot": {"maxBytes": "64Mi"},
-    });
-    if let (Some(spec), Some(more)) = (spec.as_object_mut(), more.as_object()) {
-        spec.extend(more.clone());
-    }
-    json!({
-        "apiVersion": "carrel.dev/v1alpha1",
-        "kind": "LearnerClass",
-        "metadata": {"name": name},
-        "spec": spec,
-    })
-}
+use carrel_tests::agent;
+use carrel_tests::cluster::{Installation, Steps};
+use serde_json::json;
 
 pub(super) async fn a_learner_is_answered_sleeps_and_remembers(
     school: &Installation,
     steps: &mut Steps,
 ) -> anyhow::Result<()> {
     let idle = json!({"idle": {"minSeconds": 3, "maxSeconds": 3}});
-    school.apply(&class("counting", &idle))?;
+    school.apply(&agent::inside("counting", &idle))?;
     school.learner("ada", "counting").await?;
     assert_eq!(school.api.reply("ada", "hello").await?, "1");
     steps.done("a first answer, by an agent in a container of its own image");
@@ -55,5 +38,43 @@ pub(super) async fn a_learner_is_answered_sleeps_and_remembers(
     assert_ne!(again["podUid"], status["podUid"]);
     assert_eq!(again["epoch"], json!(2));
     steps.done("woken by a message, and remembers");
+    Ok(())
+}
+
+pub(super) async fn helm_test_sees_an_answer_before_anybody_makes_a_class(
+    school: &Installation,
+    steps: &mut Steps,
+) -> anyhow::Result<()> {
+    let said = school.helm(&["test", "carrel", "--logs"]).await?;
+    assert_eq!(
+        said.matches("Phase:          Succeeded").count(),
+        2,
+        "{said}"
+    );
+    assert!(said.contains("56"), "{said}");
+    school.no_pods().await?;
+    steps.done("helm test: a learner of the built-in class is made, answers, and is erased");
+    Ok(())
+}
+
+pub(super) async fn a_pod_of_the_pool_becomes_a_learners(
+    school: &Installation,
+    steps: &mut Steps,
+) -> anyhow::Result<()> {
+    let pool = json!({"warmPool": {"size": 1}});
+    school.apply(&agent::inside("warm", &pool))?;
+    let pod = school.blank("warm", 1).await?.remove(0);
+    school.learner("carl", "warm").await?;
+    assert_eq!(school.api.reply("carl", "hello").await?, "1");
+    let status = school.object("learner/carl")?["status"].clone();
+    assert_eq!(
+        (&status["startKind"], &status["podUid"]),
+        (&json!("warm"), &pod["metadata"]["uid"])
+    );
+    let none = json!({"warmPool": {"size": 0}});
+    school.apply(&agent::inside("warm", &none))?;
+    school.blank("warm", 0).await?;
+    school.api.sleep("carl").await?;
+    steps.done("a pod that waited in the pool becomes a learner's");
     Ok(())
 }

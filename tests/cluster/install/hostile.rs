@@ -1,8 +1,15 @@
-//! An agent that tries the doors. The node's network enforces no policy: what is tried here is kept shut by the pod itself and by tokens.
+//! An agent that tries the doors. The node's network enforces no policy: what is tried here is kept shut by the pod itself and by tokens,
+//! and a pod that is told to try for itself finds out.
+
+use std::time::Duration;
 
 use anyhow::Context as _;
 use carrel_tests::cluster::{Installation, Steps};
-use serde_json::Value;
+use carrel_tests::eventually;
+use serde_json::{Value, json};
+
+/// What a cluster does of itself is done by then, also where the machine is busy.
+const LONG: Duration = Duration::from_mins(2);
 
 /// What was said of each line of a message.
 fn said<'a>(reply: &'a str, line: &str) -> anyhow::Result<&'a str> {
@@ -12,33 +19,49 @@ fn said<'a>(reply: &'a str, line: &str) -> anyhow::Result<&'a str> {
     found.with_context(|| format!("nothing is said of '{line}' in {reply}"))
 }
 
+/// Where a learner's sidecar listens.
+fn sidecar(school: &Installation, learner: &str) -> anyhow::Result<String> {
+    let pods = school.pods()?;
+    let own = pods
+        .iter()
+        .find(|pod| pod["metadata"]["labels"]["carrel.dev/learner"] == learner);
+    let address = own.and_then(|pod| pod["status"]["podIP"].as_str());
+    Ok(format!("{}:7080", address.context("they are awake")?))
+}
+
+fn service(school: &Installation, name: &str, namespace: &str) -> anyhow::Result<String> {
+    let namespace = format!("--namespace={namespace}");
+    let address = "--output=jsonpath={.spec.clusterIP}";
+    school
+        .plane
+        .kubectl(&["get", "service", name, address, &namespace])
+}
+
 pub(super) async fn an_agent_finds_no_token_no_name_and_no_sidecar_that_listens(
     school: &Installation,
     steps: &mut Steps,
 ) -> anyhow::Result<()> {
-    let address = |pod: &Value| pod["status"]["podIP"].as_str().map(str::to_owned);
-    let pods = school.pods()?;
-    let own = pods
-        .iter()
-        .find(|pod| pod["metadata"]["labels"]["carrel.dev/learner"] == "bob");
-    let own = own.and_then(address).context("bob is awake")?;
-    let api_server = school.plane.kubectl(&[
-        "get",
-        "service",
-        "kubernetes",
-        "--output=jsonpath={.spec.clusterIP}",
-    ])?;
+    for learner in ["bob", "carl"] {
+        school.api.reply(learner, "wake up").await?;
+    }
+    let (own, neighbours) = (sidecar(school, "bob")?, sidecar(school, "carl")?);
+    let api_server = service(school, "kubernetes", "default")?;
     let refused = [
         (
             "read /var/run/secrets/kubernetes.io/serviceaccount/token".to_owned(),
             "no such file",
         ),
         (format!("get https://{api_server}/api/v1/namespaces"), "401"),
-        (format!("get http://{own}:7080/v1/hello"), "401"),
+        (format!("get http://{own}/v1/hello"), "401"),
+        (format!("get http://{neighbours}/v1/hello"), "401"),
         (
             "get http://carrel-gateway.school.svc:7070/".to_owned(),
             "lookup",
         ),
+        // The way out is no way to what is inside of the cluster, or of its cloud.
+        ("through https://169.254.169.254/".to_owned(), "Forbidden"),
+        (format!("through https://{api_server}/"), "Forbidden"),
+        (format!("through http://{neighbours}/v1/hello"), "403"),
         ("read /etc/shadow".to_owned(), "no such file"),
     ];
     let script: Vec<&str> = refused.iter().map(|(line, _)| line.as_str()).collect();
@@ -48,5 +71,47 @@ pub(super) async fn an_agent_finds_no_token_no_name_and_no_sidecar_that_listens(
         assert!(said.contains(why), "'{line}' was answered with '{said}'");
     }
     steps.done("a hostile agent: no token, no name, no sidecar that listens to it");
+    Ok(())
+}
+
+pub(super) async fn a_pod_that_reaches_what_it_must_not_takes_nobody(
+    school: &Installation,
+    steps: &mut Steps,
+) -> anyhow::Result<()> {
+    let api_server = format!("{}:443", service(school, "kubernetes", "default")?);
+    let tries = json!({"learners": {"mustNotReach": [api_server]}});
+    school.install(&tries).await?;
+    steps.done("helm upgrade: pods try the API server");
+    let before: u32 = school.api.reply("carl", "awake").await?.parse()?;
+    school.api.sleep("carl").await?;
+    school.no_pods().await?;
+    school.api.post("carl", "hello", "not kept in").await?;
+    let why = format!("network policies are not enforced yet: the pod can reach {api_server}");
+    eventually("the learner's condition says why", LONG, || async {
+        let status = school.object("learner/carl")?["status"].take();
+        let mut conditions = status["conditions"].as_array().into_iter().flatten();
+        let ready = conditions.find(|it| it["type"] == "Ready");
+        let message = ready.filter(|it| it["status"] == "False");
+        let message = message.and_then(|it| it["message"].as_str());
+        Ok(message.filter(|it| it.contains(&why)).map(|_| ()))
+    })
+    .await?;
+    let pods = school.pods()?;
+    let of_carl = |pod: &&Value| pod["metadata"]["labels"]["carrel.dev/class"] == "warm";
+    let pod = pods.iter().find(of_carl).context("there is one")?;
+    let mut conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+    let ready = conditions.find(|it| it["type"] == "Ready");
+    assert_eq!(ready.map(|it| &it["status"]), Some(&json!("False")));
+    assert!(pod["metadata"]["labels"]["carrel.dev/learner"].is_null());
+    steps.done("a pod that reaches it takes nobody, and the learner's condition says why");
+    school.install(&json!({})).await?;
+    let turn = school.api.post("carl", "hello", "not kept in").await?.turn;
+    let reply = eventually("the message is answered", LONG, || async {
+        let turn = school.api.turn("carl", &turn).await?;
+        Ok(turn["reply"]["text"].as_str().map(str::to_owned))
+    })
+    .await?;
+    assert_eq!(reply, (before + 1).to_string());
+    steps.done("helm upgrade to where nothing is reached: the message is answered");
     Ok(())
 }

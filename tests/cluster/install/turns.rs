@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use carrel_tests::agent;
 use carrel_tests::cluster::{Installation, Steps};
 use carrel_tests::eventually;
 use serde_json::json;
@@ -11,7 +12,7 @@ use serde_json::json;
 const LONG: Duration = Duration::from_mins(2);
 
 /// The pod that a learner has, once it is labelled as theirs.
-async fn pod_of(school: &Installation, learner: &str) -> anyhow::Result<String> {
+pub(super) async fn pod_of(school: &Installation, learner: &str) -> anyhow::Result<String> {
     eventually("the learner has a pod", LONG, || async {
         let pods = school.pods()?;
         let mut theirs = pods.iter().filter(|pod| {
@@ -29,7 +30,7 @@ pub(super) async fn a_turn_whose_pod_is_killed_runs_again_elsewhere(
     school: &Installation,
     steps: &mut Steps,
 ) -> anyhow::Result<()> {
-    school.apply(&super::first::class("patient", &json!({})))?;
+    school.apply(&agent::inside("patient", &json!({})))?;
     school.learner("bob", "patient").await?;
     assert_eq!(school.api.reply("bob", "hello").await?, "1");
     let first = pod_of(school, "bob").await?;

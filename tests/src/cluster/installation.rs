@@ -36,10 +36,10 @@ pub struct Installation {
     pub plane: ControlPlane,
     /// The storage of snapshots.
     pub s3: S3Server,
-    images: Vec<PathBuf>,
+    nodes: NodeOptions,
     values: Value,
     folder: TempDir,
-    _links: [Link; 2],
+    links: [Link; 2],
 }
 
 impl Installation {
@@ -48,11 +48,12 @@ impl Installation {
     /// The namespace of learners' pods.
     pub const LEARNERS: &str = "carrel-learners";
 
-    /// A cluster with one node, and the release in it, ready. `None` when the machine lacks what it needs, which is said.
+    /// A cluster with one node, and the release in it, ready. `None` when the machine lacks what it needs, which is said. All its nodes
+    /// are as these options have it.
     ///
     /// # Errors
     /// When something does not start.
-    pub async fn start(steps: &mut Steps) -> anyhow::Result<Option<Self>> {
+    pub async fn start(steps: &mut Steps, mut nodes: NodeOptions) -> anyhow::Result<Option<Self>> {
         let test = steps.test;
         let Some(image) = image() else {
             skip(
@@ -87,8 +88,8 @@ impl Installation {
         steps.done("a control plane");
         let names = folder.path().join("coredns.tar");
         names::write_image(&names)?;
-        let images = vec![names, image];
-        let Some(node) = Node::start(test, &plane, node_options(&images)).await? else {
+        nodes.images.extend([names, image]);
+        let Some(node) = Node::start(test, &plane, nodes.clone()).await? else {
             return Ok(None);
         };
         steps.done("a node with the images");
@@ -111,10 +112,10 @@ impl Installation {
             node,
             plane,
             s3,
-            images,
+            nodes,
             values,
             folder,
-            _links: links,
+            links,
         };
         let token = it.secrets()?;
         let installed = it.install(&json!({})).await;
@@ -132,8 +133,13 @@ impl Installation {
     /// # Errors
     /// When it does not start.
     pub async fn another_node(&self, test: &str) -> anyhow::Result<Node> {
-        let node = Node::start(test, &self.plane, node_options(&self.images)).await?;
+        let node = Node::start(test, &self.plane, self.nodes.clone()).await?;
         node.context("there is one already")
+    }
+
+    /// Where its pods reach the database, and the storage of snapshots.
+    pub fn storage(&self) -> [String; 2] {
+        self.links.each_ref().map(Link::address)
     }
 
     /// Namespace, keys and the bucket's credentials, as an operator makes them: the operator's token.
@@ -242,9 +248,19 @@ impl Installation {
     /// # Errors
     /// With what kubectl says, when it is refused.
     pub fn apply(&self, object: &Value) -> anyhow::Result<()> {
+        self.apply_to(Self::NAMESPACE, object)
+    }
+
+    /// Applies an object of another namespace.
+    ///
+    /// # Errors
+    /// With what kubectl says, when it is refused.
+    pub fn apply_to(&self, namespace: &str, object: &Value) -> anyhow::Result<()> {
         let file = self.folder.path().join("object.json");
         std::fs::write(&file, object.to_string())?;
-        self.kubectl(&["apply", "--filename", &file.display().to_string()])?;
+        let file = file.display().to_string();
+        let words = ["apply", "--namespace", namespace, "--filename", &file];
+        self.plane.kubectl(&words)?;
         Ok(())
     }
 
@@ -288,6 +304,27 @@ impl Installation {
         ])?;
         let mut list: Value = serde_json::from_str(&list)?;
         Ok(serde_json::from_value(list["items"].take())?)
+    }
+
+    /// Waits until so many pods of a class wait for somebody, all of them ready: which.
+    ///
+    /// # Errors
+    /// When there are not.
+    pub async fn blank(&self, class: &str, count: usize) -> anyhow::Result<Vec<Value>> {
+        eventually("as many pods wait as shall", LONG, || async {
+            let mut pods = self.pods()?;
+            pods.retain(|pod| {
+                let labels = &pod["metadata"]["labels"];
+                labels["carrel.dev/class"] == class && labels["carrel.dev/learner"].is_null()
+            });
+            let is_ready = |pod: &Value| {
+                let conditions = pod["status"]["conditions"].as_array();
+                let mut conditions = conditions.into_iter().flatten();
+                conditions.any(|it| it["type"] == "Ready" && it["status"] == "True")
+            };
+            Ok((pods.len() == count && pods.iter().all(is_ready)).then_some(pods))
+        })
+        .await
     }
 
     /// Waits until no learner has a pod.
@@ -335,13 +372,6 @@ impl Installation {
                 .unwrap_or_else(|error| error.to_string());
             println!("---- kubectl {}\n{said}", words.join(" "));
         }
-    }
-}
-
-fn node_options(images: &[PathBuf]) -> NodeOptions {
-    NodeOptions {
-        images: images.to_vec(),
-        ..NodeOptions::default()
     }
 }
 

@@ -1,4 +1,5 @@
-//! A real node: containerd, runc, kubelet and kube-proxy in namespaces of their own, joined to the control plane's bridge.
+//! A real node: containerd, runc, kubelet and kube-proxy in namespaces of their own, joined to the control plane's bridge; its pods are on a
+//! bridge, too, or, where policies count, Cilium is their network.
 
 mod files;
 
@@ -7,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use carrel_cluster_tools::{CONTAINERD, INSIDE, KUBERNETES, NODE, RUNC};
+use anyhow::{Context as _, ensure};
+use carrel_cluster_tools::{CILIUM, CONTAINERD, INSIDE, KUBERNETES, NODE, RUNC};
 use k8s_openapi::api::core::v1::Node as Object;
-use kube::api::Api;
+use kube::api::{Api, Patch, PatchParams};
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::crew::{Crew, Program};
@@ -20,7 +22,7 @@ use super::{image, programs};
 use crate::machine;
 use crate::require::skip;
 use crate::variables::unheard;
-use crate::wait::eventually;
+use crate::wait::{eventually, output};
 
 /// The hierarchies of control groups, version 1.
 const GROUPS: &str = "/sys/fs/cgroup";
@@ -36,6 +38,8 @@ pub struct NodeOptions {
     pub images: Vec<PathBuf>,
     /// The kubelet's.
     pub feature_gates: Vec<(&'static str, bool)>,
+    /// Whether Cilium is the network of its pods, which enforces policies: on all nodes of a cluster or on none.
+    pub cilium: bool,
 }
 
 /// A node. Dropping it kills it with all that runs on it, as a machine that loses its power, and takes away what it has made.
@@ -63,7 +67,7 @@ impl Node {
         plane: &ControlPlane,
         options: NodeOptions,
     ) -> anyhow::Result<Option<Self>> {
-        if let Some(reason) = missing() {
+        if let Some(reason) = missing(&options) {
             skip(test, "node", &reason)?;
             return Ok(None);
         }
@@ -126,12 +130,16 @@ impl Node {
             .env("ADDRESS", &address)
             .env("HOST", network.host())
             .env("ROUTES", routes(network, index))
+            .env("PODS", network.pods())
             .env("KUBERNETES", KUBERNETES.folder().unwrap_or_default())
+            .env("CILIUM", cilium(options))
+            // One operator is enough for all.
+            .env("OPERATOR", if index == 0 { "yes" } else { "" })
             .env("PATH", path());
         let mut daemons = crew.start("node", unshare)?;
         let first = eventually("the node's namespaces are made", READY_WITHIN, || {
             let checked = daemons.check();
-            let child = machine::family(daemons.pid()).get(1).copied();
+            let child = first(&daemons);
             async move { checked.map(|()| child) }
         })
         .await?;
@@ -149,6 +157,9 @@ impl Node {
             ))?;
         }
         let nodes: Api<Object> = Api::all(plane.client());
+        if options.cilium {
+            share_out(&nodes, &name, &pods).await?;
+        }
         eventually("the node is ready", READY_WITHIN, || {
             let checked = daemons.check();
             let (nodes, name) = (&nodes, &name);
@@ -172,18 +183,57 @@ impl Node {
         logs.parent().unwrap_or(logs)
     }
 
-    /// What one of its daemons has logged: `containerd`, `kubelet`, `kube-proxy`.
+    /// Runs `ip` with these words in its network.
+    ///
+    /// # Errors
+    /// With what that says, when it fails.
+    pub fn ip(&self, words: &str) -> anyhow::Result<()> {
+        let first = first(&self.daemons).context("the node runs")?;
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &first.to_string(), "--net", "ip"]);
+        let output = output(command.args(words.split_whitespace()))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "ip {words}: {said}");
+        Ok(())
+    }
+
+    /// What one of its daemons has logged: `containerd`, `kubelet`, `kube-proxy`, `cilium-agent`.
     pub fn log(&self, daemon: &str) -> String {
         let log = self.daemons.folder().join(format!("{daemon}.log"));
         std::fs::read_to_string(log).unwrap_or_default()
     }
 }
 
+/// The first process of a node's namespaces.
+fn first(daemons: &Program) -> Option<u32> {
+    machine::family(daemons.pid()).get(1).copied()
+}
+
+/// Where Cilium is, if it is wanted.
+fn cilium(options: &NodeOptions) -> PathBuf {
+    let folder = options.cilium.then(|| CILIUM.folder()).flatten();
+    folder.unwrap_or_default()
+}
+
+/// Gives a node the network of its pods, which Cilium takes from its object.
+async fn share_out(nodes: &Api<Object>, name: &str, pods: &str) -> anyhow::Result<()> {
+    let patch = Patch::Merge(json!({"spec": {"podCIDR": pods, "podCIDRs": [pods]}}));
+    eventually("the node has registered", READY_WITHIN, || async {
+        match nodes.patch(name, &PatchParams::default(), &patch).await {
+            Ok(_) => Ok(Some(())),
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    })
+    .await
+}
+
 /// Why this machine can have no node, in words for a skip.
-fn missing() -> Option<String> {
+fn missing(options: &NodeOptions) -> Option<String> {
     let memory = Path::new(GROUPS).join("memory");
     let reasons = [
         programs::missing(NODE),
+        programs::missing(if options.cilium { &[CILIUM][..] } else { &[] }),
         (!rustix::process::geteuid().is_root()).then(|| "only root can make a node".to_owned()),
         (!memory.is_dir())
             .then(|| format!("{} is no hierarchy of control groups", memory.display())),
@@ -197,7 +247,8 @@ fn path() -> String {
     for group in [CONTAINERD, RUNC] {
         let _ = write!(path, "{}:", group.folder().unwrap_or_default().display());
     }
-    path + "/usr/sbin:/usr/bin:/sbin:/bin"
+    // Last: where Debian has the compiler of Cilium's programs for the kernel, by the names that it calls.
+    path + "/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/llvm-16/bin"
 }
 
 /// The ways to pods on all nodes that there may be besides.

@@ -246,6 +246,11 @@ impl ControlPlane {
         )
     }
 
+    /// The API server's URL.
+    pub fn url(&self) -> String {
+        self.places.url()
+    }
+
     /// This machine's address, as real nodes and their pods reach it.
     pub fn host(&self) -> Option<IpAddr> {
         self.places.network.as_ref()?.host().parse().ok()

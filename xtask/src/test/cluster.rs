@@ -2,12 +2,12 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context, bail};
-use carrel_cluster_tools::{CHART, CLUSTER, COREDNS, GO_FLAGS, Group, NODE};
+use anyhow::{Context, bail, ensure};
+use carrel_cluster_tools::{CHART, CLUSTER, COREDNS, GO_FLAGS, Group, NODE, Patch};
 use serde_json::Value;
 
 /// What a group's build may take, in seconds, with nothing in Go's caches.
@@ -48,34 +48,82 @@ pub(super) fn build(group: &Group, has_go: bool) -> anyhow::Result<bool> {
     let unfinished = tools.join(format!("{}.unfinished", group.name));
     remove(&unfinished)?;
     fs::create_dir(&unfinished)?;
+    let source = unfinished.join("source");
+    if let Some(patch) = &group.patch() {
+        patched(group, patch, &source)?;
+    }
     for program in group.programs {
         let to = unfinished.join(program.name);
         match program.package.split_once("//") {
             Some((module, path)) => go_copy(group, module, path, &to)?,
-            None => go_build(group, program.package, &to)?,
+            None => go_build(group, program.package, &source, &to)?,
         }
+    }
+    if let Some(patch) = group.patch() {
+        fs::rename(source.join(patch.data), unfinished.join(patch.data))?;
+        remove(&source)?;
     }
     fs::rename(&unfinished, &folder)?;
     Ok(true)
 }
 
-/// Builds one program, as a release has it: no paths of this machine, no symbols, its version.
-fn go_build(group: &Group, package: &str, to: &Path) -> anyhow::Result<()> {
+/// Builds one program, as a release has it: no paths of this machine, no symbols, its version. A patched module is built from its copy.
+fn go_build(group: &Group, package: &str, source: &Path, to: &Path) -> anyhow::Result<()> {
     let mut go = go(group);
     go.args(["build", "-ldflags", &group.linker_flags()])
         .args(["-tags", group.tags]);
+    if group.patch().is_some() {
+        go.arg(format!("-modfile={}", module_file(source).display()));
+    }
     run(go.arg("-o").arg(to).arg(package), package)?;
     Ok(())
 }
 
 /// Copies a file of a module.
 fn go_copy(group: &Group, module: &str, path: &str, to: &Path) -> anyhow::Result<()> {
+    fs::copy(module_folder(group, module)?.join(path), to)
+        .with_context(|| format!("copying {path} of {module}"))?;
+    Ok(())
+}
+
+/// Copies a module with its change, and a module file that has the copy in its place.
+fn patched(group: &Group, patch: &Patch, source: &Path) -> anyhow::Result<()> {
+    let folder = module_folder(group, patch.module)?;
+    let copy = Command::new("cp")
+        .args(["-r", "--no-preserve=mode"])
+        .args([folder.as_path(), source])
+        .status()?;
+    ensure!(copy.success(), "copying {}: {copy}", folder.display());
+    let file = source.join(patch.file);
+    let text = fs::read_to_string(&file).with_context(|| format!("reading {}", patch.file))?;
+    ensure!(
+        text.matches(patch.from).count() == 1,
+        "{} does not have {} once",
+        patch.file,
+        patch.from
+    );
+    fs::write(file, text.replace(patch.from, patch.to))?;
+    let pinned = fs::read_to_string(group.module().join("go.mod"))?;
+    let instead = format!("\nreplace {} => {}\n", patch.module, source.display());
+    fs::write(module_file(source), pinned + &instead)?;
+    fs::copy(
+        group.module().join("go.sum"),
+        module_file(source).with_extension("sum"),
+    )?;
+    Ok(())
+}
+
+/// The module file that stands for the pinned one while a copy is built.
+fn module_file(source: &Path) -> PathBuf {
+    source.join("patched.mod")
+}
+
+/// Where the files of a module are that is pinned.
+fn module_folder(group: &Group, module: &str) -> anyhow::Result<PathBuf> {
     let said = run(go(group).args(["mod", "download", "-json", module]), module)?;
     let said: Value = serde_json::from_str(&said)?;
     let folder = said["Dir"].as_str().context("a module has a folder")?;
-    fs::copy(Path::new(folder).join(path), to)
-        .with_context(|| format!("copying {path} of {module}"))?;
-    Ok(())
+    Ok(folder.into())
 }
 
 /// Go, in the folder of a group's module.

@@ -11,7 +11,7 @@ use carrel_cluster_tools::cache;
 use super::cluster;
 
 /// A program or a file, the Debian package that has it, and what for.
-struct Need {
+pub(super) struct Need {
     program: &'static str,
     package: &'static str,
     purpose: &'static str,
@@ -65,15 +65,34 @@ const NEEDS: [Need; 9] = [
     },
 ];
 
+/// What the tier of policies needs besides: an agent of Cilium compiles its programs for the kernel.
+pub(super) const CILIUM: [Need; 3] = [
+    Need {
+        program: "/usr/lib/llvm-16/bin/clang",
+        package: "clang-16",
+        purpose: "compiles what enforces network policies",
+    },
+    Need {
+        program: "/usr/lib/llvm-16/bin/llc",
+        package: "llvm-16",
+        purpose: "compiles what enforces network policies",
+    },
+    Need {
+        program: "/usr/sbin/bpftool",
+        package: "bpftool",
+        purpose: "asks the kernel what it can",
+    },
+];
+
 /// Installs what is missing if it can, and says what it found, did or could not do.
 pub(super) fn provide() {
     provide_s3_server();
-    provide_packages();
+    provide_packages(&NEEDS);
     cluster::provide(is_there("go"));
 }
 
-fn provide_packages() {
-    for need in &NEEDS {
+pub(super) fn provide_packages(needs: &[Need]) {
+    for need in needs {
         let found = if is_there(need.program) {
             "found"
         } else {
@@ -81,7 +100,7 @@ fn provide_packages() {
         };
         println!("{}: {found} ({})", need.program, need.purpose);
     }
-    let missing = missing();
+    let missing = missing(needs);
     if missing.is_empty() {
         return;
     }
@@ -96,7 +115,7 @@ fn provide_packages() {
         let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
         arguments.extend(missing);
         apt_get(&arguments);
-        let still = self::missing();
+        let still = self::missing(needs);
         if !still.is_empty() {
             println!(
                 "still missing: {}; their tests are skipped",
@@ -134,8 +153,8 @@ fn provide_s3_server() {
     }
 }
 
-fn missing() -> Vec<&'static str> {
-    let missing = NEEDS.iter().filter(|need| !is_there(need.program));
+fn missing(needs: &[Need]) -> Vec<&'static str> {
+    let missing = needs.iter().filter(|need| !is_there(need.program));
     missing.map(|need| need.package).collect()
 }
 

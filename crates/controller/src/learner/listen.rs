@@ -1,20 +1,21 @@
-//! Listens to a sidecar while there is something to hear: until its learner is ready, while it is told to sleep, and when somebody
-//! asks for more than the incarnation that lives. A learner who is ready is not listened to: how it ends, its pod says.
+//! Listens to a sidecar while there is something to hear: whether the pod that somebody waits for takes them, until its learner is ready,
+//! while it is told to sleep, and when somebody asks for more than the incarnation that lives. A learner who is ready is not listened
+//! to: how it ends, its pod says.
 
 use std::time::Duration;
 
 use carrel_core::lifecycle::{Phase, Plan, PodSeen};
 use carrel_core::{Epoch, LearnerId, PodUid};
-use carrel_protocol::Code;
 use carrel_protocol::sidecar::Phase as Said;
 use carrel_protocol::token::Caller;
+use carrel_protocol::{Code, Endpoint};
 use carrel_wire::sidecar::{self, Sidecar};
 use jiff::Timestamp;
 use tokio::time::timeout;
 
+use super::stir::Answered;
 use super::{Look, Stir, act};
 use crate::shared::Handle;
-use crate::world::pod::Life;
 
 /// Between questions to a sidecar that gives no answer.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
@@ -22,10 +23,25 @@ const ASK_AGAIN: Duration = Duration::from_millis(200);
 const ANSWERS_AT_ONCE: Duration = Duration::from_secs(5);
 /// The longest pause between them.
 const ASK_SELDOM: Duration = Duration::from_secs(5);
+/// Between the first questions whether a pod takes somebody.
+const KNOCK_AGAIN: Duration = Duration::from_millis(20);
+/// The longest pause between them; its kubelet asks once a second, too.
+const KNOCK_SELDOM: Duration = Duration::from_secs(1);
 
 /// Begins, or ends, to listen as a plan needs it.
 pub(super) fn as_needed(shared: &Handle, id: &LearnerId, look: &Look, plan: &Plan) {
     let Some(pod) = &plan.status.pod else {
+        if let PodSeen::Starting { pod, .. } = look.observed.pod
+            && endpoint(shared, pod).is_some()
+        {
+            let (handle, of) = (Handle::clone(shared), id.clone());
+            spawn(
+                shared,
+                id,
+                pod,
+                async move { knock(&handle, &of, pod).await },
+            );
+        }
         return;
     };
     match &look.observed.pod {
@@ -58,6 +74,57 @@ pub(super) fn as_needed(shared: &Handle, id: &LearnerId, look: &Look, plan: &Pla
 
 /// Listens to a pod's sidecar, unless somebody does already.
 pub(super) fn begin(shared: &Handle, id: &LearnerId, epoch: Epoch, pod: PodUid) {
+    let (handle, of) = (Handle::clone(shared), id.clone());
+    spawn(shared, id, pod, async move {
+        listen(&handle, &of, epoch, pod).await
+    });
+}
+
+/// Asks the sidecar of a pod that starts, and that somebody waits for, whether it takes them; whether it said so.
+async fn knock(shared: &Handle, id: &LearnerId, pod: PodUid) -> bool {
+    let mut pause = KNOCK_AGAIN;
+    while let Some(endpoint) = endpoint(shared, pod) {
+        let sidecar = Sidecar::at(endpoint, shared.options.trust.clone());
+        let answered = match sidecar.ready().await {
+            Ok(()) => Some(Answered::Ready),
+            Err(sidecar::Error::Refused(problem)) => Some(Answered::NotYet(problem.detail)),
+            // It listens in a moment.
+            Err(_) => None,
+        };
+        let is_over = answered == Some(Answered::Ready);
+        let mut is_news = false;
+        hear(shared, id, |stir, _| {
+            let answered = answered.map(|answered| (pod, answered));
+            is_news = answered.is_some() && stir.answered != answered;
+            stir.answered = answered.or(stir.answered.take());
+        });
+        if is_over {
+            return true;
+        }
+        if is_news {
+            shared.queue.now(id);
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 5 / 4).min(KNOCK_SELDOM);
+    }
+    false
+}
+
+/// Where the sidecar of a pod listens that has not ended.
+fn endpoint(shared: &Handle, pod: PodUid) -> Option<Endpoint> {
+    let world = shared.world();
+    let seen = world.pods.get(pod)?;
+    let url = seen.url(shared.options.pods.port);
+    url.filter(|_| !seen.has_ended())?.parse().ok()
+}
+
+/// Listens to a pod, unless somebody does already; what is heard last is looked at when nobody listens any more.
+fn spawn(
+    shared: &Handle,
+    id: &LearnerId,
+    pod: PodUid,
+    listen: impl Future<Output = bool> + Send + 'static,
+) {
     let listening = {
         let mut world = shared.world();
         let stir = world.stirs.entry(id.clone()).or_default();
@@ -71,32 +138,23 @@ pub(super) fn begin(shared: &Handle, id: &LearnerId, epoch: Epoch, pod: PodUid) 
         listening
     };
     let (handle, id) = (Handle::clone(shared), id.clone());
-    let done = listening.clone();
     shared.tracker.spawn(async move {
-        listening
-            .run_until_cancelled(listen(&handle, &id, epoch, pod))
-            .await;
-        done.cancel();
+        let heard = listening.run_until_cancelled(listen).await;
+        listening.cancel();
+        if heard == Some(true) {
+            handle.queue.now(&id);
+        }
     });
 }
 
-async fn listen(shared: &Handle, id: &LearnerId, epoch: Epoch, pod: PodUid) {
+/// Listens until there is nothing more to hear; whether that was heard.
+async fn listen(shared: &Handle, id: &LearnerId, epoch: Epoch, pod: PodUid) -> bool {
     let (mut after, mut pause) = (None, ASK_AGAIN);
-    loop {
-        let endpoint = {
-            let world = shared.world();
-            let seen = world
-                .pods
-                .get(pod)
-                .filter(|seen| !matches!(seen.life, Life::Ended { .. }));
-            let url = seen.and_then(|seen| seen.url(shared.options.pods.port));
-            url.and_then(|url| url.parse().ok())
-        };
-        let Some(endpoint) = endpoint else { return };
+    while let Some(endpoint) = endpoint(shared, pod) {
         let now = shared.now();
         let signer = &shared.options.signer;
         let Ok(token) = signer.caller_token(Caller::Controller, id, epoch, now) else {
-            return;
+            return false;
         };
         let sidecar = Sidecar::at(endpoint, shared.options.trust.clone());
         let said = match after {
@@ -115,16 +173,15 @@ async fn listen(shared: &Handle, id: &LearnerId, epoch: Epoch, pod: PodUid) {
                 if let Some(took) = restored {
                     tracing::debug!(learner.id = %id, took, "a learner is ready");
                 }
-                shared.queue.now(id);
                 if is_over {
-                    return;
+                    return true;
                 }
+                shared.queue.now(id);
             }
             // It is another's, whatever our status says.
             Err(sidecar::Error::Refused(problem)) if problem.code == Code::Misdirected => {
                 hear(shared, id, |stir, _| stir.refused = Some(pod));
-                shared.queue.now(id);
-                return;
+                return true;
             }
             Err(error) => {
                 tracing::debug!(learner.id = %id, error = crate::chain(&error), "a sidecar does not answer");
@@ -136,6 +193,7 @@ async fn listen(shared: &Handle, id: &LearnerId, epoch: Epoch, pod: PodUid) {
             }
         }
     }
+    false
 }
 
 fn hear(shared: &Handle, id: &LearnerId, take: impl FnOnce(&mut Stir, Timestamp)) {

@@ -6,7 +6,7 @@ use carrel_core::lifecycle::{Ending, Phase, PodSeen};
 use carrel_protocol::sidecar::{Farewell, Hello, Phase as Said};
 use jiff::Timestamp;
 
-use super::stir::{Choice, Heard, Stir};
+use super::stir::{Answered, Choice, Heard, Stir};
 use crate::names;
 use crate::world::pod::{Life, SeenPod};
 
@@ -129,20 +129,27 @@ pub(super) fn chosen(
     if stir.refused == Some(pod.uid) {
         return PodSeen::Refused { pod: pod.uid };
     }
+    let blank = |address| PodSeen::Blank {
+        pod: PodRef {
+            name: format!("{}/{}", pod.namespace, pod.name),
+            uid: pod.uid,
+            address,
+        },
+        start_kind: choice.start_kind,
+    };
+    let starting = |detail: &str| PodSeen::Starting {
+        pod: pod.uid,
+        since: pod.created,
+        detail: detail.to_owned(),
+    };
     match (&pod.life, pod.url(port)) {
-        (Life::Running, Some(address)) => PodSeen::Blank {
-            pod: PodRef {
-                name: format!("{}/{}", pod.namespace, pod.name),
-                uid: pod.uid,
-                address,
-            },
-            start_kind: choice.start_kind,
+        (Life::Running, Some(address)) => blank(address),
+        (Life::Starting, Some(address)) => match stir.answer_of(pod.uid) {
+            Some(Answered::Ready) => blank(address),
+            Some(Answered::NotYet(why)) => starting(why),
+            None => starting(&pod.waits),
         },
-        (Life::Starting | Life::Running, _) => PodSeen::Starting {
-            pod: pod.uid,
-            since: pod.created,
-            detail: pod.waits.clone(),
-        },
+        (Life::Starting | Life::Running, None) => starting(&pod.waits),
         (Life::Leaving { .. }, _) => PodSeen::Unborn {
             pod: Some(pod.uid),
             time: now,

@@ -13,6 +13,8 @@ pub(crate) struct Stir {
     pub(crate) choice: Option<Choice>,
     /// The steps that are shown here and not stored.
     pub(crate) shown: Option<Status>,
+    /// What the sidecar of the chosen pod says of whether it takes somebody, which its kubelet tells up to seconds later.
+    pub(crate) answered: Option<(PodUid, Answered)>,
     /// The pod that refused its assignment.
     pub(crate) refused: Option<PodUid>,
     /// The pod that this process named in the status.
@@ -46,6 +48,15 @@ pub(crate) struct Choice {
     pub(crate) start_kind: StartKind,
 }
 
+/// What the sidecar of a pod that starts says of whether it takes somebody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answered {
+    /// It does.
+    Ready,
+    /// Not yet: why, for people.
+    NotYet(String),
+}
+
 /// What a sidecar said last.
 #[derive(Debug, Clone)]
 pub(crate) struct Heard {
@@ -64,6 +75,12 @@ impl Stir {
         let by_another = named.filter(|named| self.named != Some(*named));
         let known = self.found.filter(|(pod, _)| by_another == Some(*pod));
         self.found = known.or(by_another.map(|pod| (pod, now)));
+    }
+
+    /// What the sidecar of a pod that starts says.
+    pub(crate) fn answer_of(&self, pod: PodUid) -> Option<&Answered> {
+        let of = self.answered.as_ref().filter(|(of, _)| *of == pod);
+        of.map(|(_, answered)| answered)
     }
 
     /// What a pod's sidecar said last.

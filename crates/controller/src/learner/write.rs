@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Look, Step, Trouble};
 use crate::api;
 use crate::shared::Handle;
-use crate::world::pod::Life;
+use crate::world::pod::{Life, SeenPod};
 use crate::world::{Known, World};
 
 /// What is only shown to people is written, once, when it has lasted so long.
@@ -139,7 +139,13 @@ pub(super) fn explains_at(look: &Look, plan: &Plan, now: Timestamp) -> Option<Ti
 /// An event about what somebody waits for that may never come by itself.
 fn explain(shared: &Handle, id: &LearnerId, look: &Look, plan: &Plan) {
     let reason = match &look.observed.pod {
-        PodSeen::Starting { detail, .. } if !detail.is_empty() => crate::names::UNSCHEDULABLE,
+        PodSeen::Starting { pod, detail, .. } if !detail.is_empty() => {
+            let has_node = |pod: &SeenPod| pod.node.is_some();
+            match shared.world().pods.get(*pod).is_some_and(has_node) {
+                true => crate::names::POD_NOT_READY,
+                false => crate::names::UNSCHEDULABLE,
+            }
+        }
         PodSeen::None if !look.observed.wanting.is_empty() => crate::names::NAMESPACES_FULL,
         PodSeen::None
         | PodSeen::Starting { .. }

@@ -1,3 +1,3 @@
 module local/inside
 
-go 1.24
+go 1.25

@@ -1,11 +1,14 @@
 // inside is what runs in containers of tests. Without words it waits until it is asked to end, and reaps orphans: so it holds a pod's
 // namespaces. "say WORDS" prints them and ends, "exit CODE" ends, "fetch URL" gets it and prints what came, "serve PORT" answers each
-// request with the name of its host. "turn" is an agent that counts its turns in a file of its folder, answers with the number, and does
-// what each line of the message says: "slow SECONDS", "eat MIB" of memory, "reach HOST:PORT", "get URL", "read PATH", "keep MIB".
+// request with the name of its host, "reach ADDRESS..." says of each whether it takes a connection within two seconds (HOST:PORT) or
+// whether a server answers a name (NAME@HOST:PORT). "turn" is an agent that counts its turns in a file of its folder, answers with the
+// number, and does what each line of the message says: "slow SECONDS", "eat MIB" of memory, "reach ADDRESS...", "get URL", "through URL" the
+// proxy of its environment, "read PATH", "keep MIB", "listen PORT" while the turn lasts.
 package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"fmt"
@@ -16,6 +19,7 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -38,6 +42,8 @@ func main() {
 		body, err := io.ReadAll(response.Body)
 		check(err)
 		fmt.Printf("%d %s", response.StatusCode, body)
+	case "reach":
+		fmt.Println(strings.Join(reach(os.Args[2:]), "\n"))
 	case "turn":
 		turn()
 	case "serve":
@@ -59,7 +65,9 @@ func turn() {
 	fmt.Print(n + 1)
 	for _, line := range strings.Split(string(text), "\n") {
 		word, rest, _ := strings.Cut(line, " ")
-		if said := obey(word, rest); said != "" {
+		if word == "reach" {
+			fmt.Printf("\n%s", strings.Join(reach(strings.Fields(rest)), "\n"))
+		} else if said := obey(word, rest); said != "" {
 			fmt.Printf("\n%s: %s", line, said)
 		}
 	}
@@ -77,18 +85,16 @@ func obey(word, rest string) string {
 			eaten[i] = bytes.Repeat([]byte{1}, 1<<20)
 		}
 		return strconv.Itoa(len(eaten))
-	case "reach":
-		connection, err := net.DialTimeout("tcp", rest, 2*time.Second)
-		if err != nil {
-			return err.Error()
+	case "listen":
+		_, err := net.Listen("tcp", ":"+rest)
+		check(err)
+		return "listening"
+	case "get", "through":
+		transport := http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+		if word == "through" {
+			transport.Proxy = http.ProxyFromEnvironment
 		}
-		connection.Close()
-		return "reached"
-	case "get":
-		client := http.Client{
-			Timeout:   3 * time.Second,
-			Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}},
-		}
+		client := http.Client{Timeout: 3 * time.Second, Transport: &transport}
 		response, err := client.Get(rest)
 		if err != nil {
 			return err.Error()
@@ -108,6 +114,40 @@ func obey(word, rest string) string {
 		return "kept"
 	}
 	return ""
+}
+
+// Tries all at once: for each a line "reach ADDRESS: reached", or why not.
+func reach(addresses []string) []string {
+	lines := make([]string, len(addresses))
+	var tries sync.WaitGroup
+	for i, address := range addresses {
+		tries.Go(func() {
+			lines[i] = "reach " + address + ": " + try(address)
+		})
+	}
+	tries.Wait()
+	return lines
+}
+
+func try(address string) string {
+	const within = 2 * time.Second
+	if name, server, ok := strings.Cut(address, "@"); ok {
+		resolver := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, server)
+		}}
+		ctx, cancel := context.WithTimeout(context.Background(), within)
+		defer cancel()
+		if _, err := resolver.LookupHost(ctx, name); err != nil {
+			return err.Error()
+		}
+		return "reached"
+	}
+	connection, err := net.DialTimeout("tcp", address, within)
+	if err != nil {
+		return err.Error()
+	}
+	connection.Close()
+	return "reached"
 }
 
 func hold() {

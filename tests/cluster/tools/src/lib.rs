@@ -25,6 +25,21 @@ pub struct Group {
     source: &'static str,
 }
 
+/// A change of one file of a module, and what stands beside the programs that were built of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Patch {
+    /// The module.
+    pub module: &'static str,
+    /// The file in it.
+    pub file: &'static str,
+    /// What stands there, once.
+    pub from: &'static str,
+    /// What is to stand there.
+    pub to: &'static str,
+    /// A folder of the module that the programs read while they run.
+    pub data: &'static str,
+}
+
 /// A program's name and its package, or a file's name and where it lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Program {
@@ -101,6 +116,12 @@ group!(KUSTOMIZE, "Builds manifests.", "kustomize", ["kustomize": "sigs.k8s.io/k
 
 group!(PROMETHEUS, "Checks and plays alerts.", "prometheus", ["promtool": "github.com/prometheus/prometheus/cmd/promtool"]);
 
+group!(CILIUM, "A network of pods that enforces policies.", "cilium", [
+    "cilium-agent": "github.com/cilium/cilium/daemon",
+    "cilium-operator": "github.com/cilium/cilium/operator",
+    "cilium-cni": "github.com/cilium/cilium/plugins/cilium-cni",
+], version: Some(("github.com/cilium/cilium", &["github.com/cilium/cilium/pkg/version.ciliumVersion"])));
+
 /// What a control plane with fake nodes needs.
 pub const CLUSTER: &[Group] = &[KUBERNETES, ETCD, KWOK];
 /// What a real node needs besides.
@@ -110,12 +131,29 @@ pub const INSTALLATION: &[Group] = &[COREDNS, HELM];
 /// What charts and manifests are tested with.
 pub const CHART: &[Group] = &[HELM, KUBECONFORM, KUBE_SCORE, KUSTOMIZE, DEFINITIONS];
 
+/// A kernel without loadable modules has no list of them, and Cilium's agent ends without one.
+const NO_MODULES: Patch = Patch {
+    module: "github.com/cilium/cilium",
+    file: "pkg/datapath/linux/modules/modules_linux.go",
+    from: "\"/proc/modules\"",
+    to: "\"/dev/null\"",
+    data: "bpf",
+};
+
 impl Group {
+    /// What is changed in a module before it is built.
+    pub fn patch(&self) -> Option<Patch> {
+        (*self == CILIUM).then_some(NO_MODULES)
+    }
+
     /// Where its programs are once they are built; `None` where there is no place for a cache.
     pub fn folder(&self) -> Option<PathBuf> {
         let mut hasher = DefaultHasher::new();
         self.hash(&mut hasher);
         (GO_FLAGS, self.linker_flags()).hash(&mut hasher);
+        if let Some(patch) = self.patch() {
+            patch.hash(&mut hasher);
+        }
         let name = format!("{}-{:016x}", self.name, hasher.finish());
         Some(cache()?.join("tools").join(name))
     }
@@ -166,7 +204,7 @@ mod tests {
 
     #[test]
     fn each_group_names_the_version_that_its_module_requires() {
-        let all = [CLUSTER, NODE, INSTALLATION, CHART].concat();
+        let all = [CLUSTER, NODE, INSTALLATION, CHART, &[CILIUM]].concat();
         for group in all {
             if let Some((module, _)) = group.version {
                 let line = format!("{module} {} h1:", group.pinned(module));

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use carrel_cluster_tools::CNI;
+use carrel_cluster_tools::{CILIUM, CNI};
 use serde_json::{Map, Value, json};
 
 use super::NodeOptions;
@@ -54,7 +54,10 @@ impl Files<'_> {
         self.keep("ca.crt", &places.authority.pem)?;
         self.keep("resolv.conf", "")?;
         self.keep("containerd.toml", &self.containerd())?;
-        self.keep("cni/pods.conflist", &self.network().to_string())?;
+        // Cilium writes its own, once it is ready.
+        if !options.cilium {
+            self.keep("cni/pods.conflist", &self.network().to_string())?;
+        }
         self.keep("kubelet.yaml", &self.kubelet(places, options).to_string())?;
         self.keep("proxy.yaml", &self.proxy(places).to_string())?;
         for (user, group) in [
@@ -62,6 +65,9 @@ impl Files<'_> {
             ("system:kube-proxy".to_owned(), None),
         ] {
             Access::certified(self.folder, &places.url(), &places.authority, &user, group)?;
+        }
+        if options.cilium {
+            Access::master(self.folder, &places.url(), &places.authority, "cilium")?;
         }
         Ok(())
     }
@@ -83,7 +89,7 @@ oom_score = 0
   sandbox_image = "{pause}"
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "{plugins}"
+    bin_dirs = ["{plugins}", "{cilium}"]
     conf_dir = "{configuration}"
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
@@ -92,6 +98,7 @@ oom_score = 0
 "#,
             pause = super::Node::INSIDE,
             plugins = programs::path(&CNI, "").display(),
+            cilium = programs::path(&CILIUM, "").display(),
             configuration = self.file("cni"),
         )
     }

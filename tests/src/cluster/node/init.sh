@@ -24,11 +24,35 @@ ip route add default via "$HOST"
 while read -r route; do ip route add $route; done <<<"${ROUTES%$'\n'}"
 echo 1 >/proc/sys/net/ipv4/ip_forward
 
-containerd --config "$NODE/containerd.toml" >"$NODE/log/containerd.log" 2>&1 &
+declare -A names
+run() {
+    "${@:2}" >"$NODE/log/$1.log" 2>&1 &
+    names[$!]=$1
+}
+run containerd containerd --config "$NODE/containerd.toml"
 until ctr version >/dev/null 2>&1; do sleep 0.02; done
 for image; do ctr --namespace k8s.io images import "$image" >/dev/null; done
-"$KUBERNETES/kubelet" --config="$NODE/kubelet.yaml" --kubeconfig="$NODE/system-node-$NAME.kubeconfig" --hostname-override="$NAME" \
-    --node-ip="$ADDRESS" --cert-dir="$NODE/lib/kubelet/pki" --node-labels=type=real >"$NODE/log/kubelet.log" 2>&1 &
-"$KUBERNETES/kube-proxy" --config="$NODE/proxy.yaml" >"$NODE/log/kube-proxy.log" 2>&1 &
+run kubelet "$KUBERNETES/kubelet" --config="$NODE/kubelet.yaml" --kubeconfig="$NODE/system-node-$NAME.kubeconfig" --hostname-override="$NAME" \
+    --node-ip="$ADDRESS" --cert-dir="$NODE/lib/kubelet/pki" --node-labels=type=real
+run kube-proxy "$KUBERNETES/kube-proxy" --config="$NODE/proxy.yaml"
+if [ "$CILIUM" ]; then
+    mount -t bpf bpf /sys/fs/bpf
+    mkdir /run/cilium
+    export K8S_NODE_NAME=$NAME CILIUM_K8S_NAMESPACE=kube-system
+    if [ "$OPERATOR" ]; then
+        run cilium-operator "$CILIUM/cilium-operator" --k8s-kubeconfig-path="$NODE/cilium.kubeconfig" --ipam=kubernetes \
+            --operator-api-serve-addr=127.0.0.1:0 --enable-metrics=false
+    fi
+    # Services stay kube-proxy's, and the ways to other nodes' pods are there already.
+    run cilium-agent "$CILIUM/cilium-agent" --k8s-kubeconfig-path="$NODE/cilium.kubeconfig" --ipam=kubernetes --enable-ipv4=true --enable-ipv6=false \
+        --routing-mode=native --ipv4-native-routing-cidr="$PODS" --devices=eth0 --direct-routing-device=eth0 --kube-proxy-replacement=false \
+        --enable-ipv4-masquerade=false --enable-l7-proxy=false --enable-hubble=false --enable-health-checking=false \
+        --enable-endpoint-health-checking=false --identity-allocation-mode=crd --bpf-root=/sys/fs/bpf --state-dir=/run/cilium \
+        --socket-path=/run/cilium/cilium.sock --cgroup-root=/run/cilium/cgroupv2 --lib-dir="$CILIUM" \
+        --write-cni-conf-when-ready="$NODE/cni/05-cilium.conflist" --cni-log-file=/run/cilium/cni.log
+fi
 # A node without one of its daemons is none.
-wait -n
+wait -n -p ended || true
+echo "${names[$ended]} ended"
+tail -n 12 "$NODE/log/${names[$ended]}.log"
+exit 1

@@ -246,3 +246,33 @@ fn a_chosen_pod_that_is_deleted_before_it_is_ready_was_never_born() {
         PodSeen::Unborn { pod: Some(_), .. }
     ));
 }
+
+#[test]
+fn the_sidecar_of_a_chosen_pod_is_believed_before_its_kubelet_tells() {
+    let starting = pod(1, 1, Life::Starting);
+    let choice = Choice {
+        pod: starting.uid,
+        start_kind: StartKind::Cold,
+    };
+    let seen = |of: &SeenPod, answered| {
+        let mut stir = Stir::default();
+        stir.answered = Some((of.uid, answered));
+        chosen(choice, Some(&starting), &stir, 7080, at(5))
+    };
+    let PodSeen::Starting { detail, .. } =
+        seen(&starting, Answered::NotYet("it can reach".to_owned()))
+    else {
+        panic!("it takes nobody");
+    };
+    assert_eq!(detail, "it can reach");
+    assert!(matches!(
+        seen(&starting, Answered::Ready),
+        PodSeen::Blank { .. }
+    ));
+    // What another said is not its word.
+    let other = pod(2, 1, Life::Starting);
+    assert!(matches!(
+        seen(&other, Answered::Ready),
+        PodSeen::Starting { .. }
+    ));
+}

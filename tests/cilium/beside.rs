@@ -63,7 +63,7 @@ pub(crate) async fn a_learners_pod_is_reached_by_gateway_and_controller_alone(
     for (namespace, component) in ours.into_iter().chain(strangers) {
         let is_let_in =
             namespace == Installation::NAMESPACE && matches!(component, "gateway" | "controller");
-        let said = said_by(school, namespace, component, &doors.sidecar).await?;
+        let said = said_by(school, namespace, component, &doors.sidecar)?;
         let expected = if is_let_in { ": reached" } else { "timeout" };
         ensure!(
             said.trim().ends_with(expected),
@@ -84,7 +84,7 @@ pub(crate) async fn is_reached(address: &str) -> bool {
 }
 
 /// What a pod with a component's labels says of an address.
-async fn said_by(
+fn said_by(
     school: &Installation,
     namespace: &str,
     component: &str,

@@ -141,9 +141,10 @@ fn explain(shared: &Handle, id: &LearnerId, look: &Look, plan: &Plan) {
     let reason = match &look.observed.pod {
         PodSeen::Starting { pod, detail, .. } if !detail.is_empty() => {
             let has_node = |pod: &SeenPod| pod.node.is_some();
-            match shared.world().pods.get(*pod).is_some_and(has_node) {
-                true => crate::names::POD_NOT_READY,
-                false => crate::names::UNSCHEDULABLE,
+            if shared.world().pods.get(*pod).is_some_and(has_node) {
+                crate::names::POD_NOT_READY
+            } else {
+                crate::names::UNSCHEDULABLE
             }
         }
         PodSeen::None if !look.observed.wanting.is_empty() => crate::names::NAMESPACES_FULL,

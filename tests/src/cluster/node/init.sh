@@ -38,7 +38,9 @@ run kube-proxy "$KUBERNETES/kube-proxy" --config="$NODE/proxy.yaml"
 if [ "$CILIUM" ]; then
     mount -t bpf bpf /sys/fs/bpf
     mkdir /run/cilium
-    export K8S_NODE_NAME=$NAME CILIUM_K8S_NAMESPACE=kube-system
+    # Its temporary files lie elsewhere than the configuration of the network, as in a container of its own: a file that is moved
+    # there from the same disk is one whose coming containerd does not notice.
+    export K8S_NODE_NAME=$NAME CILIUM_K8S_NAMESPACE=kube-system TMPDIR=/run/cilium
     if [ "$OPERATOR" ]; then
         run cilium-operator "$CILIUM/cilium-operator" --k8s-kubeconfig-path="$NODE/cilium.kubeconfig" --ipam=kubernetes \
             --operator-api-serve-addr=127.0.0.1:0 --enable-metrics=false

@@ -176,7 +176,8 @@ async fn cost(
     names: &[String],
 ) -> anyhow::Result<f64> {
     let mut storm = Storm::poisson(school, names, 10.0, Duration::from_secs(20)).await?;
-    let spent = storm.spent.by("carrel");
+    storm::settle(school, CLASS, POOL).await?;
+    let spent = storm.spent()?.by("carrel");
     figures.noted(
         &format!(
             "wakes among {count} learners, 10/s for 20 s: controller's processor time a wake; p50"
@@ -186,7 +187,6 @@ async fn cost(
             percentile(&mut storm.times, 0.5)?
         ),
     );
-    storm::settle(school, CLASS, POOL).await?;
     Ok(spent)
 }
 
@@ -200,6 +200,8 @@ async fn rushes(
 ) -> anyhow::Result<()> {
     let before = school.stand_in.assignments().len();
     let mut storm = Storm::poisson(school, names, rate, lasts).await?;
+    storm::settle(school, CLASS, POOL).await?;
+    let spent = storm.spent()?;
     let mut taken = HashMap::<String, usize>::new();
     for assigned in school.stand_in.assignments().into_iter().skip(before) {
         if assigned.refused.is_none() {
@@ -218,16 +220,15 @@ async fn rushes(
             lasts.as_secs_f64()
         ),
         &format!(
-            "{}, {double}; {half:.0} / {most:.0} ms, {:.0} ms; {:.1}/s; {}",
+            "{}, {double}; {half:.0} / {most:.0} ms, {:.0} ms; {:.1}/s; {spent}",
             storm.lost,
             percentile(&mut storm.times, 1.0)?,
-            storm.reached,
-            storm.spent
+            storm.reached
         ),
         "none lost, none double",
         storm.lost == 0 && double == 0,
     );
-    storm::settle(school, CLASS, POOL).await
+    Ok(())
 }
 
 /// Waits until so many are counted as asleep.

@@ -30,8 +30,10 @@ pub(super) struct Storm {
     /// Milliseconds from due to seen ready, of each.
     pub(super) times: Vec<f64>,
     pub(super) lost: usize,
-    /// Processor time for each wake.
-    pub(super) spent: Spent,
+    /// How many were woken.
+    woken: usize,
+    /// What had been spent before.
+    before: Spent,
     /// Wakes a second from the first due to the last ready.
     pub(super) reached: f64,
 }
@@ -77,7 +79,6 @@ impl Storm {
         let (asked, ()) = tokio::join!(wakes, listen);
         asked?;
         let took = began.elapsed().as_secs_f64();
-        let spent = before.since()?.each(due.len());
         let times = ready.iter().filter_map(|(name, at)| {
             let due = wanted.get(name.as_str())?;
             Some(at.duration_since(began + *due).as_secs_f64() * 1e3)
@@ -85,10 +86,16 @@ impl Storm {
         let times: Vec<f64> = times.collect();
         Ok(Self {
             lost: due.len() - times.len(),
-            spent,
+            woken: due.len(),
+            before,
             reached: times.len() as f64 / took,
             times,
         })
+    }
+
+    /// Processor time for each wake, of all that was done until now.
+    pub(super) fn spent(&self) -> anyhow::Result<Spent> {
+        Ok(self.before.since()?.each(self.woken))
     }
 }
 
@@ -149,7 +156,7 @@ pub(super) async fn make_learners(
 pub(super) async fn settle(school: &School, class: &str, size: usize) -> anyhow::Result<()> {
     let blank = format!("carrel.dev/class={class},!carrel.dev/learner");
     eventually("the pool is full", Duration::from_mins(5), || async {
-        tokio::time::sleep(Duration::from_millis(250)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
         let pods = school.pods(&blank).await?;
         let ready = pods.iter().filter(|pod| is_ready(pod)).count();
         Ok((ready == size && pods.len() == size).then_some(()))

@@ -80,7 +80,7 @@ async fn warm(
     let names = learners(school, "warm", POOL).await?;
     school.pool(POOL).await?;
     figures.noted(
-        "calibration: status patches a second, eight at a time",
+        "calibration: patches of learners a second, eight at a time",
         &calibrate(school).await?,
     );
     let mark = school.plane.mark().await?;
@@ -128,15 +128,18 @@ async fn fastest(figures: &mut Figures, school: &School) -> anyhow::Result<()> {
         let count = rate as usize * 10;
         let names = learners(school, &class_name, count + count / 2).await?;
         storm::settle(school, &class_name, POOL).await?;
+        let calibration = calibrate(school).await?;
         let mut storm =
             Storm::poisson(school, &names, rate.into(), Duration::from_secs(10)).await?;
         storm::settle(school, &class_name, POOL).await?;
         let spent = storm.spent()?;
         let slowest = percentile(&mut storm.times, 0.99)?;
         figures.noted(
-            &format!("{rate}/s for 10 s: p50 / p99, processor time a wake until the pool is full again"),
             &format!(
-                "{:.0} / {slowest:.0} ms, {spent}, {} lost",
+                "{rate}/s for 10 s: p50 / p99, processor time a wake until the pool is full again"
+            ),
+            &format!(
+                "{:.0} / {slowest:.0} ms, {spent}, {} lost; calibration {calibration}",
                 percentile(&mut storm.times, 0.5)?,
                 storm.lost
             ),
@@ -166,6 +169,7 @@ async fn gate(figures: &mut Figures, school: &School) -> anyhow::Result<()> {
     school.class("gate", &class(GATE_POOL)).await?;
     let names = learners(school, "gate", 1000).await?;
     storm::settle(school, "gate", GATE_POOL).await?;
+    let calibration = calibrate(school).await?;
     let mut storm = Storm::poisson(school, &names, 75.0, Duration::from_secs(10)).await?;
     let (half, most) = (
         percentile(&mut storm.times, 0.5)?,
@@ -174,7 +178,7 @@ async fn gate(figures: &mut Figures, school: &School) -> anyhow::Result<()> {
     figures.held(
         "75/s for 10 s from a pool of 1,050: wakes lost; p50 / p99; rate reached",
         &format!(
-            "{}; {half:.0} / {most:.0} ms; {:.0}/s",
+            "{}; {half:.0} / {most:.0} ms; {:.0}/s; calibration {calibration}",
             storm.lost, storm.reached
         ),
         "0 lost",

@@ -156,6 +156,10 @@ async fn gateway(figures: &mut Figures, school: &School) -> anyhow::Result<()> {
 
 /// Wakes of a few among many.
 async fn among(figures: &mut Figures, school: &School, names: &[String]) -> anyhow::Result<()> {
+    figures.noted(
+        "calibration: patches of learners a second, eight at a time",
+        &storm::calibrate(school).await?,
+    );
     let mut storm = Storm::poisson(school, names, 5.0, Duration::from_secs(20)).await?;
     figures.at_most(
         "wake among 16,000 asleep, 5/s: p50 / p99",
@@ -175,6 +179,7 @@ async fn cost(
     count: usize,
     names: &[String],
 ) -> anyhow::Result<f64> {
+    let calibration = storm::calibrate(school).await?;
     let mut storm = Storm::poisson(school, names, 10.0, Duration::from_secs(20)).await?;
     storm::settle(school, CLASS, POOL).await?;
     let spent = storm.spent()?.by("carrel");
@@ -183,7 +188,7 @@ async fn cost(
             "wakes among {count} learners, 10/s for 20 s: controller's processor time a wake; p50"
         ),
         &format!(
-            "{spent:.2} ms; {:.0} ms",
+            "{spent:.2} ms; {:.0} ms; calibration {calibration}",
             percentile(&mut storm.times, 0.5)?
         ),
     );

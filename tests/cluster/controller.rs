@@ -4,6 +4,7 @@ mod conflicts;
 mod faults;
 mod idle;
 mod nodes;
+mod restore;
 mod room;
 mod sleep;
 mod steps;

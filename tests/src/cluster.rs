@@ -17,6 +17,7 @@ mod programs;
 mod proxy;
 pub mod school;
 mod stand_in;
+mod vault;
 
 pub use access::Access;
 pub use audit::{Mark, Write, tally};
@@ -29,3 +30,4 @@ pub use operator::{Operator, Said};
 pub use plane::{ControlPlane, Options};
 pub use proxy::{Asked, Count, Fate, Held, InForce, Proxy, Stop};
 pub use stand_in::{Answer, Assigned, End, PodName, Script, StandIn};
+pub use vault::{Vault, Wish};

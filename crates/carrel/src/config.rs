@@ -150,7 +150,7 @@ pub(crate) struct Gateway {
     pub(crate) relay_url: String,
     /// How pods reach the router.
     pub(crate) router_url: String,
-    /// How gateways and pods reach the vault.
+    /// How gateways, pods and the controller reach the vault.
     pub(crate) vault_url: String,
     /// How pods reach the router's egress port, where their class allows hosts; empty: pods go there by themselves.
     pub(crate) egress_url: String,

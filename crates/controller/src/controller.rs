@@ -181,7 +181,8 @@ fn begin_work(shared: &Handle, held: &Held) {
 /// Whether nothing is to be done for a learner, as the objects say.
 fn rests(known: &Known) -> bool {
     let wish = lifecycle::wish(&known.desired, &known.status);
-    known.is_visited && known.status.pod.is_none() && wish == Wish::Asleep
+    let is_asleep = known.status.pod.is_none() && wish == Wish::Asleep;
+    known.is_visited && is_asleep && !learner::restore_is_due(known)
 }
 
 /// Looks at whoever is due; never returns.

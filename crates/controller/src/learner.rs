@@ -6,6 +6,7 @@ mod act;
 mod listen;
 mod look;
 mod observe;
+mod restore;
 mod stir;
 mod write;
 
@@ -15,6 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 pub(crate) use self::look::{Look, Seen};
+pub(crate) use self::restore::is_due as restore_is_due;
 pub(crate) use self::stir::Stir;
 use crate::shared::Handle;
 
@@ -68,6 +70,11 @@ pub(crate) async fn reconcile(shared: &Handle, id: &LearnerId) -> Option<Timesta
 async fn rounds(shared: &Handle, id: &LearnerId) -> Ended {
     for _ in 0..ROUNDS {
         let now = shared.now();
+        match restore::first(shared, id, now).await? {
+            restore::Next::GoOn => {}
+            restore::Next::Again => continue,
+            restore::Next::Wait(until) => return Ok(until),
+        }
         let known = match look::look(shared, id, now) {
             Seen::Learner(look) => {
                 let plan = lifecycle::plan(&look.desired, &look.observed, &look.policy, now);

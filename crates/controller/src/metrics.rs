@@ -178,6 +178,7 @@ mod tests {
             generation: None,
             class: "free".to_owned(),
             desired: Desired::default(),
+            restore: None,
             status: Status {
                 state,
                 conditions: vec![condition],

@@ -12,6 +12,10 @@ pub(crate) const POD_FAILED: &str = "PodFailed";
 pub(crate) const GAVE_UP: &str = "GaveUp";
 /// Events: an incarnation ended without its last snapshot.
 pub(crate) const DATA_AT_RISK: &str = "DataAtRisk";
+/// Events: an older state that is wanted is not taken.
+pub(crate) const RESTORE_REFUSED: &str = "RestoreRefused";
+/// Events: an older state that is wanted cannot be asked for.
+pub(crate) const RESTORE_WAITS: &str = "RestoreWaits";
 
 /// Events: no node takes the pod of a learner who waits.
 pub(crate) const UNSCHEDULABLE: &str = "Unschedulable";

@@ -26,6 +26,8 @@ use crate::world::{Class, World};
 
 /// First visits at once: whoever rests waits for those who wake.
 const FIRST_VISITS: usize = 4;
+/// Older states that vaults are asked for at once: each is read whole there.
+const RESTORES: usize = 8;
 
 /// What the parts of a controller share.
 pub(crate) struct Shared {
@@ -38,6 +40,7 @@ pub(crate) struct Shared {
     /// A pool may want pods, or have too many.
     pub(crate) pool: Notify,
     pub(crate) first_visits: Semaphore,
+    pub(crate) restores: Semaphore,
     pub(crate) cancel: CancellationToken,
     pub(crate) tracker: TaskTracker,
     pub(crate) term: Arc<Term>,
@@ -67,6 +70,7 @@ impl Shared {
             queue: Queue::default(),
             pool: Notify::new(),
             first_visits: Semaphore::new(FIRST_VISITS),
+            restores: Semaphore::new(RESTORES),
             cancel,
             tracker,
             term,

@@ -6,10 +6,9 @@ pub(crate) mod pods;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use carrel_core::LearnerId;
-use carrel_core::PodUid;
 use carrel_core::class::ClassSpec;
 use carrel_core::learner::{Desired, Status};
+use carrel_core::{LearnerId, PodUid, SnapshotId};
 use carrel_crd::{Beside, Learner};
 use jiff::Timestamp;
 
@@ -26,6 +25,8 @@ pub(crate) struct Known {
     pub(crate) generation: Option<i64>,
     pub(crate) class: String,
     pub(crate) desired: Desired,
+    /// The older state that is wanted.
+    pub(crate) restore: Option<SnapshotId>,
     pub(crate) status: Status,
     pub(crate) beside: Beside,
     /// Its conditions have been written.
@@ -37,12 +38,15 @@ impl Known {
     pub(crate) fn read(learner: &Learner) -> Option<(LearnerId, Self)> {
         let metadata = &learner.metadata;
         let shown = learner.status.as_ref();
+        let wish = learner.spec.restore.as_ref();
+        let wish = wish.and_then(|wish| wish.snapshot_id.as_deref());
         let known = Self {
             uid: metadata.uid.clone()?,
             version: pod::version(metadata.resource_version.as_deref()),
             generation: metadata.generation,
             class: learner.spec.class_name.clone(),
             desired: learner.desired(),
+            restore: wish.and_then(|snapshot| snapshot.parse().ok()),
             status: shown.map(carrel_crd::from_status).unwrap_or_default(),
             beside: shown.map(Beside::of).unwrap_or_default(),
             is_visited: shown.is_some_and(|shown| !shown.conditions.is_empty()),

@@ -62,7 +62,8 @@ pub struct LearnerSpec {
     #[schemars(range(min = 0))]
     #[serde(default)]
     pub wake_after_epoch: Option<i64>,
-    /// An older state of the workspace to go back to.
+    /// An older state of the workspace to go back to, taken once, when the learner next sleeps: a wake waits for it. What came of
+    /// it is in status.restore.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(default)]
     pub restore: Option<Restore>,
@@ -84,7 +85,7 @@ pub enum Wanted {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Restore {
-    /// A snapshot of this learner, 64 hexadecimal digits; taken once, when the learner next sleeps.
+    /// A snapshot of this learner, 64 hexadecimal digits. To take the same once more, take it out first.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 64, max = 64), regex(pattern = r"^[0-9a-f]{64}$"))]
     pub snapshot_id: Option<String>,
@@ -146,6 +147,10 @@ pub struct LearnerStatus {
     #[schemars(length(max = 64))]
     #[serde(default)]
     pub snapshot_id: Option<String>,
+    /// What came of spec.restore.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub restore: Option<RestoreStatus>,
     /// The generation of the spec that the status is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
@@ -155,6 +160,19 @@ pub struct LearnerStatus {
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     #[serde(default)]
     pub conditions: Vec<Condition>,
+}
+
+/// What came of the wish for an older state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreStatus {
+    /// The snapshot that was asked for last.
+    #[schemars(length(min = 64, max = 64), regex(pattern = r"^[0-9a-f]{64}$"))]
+    pub snapshot_id: String,
+    /// Why it was not taken; empty: the learner goes on from there.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub message: String,
 }
 
 /// One condition, in the shape of `metav1.Condition`.

@@ -9,7 +9,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt as _;
 
 pub use class::{LearnerClass, LearnerClassSpec};
-pub use learner::{Learner, LearnerSpec, LearnerStatus};
+pub use learner::{Learner, LearnerSpec, LearnerStatus, RestoreStatus};
 pub use status::{Beside, from_status, into_status};
 
 /// Why an object cannot be used.

@@ -6,7 +6,7 @@ use carrel_core::{Epoch, PodUid};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::learner::{Condition, LearnerStatus};
+use crate::learner::{Condition, LearnerStatus, RestoreStatus};
 
 /// The most characters of a condition's message; the schema refuses more.
 const MESSAGE: usize = 1000;
@@ -71,6 +71,8 @@ pub struct Beside {
     pub last_active: Option<Timestamp>,
     /// The snapshot that the last incarnation left.
     pub snapshot_id: Option<String>,
+    /// What came of the wish for an older state.
+    pub restore: Option<RestoreStatus>,
 }
 
 impl Beside {
@@ -80,6 +82,7 @@ impl Beside {
             node_name: shown.node_name.clone(),
             last_active: shown.last_active_time.as_ref().map(|time| time.0),
             snapshot_id: shown.snapshot_id.clone(),
+            restore: shown.restore.clone(),
         }
     }
 }
@@ -105,6 +108,7 @@ pub fn into_status(
         retry_time: status.retry_time.map(Time),
         last_active_time: beside.last_active.map(Time),
         snapshot_id: beside.snapshot_id,
+        restore: beside.restore,
         observed_generation: generation,
         conditions: conditions(status, generation, now),
     }
@@ -183,6 +187,10 @@ mod tests {
             node_name: Some("node-1".to_owned()),
             last_active: Some(at(8)),
             snapshot_id: Some("a".repeat(64)),
+            restore: Some(RestoreStatus {
+                snapshot_id: "b".repeat(64),
+                message: "there is none".to_owned(),
+            }),
         };
         let shown = into_status(&status, beside.clone(), Some(3), at(9));
         assert_eq!(from_status(&shown), status);

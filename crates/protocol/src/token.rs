@@ -61,6 +61,8 @@ pub enum Audience {
     BlankSidecar,
     /// The vault, in the name of operators.
     VaultAdmin,
+    /// The vault, for an older state of a learner who sleeps.
+    VaultRestore,
     /// Another gateway, for a learner's stream.
     Gateway,
 }
@@ -258,6 +260,25 @@ impl Signer {
         self.sign(claims, now, CALLER_SECONDS)
     }
 
+    /// The controller's token for an older state of a learner who sleeps after this epoch.
+    ///
+    /// # Errors
+    /// [`Error::BadKey`] when signing fails.
+    pub fn vault_restore_token(
+        &self,
+        learner: &LearnerId,
+        epoch: Epoch,
+        now: Timestamp,
+    ) -> Result<String, Error> {
+        let claims = CallerClaims {
+            iss: Caller::Controller,
+            sub: learner.clone(),
+            ep: epoch,
+            aud: Audience::VaultRestore,
+        };
+        self.sign(claims, now, CALLER_SECONDS)
+    }
+
     /// A gateway's token for a learner's stream at another gateway.
     ///
     /// # Errors
@@ -397,6 +418,18 @@ impl Verifier {
         }
     }
 
+    /// For whom the controller asks for an older state, and after which epoch they sleep.
+    ///
+    /// # Errors
+    /// When the token is not valid now, here.
+    pub fn vault_restore(&self, token: &str, now: Timestamp) -> Result<CallerClaims, Error> {
+        let claims: CallerClaims = self.verify(token, now)?;
+        match (claims.aud, claims.iss) {
+            (Audience::VaultRestore, Caller::Controller) => Ok(claims),
+            _ => Err(Error::WrongAudience),
+        }
+    }
+
     /// Whose stream a gateway asks for.
     ///
     /// # Errors
@@ -424,51 +457,4 @@ impl Verifier {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use uuid::Uuid;
-
-    fn signer() -> Signer {
-        Signer::from_pem(&Signer::generate_pem().expect("randomness")).expect("a key")
-    }
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).expect("in range")
-    }
-
-    #[test]
-    fn a_learner_token_says_whose_it_is_until_its_day_is_over() {
-        let signer = signer();
-        let verifier = Verifier::new(&[signer.public_key().clone()]).expect("a key");
-        let (ada, pod) = ("ada".parse().expect("a label"), PodUid(Uuid::from_u128(7)));
-        let token = signer
-            .learner_token(&ada, Epoch(3), pod, at(1000))
-            .expect("signed");
-        let claims = verifier
-            .learner(&token, Audience::Vault, at(1001))
-            .expect("valid");
-        assert_eq!((claims.sub, claims.ep, claims.pod), (ada, Epoch(3), pod));
-        let late = at(1000 + LEARNER_SECONDS + LEEWAY_SECONDS + 1);
-        assert_eq!(
-            verifier.learner(&token, Audience::Vault, late),
-            Err(Error::Expired)
-        );
-        assert_eq!(
-            verifier.learner(&token, Audience::Sidecar, at(1001)),
-            Err(Error::WrongAudience)
-        );
-        assert!(verifier.caller(&token, at(1001)).is_err());
-    }
-
-    #[test]
-    fn a_token_of_another_key_is_not_valid() {
-        let (ours, theirs) = (signer(), signer());
-        let verifier = Verifier::new(&[ours.public_key().clone()]).expect("a key");
-        let bob = "bob".parse().expect("a label");
-        let token = theirs
-            .caller_token(Caller::Gateway, &bob, Epoch(1), at(50))
-            .expect("signed");
-        assert_eq!(verifier.caller(&token, at(50)), Err(Error::Invalid));
-        assert_eq!(verifier.caller("a.b.c", at(50)), Err(Error::Invalid));
-    }
-}
+mod tests;

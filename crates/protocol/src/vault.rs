@@ -1,5 +1,6 @@
 //! What sidecars say to the vault: `GET /v1/learners/{id}/head`, `GET …/key`, `PUT …/head`, `POST …/damage`; and what gateways ask
-//! of it for operators: `POST /v1/admin/restore`, `verify`, `remove`, `restic`, `rewrap`, `erase`.
+//! of it for operators: `POST /v1/admin/restore`, `verify`, `remove`, `restic`, `rewrap`, `erase`; and the controller: `POST
+//! /v1/learners/{id}/restore`.
 
 use carrel_core::event::{Reply, Usage};
 use carrel_core::{Epoch, EventVersion, Generation, LearnerId, RepositoryId, SnapshotId, TurnId};
@@ -134,7 +135,15 @@ pub struct OfLearner {
     pub learner: LearnerId,
 }
 
-/// The answer of `POST /v1/admin/restore`.
+/// The body of `POST /v1/learners/{id}/restore`: whose, and after which epoch they sleep, the token says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestoreWish {
+    /// Which.
+    pub snapshot_id: SnapshotId,
+}
+
+/// The answer of `POST /v1/admin/restore` and `POST /v1/learners/{id}/restore`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restored {
     /// The new generation.

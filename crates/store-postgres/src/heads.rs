@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use carrel_core::{Epoch, Generation, LearnerId, RepositoryId, TurnId};
 use carrel_store::adapter::column::{count, int, parsed_option, time};
-use carrel_store::heads::{Commit, Committed, Contact, GenerationRow, Head, KeptAway, WrappedKey};
+use carrel_store::heads::{
+    Commit, Committed, Contact, GenerationRow, Head, KeptAway, Restored, WrappedKey,
+};
 use carrel_store::{Heads, Result};
 use jiff::Timestamp;
 use sqlx::FromRow;
@@ -212,9 +214,10 @@ impl Heads for PostgresStore {
         &self,
         learner: &LearnerId,
         to: Generation,
+        asleep: Option<Epoch>,
         now: Timestamp,
-    ) -> Result<Option<Head>> {
-        self.restore_to(learner, to, now)
+    ) -> Result<Restored> {
+        self.restore_to(learner, to, asleep, now)
             .await
             .map_err(during("restoring an older state"))
     }

@@ -7,7 +7,7 @@ use carrel_core::learner::{DesiredState, LearnerState, Status};
 use carrel_core::{Epoch, Generation, LearnerId, NanoUsd, ReservationId};
 use carrel_store::SharedStore;
 use carrel_store::access::{SecretKind, Subject};
-use carrel_store::heads::{Contact, WrappedKey};
+use carrel_store::heads::{Contact, Restored, WrappedKey};
 use carrel_store::ledger::{NewReservation, Reserved, Settlement, UsageBy};
 use carrel_store::suite::fixture::{
     accept, at, begin, claim, commit, committed, events, learner, owner, running,
@@ -134,8 +134,9 @@ async fn woken_and_at_work(roles: &Roles, ada: &LearnerId) {
     let renewed = gateway.renew(&[(turn, lease)], at(99)).await;
     assert_eq!(renewed.expect("renewed"), []);
     committed(vault, &commit(ada, 1, 1, Some(turn))).await;
-    let restored = vault.restore(ada, Generation(1), at(21)).await;
-    restored.expect("answered").expect("restored");
+    let restored = vault.restore(ada, Generation(1), Some(Epoch(1)), at(21));
+    let restored = restored.await.expect("answered");
+    assert!(matches!(restored, Restored::Head(_)), "{restored:?}");
     let failing = accept(gateway, ada, "k2", 22).await;
     let claimed = claim(gateway, ada, owner(), 23).await;
     begin(gateway, &claimed, 1, 24).await;

@@ -1,10 +1,10 @@
 //! Older states taken anew: a fall-back from a damaged head, and an operator's restore.
 
 use carrel_core::event::EventBody;
-use carrel_core::{Generation, LearnerId, TurnId};
+use carrel_core::{Epoch, Generation, LearnerId, TurnId};
 use carrel_store::adapter::column::{int, uuid};
 use carrel_store::adapter::lineage::{History, Link};
-use carrel_store::heads::Head;
+use carrel_store::heads::{Head, Restored};
 use jiff::Timestamp;
 use sqlx::FromRow;
 
@@ -75,17 +75,20 @@ impl SqliteStore {
         &self,
         learner: &LearnerId,
         to: Generation,
+        asleep: Option<Epoch>,
         now: Timestamp,
-    ) -> Inner<Option<Head>> {
+    ) -> Inner<Restored> {
         let mut write = self.write().await?;
-        let AtFence::Current(fenced) = write.pass_fence(learner, None).await? else {
-            return Ok(None);
+        let fenced = match write.pass_fence(learner, asleep).await? {
+            AtFence::Current(fenced) => fenced,
+            AtFence::Stale(fence) => return Ok(Restored::StaleEpoch { fence }),
+            AtFence::NoLearner => return Ok(Restored::Nothing),
         };
         let history = read_history(&mut write, learner).await?;
         let from = fenced.head.generation;
         let head = history.head(from, to)?;
         let Some(head) = head.filter(|_| to != Generation(0)) else {
-            return Ok(None);
+            return Ok(Restored::Nothing);
         };
         let event = EventBody::Restored {
             to,
@@ -93,7 +96,7 @@ impl SqliteStore {
         };
         take(&mut write, learner, from, to, &head, &event, now).await?;
         write.commit().await?;
-        Ok(Some(head))
+        Ok(Restored::Head(head))
     }
 }
 

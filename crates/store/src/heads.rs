@@ -116,6 +116,20 @@ pub enum Committed {
     NoLearner,
 }
 
+/// What came of an operator's restore.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Restored {
+    /// This is the head now.
+    Head(Head),
+    /// A newer incarnation than the learner was seen to sleep after has been here.
+    StaleEpoch {
+        /// The fence.
+        fence: Epoch,
+    },
+    /// No such learner or generation, or it is damaged or expired.
+    Nothing,
+}
+
 /// A wrapped data key, as the vault keeps it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct WrappedKey {
@@ -197,13 +211,14 @@ pub trait Heads: Send + Sync {
     ) -> Result<Option<Head>>;
 
     /// Takes the state of generation `to` as a new generation by an operator's wish (event `restored`). The caller has seen
-    /// to it that the learner sleeps. The new head; `None`: no such learner or generation, or it is damaged or expired.
+    /// to it that the learner sleeps; one who has seen it of a certain epoch names that, and the fence is passed with it.
     async fn restore(
         &self,
         learner: &LearnerId,
         to: Generation,
+        asleep: Option<Epoch>,
         now: Timestamp,
-    ) -> Result<Option<Head>>;
+    ) -> Result<Restored>;
 
     /// The learner's wrapped data key.
     async fn wrapped_key(&self, learner: &LearnerId) -> Result<Option<WrappedKey>>;

@@ -34,6 +34,10 @@ pub fn router(vault: Vault) -> Router {
         )
         .route("/v1/learners/{learner}/key", get(contact::key))
         .route("/v1/learners/{learner}/damage", post(contact::damage))
+        .route(
+            "/v1/learners/{learner}/restore",
+            post(admin::restore_asleep),
+        )
         .route("/v1/admin/restore", post(admin::restore))
         .route("/v1/admin/verify", post(admin::verify))
         .route("/v1/admin/remove", post(admin::remove))

@@ -1,9 +1,9 @@
 //! What operators do with snapshots: list, verify, restore, remove, erase, re-wrap keys.
 
-use carrel_core::{Generation, LearnerId, RepositoryId, SnapshotId, TurnId};
+use carrel_core::{Epoch, Generation, LearnerId, RepositoryId, SnapshotId, TurnId};
 use carrel_protocol::vault::Rewrapped;
 use carrel_store::SharedStore;
-use carrel_store::heads::{GenerationRow, Head};
+use carrel_store::heads::{GenerationRow, Head, Restored};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -92,21 +92,35 @@ impl Vault {
         })
     }
 
-    /// Takes an older snapshot as the head. The caller has put the learner to sleep.
+    /// Takes an older snapshot as the head. The caller has put the learner to sleep, or has seen them asleep after the incarnation of
+    /// that epoch.
     ///
     /// # Errors
-    /// [`Error::Unreadable`] when it is not intact: the head stays then.
-    pub async fn restore(&self, learner: &LearnerId, snapshot: &SnapshotId) -> Result<Head, Error> {
+    /// [`Error::Unreadable`] when it is not intact, [`Error::StaleEpoch`] when a newer incarnation has been here: the head stays then.
+    pub async fn restore(
+        &self,
+        learner: &LearnerId,
+        snapshot: &SnapshotId,
+        asleep: Option<Epoch>,
+    ) -> Result<Head, Error> {
         let _alone = self.exclusive(learner).await;
+        if let Some(epoch) = asleep {
+            // Nothing is read for whoever comes late.
+            self.contact(learner, epoch).await?;
+        }
         self.sound_head(learner).await?;
         let verified = self.verify(learner, Some(snapshot)).await?;
         if !verified.intact {
             return Err(Error::Unreadable(verified.wrong.join(", ")));
         }
-        self.store()
-            .restore(learner, verified.generation, self.now())
-            .await?
-            .ok_or(Error::NoSnapshot)
+        let restored = self
+            .store()
+            .restore(learner, verified.generation, asleep, self.now());
+        match restored.await? {
+            Restored::Head(head) => Ok(head),
+            Restored::StaleEpoch { fence } => Err(Error::StaleEpoch(fence)),
+            Restored::Nothing => Err(Error::NoSnapshot),
+        }
     }
 
     /// Lets a snapshot go before its time; its data go with the next prunes. Not the head's.

@@ -1,4 +1,4 @@
-//! What operators ask is done for gateways alone.
+//! What operators ask is done for gateways alone, and an older state taken for the controller, while the learner sleeps.
 
 mod support;
 
@@ -6,10 +6,10 @@ use std::fs;
 
 use carrel_core::Epoch;
 use carrel_protocol::token::{Caller, Signer};
-use carrel_protocol::vault::{OfSnapshot, Restored, Verified};
+use carrel_protocol::vault::{OfSnapshot, RestoreWish, Restored, Verified};
 use reqwest::StatusCode;
 use serde::Serialize;
-use support::{Desk, now};
+use support::{Desk, answer, now, tree};
 
 const CALLS: [&str; 6] = ["restore", "verify", "remove", "restic", "erase", "rewrap"];
 
@@ -66,4 +66,68 @@ async fn a_gateways_token_opens_what_operators_ask_and_no_other_does() {
     assert_eq!(restored.generation.0, 3);
     let nonsense = ask(&desk, "restore", &token, &serde_json::json!({"who": 1})).await;
     assert_eq!(nonsense.status(), StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_controller_takes_an_older_state_and_never_from_a_newer_incarnation() {
+    let desk = Desk::new().await;
+    let (ada, bob) = (desk.learner("ada").await, desk.learner("bob").await);
+    let workspace = tempfile::tempdir().unwrap();
+    let mut pod = desk.pod(&ada, 1).await;
+    let mut snapshots = Vec::new();
+    for text in ["first", "second"] {
+        fs::write(workspace.path().join("note"), text).unwrap();
+        pod.save(workspace.path()).await;
+        snapshots.push(pod.head.snapshot_id.clone().unwrap());
+    }
+    let older = RestoreWish {
+        snapshot_id: snapshots[0].clone(),
+    };
+    let restore = async |token: &str| {
+        let call = desk.client.post(pod.url("restore")).bearer_auth(token);
+        answer::<Restored>(call.json(&older)).await
+    };
+    let of = |signer: &Signer, epoch| {
+        let token = signer.vault_restore_token(&ada, Epoch(epoch), now());
+        token.unwrap()
+    };
+    let refused = [
+        String::new(),
+        pod.token(),
+        of(&desk.gateway, 1),
+        desk.gateway.vault_admin_token(now()).unwrap(),
+        desk.signer
+            .vault_restore_token(&bob, Epoch(1), now())
+            .unwrap(),
+        desk.signer
+            .caller_token(Caller::Controller, &ada, Epoch(1), now())
+            .unwrap(),
+    ];
+    for token in &refused {
+        let answered = restore(token).await.unwrap_err();
+        assert_eq!(answered, (401, "unauthenticated".to_owned()));
+    }
+    let ours = of(&desk.signer, 1);
+    let answered = ask(&desk, "verify", &ours, &older).await;
+    assert_eq!(answered.status(), StatusCode::UNAUTHORIZED);
+    for generation in [3, 4] {
+        let restored = restore(&ours).await.unwrap();
+        assert_eq!(restored.generation.0, generation, "nobody has woken since");
+    }
+
+    // The next incarnation goes on from there, and what was asked before that comes late.
+    let mut next = desk.pod(&ada, 2).await;
+    assert_eq!(next.head.snapshot_id.as_ref(), Some(&snapshots[0]));
+    let late = || async { restore(&ours).await.unwrap_err() };
+    assert_eq!(late().await, (409, "stale_epoch".to_owned()));
+    fs::write(workspace.path().join("note"), "third").unwrap();
+    next.save(workspace.path()).await;
+    assert_eq!(late().await, (409, "stale_epoch".to_owned()));
+    let head = desk.store.head(&ada).await.unwrap().unwrap().0;
+    assert_eq!(head.snapshot, next.head.snapshot_id);
+    assert_eq!(
+        tree::tree(next.restore().await.path()),
+        tree::tree(workspace.path())
+    );
+    assert!(restore(&of(&desk.signer, 2)).await.is_ok());
 }

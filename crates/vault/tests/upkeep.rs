@@ -139,7 +139,7 @@ async fn check_retention(desk: Desk) {
     assert_eq!((again.expired, again.removed, again.pruned), (0, 0, false));
 
     let older = listed[2].snapshot_id.clone();
-    let head = desk.vault.restore(&ada, &older).await.unwrap();
+    let head = desk.vault.restore(&ada, &older, None).await.unwrap();
     assert_eq!(
         (head.generation, head.snapshot),
         (Generation(35), Some(older))

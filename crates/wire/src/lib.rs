@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod call;
 mod connect;
 pub mod egress;
 mod identity;
@@ -8,6 +9,7 @@ mod pem;
 pub mod sidecar;
 mod tcp;
 mod trust;
+pub mod vault;
 
 pub use connect::{Duplex, Stream, connect};
 pub use identity::Identity;

@@ -1,39 +1,18 @@
-//! What a fleet asks of a sidecar: one request, one connection, no pool to keep.
+//! What a fleet asks of a sidecar.
 
 use std::time::Duration;
 
+use carrel_protocol::Endpoint;
 use carrel_protocol::sidecar::{AssignRequest, Hello};
-use carrel_protocol::{Endpoint, Problem};
-use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
-use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
-use serde::de::DeserializeOwned;
+use hyper::{Method, StatusCode};
 
-use crate::{Trust, connect};
+use crate::Trust;
+pub use crate::call::Error;
+use crate::call::{Call, parse};
 
 /// How long a sidecar may take to answer, its long polls (25 s) included.
 const ANSWER: Duration = Duration::from_secs(35);
-
-/// Why a sidecar gave no answer that counts.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Nobody answers.
-    #[error("the sidecar does not answer")]
-    Silent(#[source] std::io::Error),
-    /// The connection broke.
-    #[error("the connection to the sidecar broke")]
-    Broken(#[source] hyper::Error),
-    /// It answered with a problem.
-    #[error("the sidecar refused: {0}")]
-    Refused(Box<Problem>),
-    /// It took too long.
-    #[error("the sidecar took too long to answer")]
-    Late,
-    /// The answer makes no sense.
-    #[error("the sidecar answered with status {0} and nothing that can be read")]
-    Unreadable(u16),
-}
 
 /// A sidecar's address.
 #[derive(Debug, Clone)]
@@ -101,64 +80,13 @@ impl Sidecar {
         token: Option<&str>,
         body: Vec<u8>,
     ) -> Result<(StatusCode, Bytes), Error> {
-        tokio::time::timeout(ANSWER, self.exchange(method, path, token, body))
-            .await
-            .unwrap_or(Err(Error::Late))
-    }
-
-    async fn exchange(
-        &self,
-        method: Method,
-        path: &str,
-        token: Option<&str>,
-        body: Vec<u8>,
-    ) -> Result<(StatusCode, Bytes), Error> {
-        let stream = connect(&self.endpoint, &self.trust)
-            .await
-            .map_err(Error::Silent)?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(Error::Broken)?;
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "sidecar")
-            .header("content-type", "application/json");
-        if let Some(token) = token {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
-        let request = request
-            .body(Full::new(Bytes::from(body)))
-            .map_err(|_| Error::Unreadable(0))?;
-        let answer = async {
-            let response = sender.send_request(request).await.map_err(Error::Broken)?;
-            let status = response.status();
-            let body = response
-                .into_body()
-                .collect()
-                .await
-                .map_err(Error::Broken)?
-                .to_bytes();
-            Ok::<_, Error>((status, body))
+        let call = Call {
+            host: "sidecar",
+            method,
+            path,
+            token,
+            body,
         };
-        let mut connection = std::pin::pin!(connection);
-        let mut answer = std::pin::pin!(answer);
-        let (status, body) = tokio::select! {
-            biased;
-            answer = &mut answer => answer?,
-            // The answer may still lie in the channel when the connection ends.
-            _ = &mut connection => answer.await?,
-        };
-        if status.is_success() {
-            return Ok((status, body));
-        }
-        match serde_json::from_slice(&body) {
-            Ok(problem) => Err(Error::Refused(Box::new(problem))),
-            Err(_) => Err(Error::Unreadable(status.as_u16())),
-        }
+        call.to(&self.endpoint, &self.trust, ANSWER).await
     }
-}
-
-fn parse<T: DeserializeOwned>(status: StatusCode, body: &[u8]) -> Result<T, Error> {
-    serde_json::from_slice(body).map_err(|_| Error::Unreadable(status.as_u16()))
 }

@@ -245,6 +245,17 @@ impl School {
         Ok(())
     }
 
+    /// Wants an older state of a learner's workspace, or none any more.
+    ///
+    /// # Errors
+    /// When the API server refuses it.
+    pub async fn wants(&self, name: &str, snapshot: Option<&str>) -> anyhow::Result<()> {
+        let patch = Patch::Merge(json!({"spec": {"restore": {"snapshotId": snapshot}}}));
+        let params = PatchParams::default();
+        self.learners().patch(name, &params, &patch).await?;
+        Ok(())
+    }
+
     /// Deletes a learner's object.
     ///
     /// # Errors

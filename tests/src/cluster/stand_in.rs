@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+pub(super) use answers::claims;
 use pods::Pods;
 pub use pods::{End, PodName};
 

@@ -389,6 +389,9 @@ fn whatever_pods_are_told_to_call_listens_and_may_be_reached() {
         };
         assert!(rules.into_iter().any(is_let), "{component}: {open}: {out}");
     }
+    let vault = &objects["NetworkPolicy school/carrel-vault"];
+    let asks = |rule: &str| ["gateway", "controller"].map(|who| rule.contains(who)) == [true; 2];
+    assert!(vault.split("- ports:").any(asks), "{vault}");
 }
 
 #[test]

@@ -16,7 +16,7 @@ impl VaultAdmin for LocalVault {
         learner: &LearnerId,
         snapshot: &SnapshotId,
     ) -> Result<Generation, Error> {
-        let head = self.0.restore(learner, snapshot).await;
+        let head = self.0.restore(learner, snapshot, None).await;
         head.map(|head| head.generation)
             .map_err(|error| translated("restoring a snapshot", error))
     }

@@ -6,6 +6,8 @@ use carrel_protocol::sidecar::Hello;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
+use super::restore::Restoring;
+
 /// What is on its way for one learner.
 #[derive(Debug, Default)]
 pub(crate) struct Stir {
@@ -39,6 +41,8 @@ pub(crate) struct Stir {
     pub(crate) listening: Option<(PodUid, CancellationToken)>,
     /// The wish for which their sidecar was asked how it is.
     pub(crate) probed: Option<Epoch>,
+    /// How far the vault is with the older state that is wanted.
+    pub(crate) restoring: Restoring,
 }
 
 /// A pod that is not named in a status yet.

@@ -113,6 +113,7 @@ fn beside(world: &World, look: &Look, status: &Status, now: Timestamp) -> Beside
         snapshot_id: left
             .map(ToString::to_string)
             .or_else(|| before.snapshot_id.clone()),
+        restore: before.restore.clone(),
     }
 }
 

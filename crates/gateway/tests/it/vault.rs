@@ -6,6 +6,7 @@ use carrel_core::{Generation, LearnerId, SnapshotId};
 use carrel_gateway::vault_admin::{Error, VaultAdmin};
 use carrel_protocol::vault::{ResticAccess, Rewrapped, Verified};
 use carrel_store::SharedStore;
+use carrel_store::heads::Restored;
 
 use crate::world::now;
 
@@ -38,12 +39,11 @@ impl VaultAdmin for Noting {
         snapshot: &SnapshotId,
     ) -> Result<Generation, Error> {
         let to = self.generation(learner, snapshot).await?;
-        let head = self
-            .store
-            .restore(learner, to, now())
-            .await
-            .expect("a store");
-        head.map(|head| head.generation).ok_or(Error::NoSnapshot)
+        let restored = self.store.restore(learner, to, None, now()).await;
+        match restored.expect("a store") {
+            Restored::Head(head) => Ok(head.generation),
+            Restored::StaleEpoch { .. } | Restored::Nothing => Err(Error::NoSnapshot),
+        }
     }
 
     async fn verify(&self, learner: &LearnerId, snapshot: &SnapshotId) -> Result<Verified, Error> {

@@ -9,7 +9,7 @@ use super::fixture::{
     turn_of,
 };
 use crate::SharedStore;
-use crate::heads::{Committed, Contact, Head, WrappedKey};
+use crate::heads::{Committed, Contact, Head, Restored, WrappedKey};
 use crate::ledger::{NewReservation, Reserved};
 
 pub async fn a_contact_raises_the_fence_and_reads_the_head(store: SharedStore) {
@@ -215,8 +215,9 @@ pub async fn a_turn_that_a_restore_brought_back_may_be_lost_again(store: SharedS
     turn_of(&store, &ada, 1, 3).await;
     let fallen = store.fall_back(&ada, Generation(3), Generation(1), at(30));
     fallen.await.expect("answered").expect("fallen back");
-    let restored = store.restore(&ada, Generation(2), at(31));
-    restored.await.expect("answered").expect("restored");
+    let restored = store.restore(&ada, Generation(2), None, at(31));
+    let restored = restored.await.expect("answered");
+    assert!(matches!(restored, Restored::Head(_)), "{restored:?}");
     let fallen = store.fall_back(&ada, Generation(5), Generation(1), at(32));
     fallen.await.expect("answered").expect("fallen back again");
     let event = EventBody::FellBack {
@@ -263,13 +264,13 @@ pub async fn an_operator_restores_an_older_state(store: SharedStore) {
         turn_of(&store, &ada, 1, generation).await;
     }
     assert_eq!(newest_of().await, Some((2, Some(snapshot(2)), 1)));
-    let head = store.restore(&ada, Generation(1), at(30)).await;
+    let head = store.restore(&ada, Generation(1), None, at(30)).await;
     assert_eq!(newest_of().await, Some((3, Some(snapshot(1)), 2)));
     let expected = Head {
         generation: Generation(3),
         snapshot: Some(snapshot(1)),
     };
-    assert_eq!(head.expect("answered"), Some(expected));
+    assert_eq!(head.expect("answered"), Restored::Head(expected));
     let event = EventBody::Restored {
         to: Generation(1),
         generation: Generation(3),
@@ -287,6 +288,32 @@ pub async fn an_operator_restores_an_older_state(store: SharedStore) {
     ));
 }
 
+pub async fn a_restore_that_comes_late_takes_nothing_from_a_newer_incarnation(store: SharedStore) {
+    let ada = learner(&store, "ada").await;
+    for generation in 1..=2 {
+        turn_of(&store, &ada, 1, generation).await;
+    }
+    let restore = |asleep| store.restore(&ada, Generation(1), Some(Epoch(asleep)), at(30));
+    for generation in [3, 4] {
+        let head = Head {
+            generation: Generation(generation),
+            snapshot: Some(snapshot(1)),
+        };
+        let again = restore(1).await.expect("answered");
+        assert_eq!(again, Restored::Head(head), "nobody has woken since");
+    }
+    store.contact(&ada, Epoch(2)).await.expect("contact");
+    let mut next = commit(&ada, 2, 5, None);
+    next.parent = Some(snapshot(1));
+    committed(&store, &next).await;
+    let late = restore(1).await.expect("answered");
+    assert_eq!(late, Restored::StaleEpoch { fence: Epoch(2) });
+    let (head, _) = store.head(&ada).await.expect("read").expect("a head");
+    assert_eq!(head.snapshot, Some(next.snapshot), "her work is there");
+    let of_now = restore(2).await.expect("answered");
+    assert!(matches!(of_now, Restored::Head(_)), "{of_now:?}");
+}
+
 pub async fn damaged_and_expired_generations_are_not_restored(store: SharedStore) {
     let ada = learner(&store, "ada").await;
     for generation in 1..=4 {
@@ -296,11 +323,13 @@ pub async fn damaged_and_expired_generations_are_not_restored(store: SharedStore
     store.mark_damaged(&ada, damaged).await.expect("marked");
     store.mark_expired(&ada, &expired).await.expect("marked");
     for gone in [1, 2, 3, 9] {
-        let head = store.restore(&ada, Generation(gone), at(30)).await;
-        assert_eq!(head.expect("answered"), None, "generation {gone}");
+        let head = store.restore(&ada, Generation(gone), None, at(30)).await;
+        let head = head.expect("answered");
+        assert_eq!(head, Restored::Nothing, "generation {gone}");
     }
-    let nobody = store.restore(&id("nobody"), Generation(1), at(30)).await;
-    assert_eq!(nobody.expect("answered"), None);
+    let nobody = id("nobody");
+    let nobody = store.restore(&nobody, Generation(1), Some(Epoch(1)), at(30));
+    assert_eq!(nobody.await.expect("answered"), Restored::Nothing);
     let rows = store.generations(&ada).await.expect("history");
     let marks: Vec<_> = rows.iter().map(|row| (row.damaged, row.expired)).collect();
     let expected = [(false, false), (false, true), (false, true), (true, false)];

@@ -84,6 +84,7 @@ macro_rules! store_suite {
                 a_turn_that_a_restore_brought_back_may_be_lost_again
                 a_fall_back_to_nothing_is_an_empty_workspace
                 an_operator_restores_an_older_state
+                a_restore_that_comes_late_takes_nothing_from_a_newer_incarnation
                 damaged_and_expired_generations_are_not_restored
                 a_data_key_is_kept_once_rewrapped_by_compare_and_destroyed;
             ledger: what_is_held_and_settled_counts_against_the_day

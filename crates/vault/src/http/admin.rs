@@ -1,14 +1,16 @@
-//! What gateways ask for operators. Each call carries a gateway's own token; no pod's opens anything here.
+//! What gateways and the controller ask for operators. Each call carries a token of their own; no pod's opens anything here.
 
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{FromRequestParts, State};
-use axum::http::StatusCode;
+use axum::extract::{FromRequestParts, Path, State};
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
 use carrel_protocol::problem::{Code, Problem};
-use carrel_protocol::vault::{OfLearner, OfSnapshot, ResticAccess, Restored, Rewrapped, Verified};
+use carrel_protocol::vault::{
+    OfLearner, OfSnapshot, ResticAccess, RestoreWish, Restored, Rewrapped, Verified,
+};
 
-use super::{Refusal, bearer};
+use super::{LearnerPath, Refusal, bearer};
 use crate::Vault;
 
 /// The caller is a gateway.
@@ -43,9 +45,30 @@ pub(super) async fn restore(
     of: Body<OfSnapshot>,
 ) -> Result<Json<Restored>, Refusal> {
     let of = body(of)?;
-    let head = vault.restore(&of.learner, &of.snapshot_id).await?;
+    let head = vault.restore(&of.learner, &of.snapshot_id, None).await?;
     Ok(Json(Restored {
         generation: head.generation,
+    }))
+}
+
+/// `POST /v1/learners/{id}/restore`: the controller's, for one learner who sleeps after one epoch, as its token says.
+pub(super) async fn restore_asleep(
+    State(vault): State<Vault>,
+    Path(learner): LearnerPath,
+    headers: HeaderMap,
+    wish: Body<RestoreWish>,
+) -> Result<Json<Restored>, Refusal> {
+    let verifier = &vault.options().verifier;
+    let claims = bearer(&headers)
+        .and_then(|token| verifier.vault_restore(token, vault.now()).ok())
+        .ok_or_else(|| Problem::new(Code::Unauthenticated, ""))?;
+    if claims.sub.as_str() != learner {
+        return Err(Problem::new(Code::Unauthenticated, "").into());
+    }
+    let wish = body(wish)?;
+    let restored = vault.restore(&claims.sub, &wish.snapshot_id, Some(claims.ep));
+    Ok(Json(Restored {
+        generation: restored.await?.generation,
     }))
 }
 

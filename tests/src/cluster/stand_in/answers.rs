@@ -180,12 +180,13 @@ async fn assign(
     }
 }
 
-/// What a signed assignment says. Whether the signature is good is the sidecar's own question.
+/// What a signed assignment says.
 fn payload(jws: &str) -> Option<Value> {
     Some(claims(jws)?["assignment"].clone()).filter(Value::is_object)
 }
 
-fn claims(jws: &str) -> Option<Value> {
+/// What a token says. Whether its signature is good is the question of whoever it is for.
+pub(in crate::cluster) fn claims(jws: &str) -> Option<Value> {
     let payload = URL_SAFE_NO_PAD.decode(jws.split('.').nth(1)?).ok()?;
     serde_json::from_slice(&payload).ok()
 }

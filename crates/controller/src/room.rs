@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use carrel_core::learner::LearnerState;
+use carrel_core::learner::{DesiredState, LearnerState};
 use carrel_core::{Epoch, LearnerId};
 use carrel_protocol::Endpoint;
 use carrel_protocol::token::Caller;
@@ -62,7 +62,9 @@ fn candidates(shared: &Handle) -> (usize, Vec<Candidate>) {
     }
     let ready = world.learners.iter().filter(|(id, known)| {
         let is_told = world.stirs.get(*id).is_some_and(|stir| stir.make_room);
-        known.status.state == LearnerState::Ready && !is_told
+        // One who is kept awake would be woken again at once.
+        let may_rest = known.desired.state != DesiredState::Running;
+        known.status.state == LearnerState::Ready && may_rest && !is_told
     });
     let mut ready: Vec<_> = ready
         .map(|(id, known)| (known.status.since, id, known))

@@ -230,21 +230,21 @@ fn put_class(shared: &Handle, class: &LearnerClass) {
 /// Watches the pods of one learner namespace; never returns.
 pub(crate) async fn pods(shared: Handle, client: Client, namespace: String, sight: Sight) {
     let api = Api::<Pod>::namespaced(client, &namespace);
-    let mut listed = HashSet::<PodUid>::new();
+    // What was here before the list; what comes during it may be newer than it.
+    let mut unlisted = HashSet::<PodUid>::new();
     let config = Config::default().labels(&ours()).page_size(PAGE);
     let what = pods_in(&namespace);
     each(api, config, &what, &sight, |event| {
         let touched = match event {
             Event::Init => {
-                listed.clear();
+                unlisted = shared.world().pods.within(&namespace);
                 return;
             }
-            Event::InitApply(pod) => {
-                let seen = SeenPod::read(&pod);
-                listed.extend(seen.as_ref().map(|seen| seen.uid));
-                seen.map(|seen| shared.world().pods.put(seen))
-            }
-            Event::InitDone => Some(shared.world().pods.retain(&namespace, &listed)),
+            Event::InitApply(pod) => SeenPod::read(&pod).map(|seen| {
+                unlisted.remove(&seen.uid);
+                shared.world().pods.put(seen)
+            }),
+            Event::InitDone => Some(shared.world().pods.lose(&std::mem::take(&mut unlisted))),
             Event::Apply(pod) => SeenPod::read(&pod).map(|seen| shared.world().pods.put(seen)),
             Event::Delete(pod) => SeenPod::read(&pod).map(|seen| shared.world().pods.delete(&seen)),
         };

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use carrel_tests::cluster::school::{NAMESPACE, School, is_ready};
+use carrel_tests::cluster::school::{School, is_ready};
 use carrel_tests::eventually;
 use futures::{StreamExt as _, TryStreamExt as _};
 use kube::ResourceExt as _;

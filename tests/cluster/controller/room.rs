@@ -1,6 +1,7 @@
 //! Where there is no room: namespaces with a quota, and pods that no node takes. Whoever waits says why.
 
-use carrel_tests::cluster::school::{LEARNER_NAMESPACES, SOON, School};
+use anyhow::bail;
+use carrel_tests::cluster::school::{LEARNER_NAMESPACES, SOON, School, names};
 use carrel_tests::eventually;
 use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::api::{Api, DeleteParams, PostParams};
@@ -96,6 +97,22 @@ async fn a_learner_whose_pod_no_node_takes_says_what_the_scheduler_says() -> any
     school.wake("ada", 0).await?;
     waits(&school, "ada", "Insufficient cpu").await?;
     event(&school, "Unschedulable", "Insufficient cpu").await?;
+    // A pod that is gone without a word was one try, and is followed by another.
+    let [first] = &names(&school.pods("").await?)[..] else {
+        bail!("she has one pod");
+    };
+    let of = |namespace| format!("--namespace={namespace}");
+    for namespace in LEARNER_NAMESPACES.map(of) {
+        let all = ["delete", "pods", "--all", "--force", &namespace];
+        school.plane.kubectl(&all)?;
+    }
+    eventually("another pod is made", SOON, || async {
+        let pods = names(&school.pods("").await?);
+        Ok((pods.len() == 1 && pods[0] != *first).then_some(()))
+    })
+    .await?;
+    let tried = school.status("ada", "a status", |_| true).await?;
+    assert_eq!(tried.0["youngDeaths"], 1);
     // A node comes that takes it.
     school.plane.fake_node(7, "128").await?;
     school

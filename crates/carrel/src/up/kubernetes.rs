@@ -5,12 +5,16 @@ use std::time::Duration;
 use anyhow::Context as _;
 use carrel_gateway::{KubeFleet, KubeParts, Sidecars};
 use carrel_telemetry::{ApiWrites, Readiness, Registry};
+use kube::client::ClientBuilder;
 use kube::{Client, Config};
+use tower::timeout::TimeoutLayer;
 
 use super::base::Base;
 use crate::config::{self, Loaded};
 use crate::exit::{Failure, Kind};
 
+/// A call is answered by then, or it is given up.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 /// A watch says something at least every minute; a connection that is silent for longer is dead.
 const WATCH_SAYS_WITHIN: Duration = Duration::from_secs(75);
 
@@ -68,9 +72,15 @@ impl Cluster {
         Ok(Self { config, namespace })
     }
 
-    /// For calls.
+    /// For calls: each is answered or given up in time, and whoever makes it decides whether to make it again.
     pub(super) fn client(&self) -> anyhow::Result<Client> {
-        Client::try_from(self.config.clone()).context("preparing the way to the API server")
+        let mut config = self.config.clone();
+        config.default_retry = false;
+        let client =
+            ClientBuilder::try_from(config).context("preparing the way to the API server")?;
+        Ok(client
+            .with_layer(&TimeoutLayer::new(ANSWERS_WITHIN))
+            .build())
     }
 
     /// For watches, on connections of their own.

@@ -1,5 +1,6 @@
 //! The last step: the effects of a plan, each of which may be repeated.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use carrel_core::learner::{LearnerState, PodRef, StartKind};
@@ -321,7 +322,8 @@ pub(super) async fn end_orphans(shared: &Handle, id: &LearnerId) -> Step {
             .filter(|pod| world.pods.claimant(pod.uid) == Some(id));
         let theirs = world.pods.labelled(id).chain(claimed);
         let stays = |pod: &&SeenPod| pod.gone || !matches!(pod.life, Life::Leaving { .. });
-        theirs.filter(stays).cloned().collect()
+        let theirs = theirs.filter(stays).map(|pod| (pod.uid, pod.clone()));
+        theirs.collect::<HashMap<_, _>>().into_values().collect()
     };
     if pods.is_empty() {
         shared.forget(id);

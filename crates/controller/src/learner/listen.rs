@@ -13,7 +13,7 @@ use carrel_wire::sidecar::{self, Sidecar};
 use jiff::Timestamp;
 use tokio::time::timeout;
 
-use super::stir::Answered;
+use super::stir::{Answered, Ear};
 use super::{Look, Stir, act};
 use crate::shared::Handle;
 
@@ -35,12 +35,9 @@ pub(super) fn as_needed(shared: &Handle, id: &LearnerId, look: &Look, plan: &Pla
             && endpoint(shared, pod).is_some()
         {
             let (handle, of) = (Handle::clone(shared), id.clone());
-            spawn(
-                shared,
-                id,
-                pod,
-                async move { knock(&handle, &of, pod).await },
-            );
+            spawn(shared, id, pod, Ear::Knock, async move {
+                knock(&handle, &of, pod).await
+            });
         }
         return;
     };
@@ -75,7 +72,7 @@ pub(super) fn as_needed(shared: &Handle, id: &LearnerId, look: &Look, plan: &Pla
 /// Listens to a pod's sidecar, unless somebody does already.
 pub(super) fn begin(shared: &Handle, id: &LearnerId, epoch: Epoch, pod: PodUid) {
     let (handle, of) = (Handle::clone(shared), id.clone());
-    spawn(shared, id, pod, async move {
+    spawn(shared, id, pod, Ear::Listen, async move {
         listen(&handle, &of, epoch, pod).await
     });
 }
@@ -118,23 +115,28 @@ fn endpoint(shared: &Handle, pod: PodUid) -> Option<Endpoint> {
     url.filter(|_| !seen.has_ended())?.parse().ok()
 }
 
-/// Listens to a pod, unless somebody does already; what is heard last is looked at when nobody listens any more.
+/// Listens to a pod for this, unless somebody does already; what is heard last is looked at when nobody listens any more.
 fn spawn(
     shared: &Handle,
     id: &LearnerId,
     pod: PodUid,
+    ear: Ear,
     listen: impl Future<Output = bool> + Send + 'static,
 ) {
     let listening = {
         let mut world = shared.world();
         let stir = world.stirs.entry(id.clone()).or_default();
         match &stir.listening {
-            Some((heard, listening)) if *heard == pod && !listening.is_cancelled() => return,
-            Some((_, before)) => before.cancel(),
+            Some((heard, what, listening))
+                if (*heard, *what) == (pod, ear) && !listening.is_cancelled() =>
+            {
+                return;
+            }
+            Some((_, _, before)) => before.cancel(),
             None => {}
         }
         let listening = shared.cancel.child_token();
-        stir.listening = Some((pod, listening.clone()));
+        stir.listening = Some((pod, ear, listening.clone()));
         listening
     };
     let (handle, id) = (Handle::clone(shared), id.clone());

@@ -45,7 +45,11 @@ pub(super) fn look(shared: &Handle, id: &LearnerId, now: Timestamp) -> Seen {
     let missing = ClassSpec::default();
     let policy = Policy::of(class.as_ref().map_or(&missing, |class| &class.spec));
     if known.status.pod.is_none() && lifecycle::wish(&known.desired, &known.status) == Wish::Awake {
-        world.gate.ask(id, now);
+        // Who is tried again later holds up nobody until then.
+        match known.status.retry_time {
+            Some(retry) if now < retry => world.gate.gone(id),
+            Some(_) | None => world.gate.ask(id, now),
+        }
         shared.admit(&mut world, now);
     }
     let observed = observe(shared, &mut world, id, &known, class.as_deref(), now);
@@ -92,12 +96,24 @@ fn observe(
     stir.finds(known.status.pod.as_ref().map(|pod| pod.uid), now);
     let stored = &known.status;
     let port = shared.options.pods.port;
-    let pod = match (&stored.pod, stir.choice, &stir.unborn) {
+    // A pod that is gone without a word was lost once, however often one looks.
+    if stored.pod.is_none()
+        && let Some(choice) = stir.choice
+        && pods.get(choice.pod).is_none_or(|pod| pod.gone)
+    {
+        pods.release(choice.pod, id);
+        stir.choice = None;
+        stir.unborn = Some((now, observe::DELETED.to_owned()));
+    }
+    let chosen = stir
+        .choice
+        .and_then(|choice| Some((choice, pods.get(choice.pod)?)));
+    let pod = match (&stored.pod, chosen, &stir.unborn) {
         (Some(named), _, _) => {
             let pod = pods.get(named.uid);
             observe::named(id, stored, named, pod, stir, now)
         }
-        (None, Some(choice), _) => observe::chosen(choice, pods.get(choice.pod), stir, port, now),
+        (None, Some((choice, pod)), _) => observe::chosen(choice, pod, stir, port, now),
         (None, None, Some((time, reason))) => PodSeen::Unborn {
             pod: None,
             time: *time,

@@ -111,21 +111,17 @@ pub(super) fn named(
     }
 }
 
+/// Why a pod that was chosen became nobody's.
+pub(super) const DELETED: &str = "its pod was deleted before it was ready";
+
 /// The pod that was chosen for a learner whose status names none.
 pub(super) fn chosen(
     choice: Choice,
-    pod: Option<&SeenPod>,
+    pod: &SeenPod,
     stir: &Stir,
     port: u16,
     now: Timestamp,
 ) -> PodSeen {
-    let Some(pod) = pod.filter(|pod| !pod.gone) else {
-        return PodSeen::Unborn {
-            pod: None,
-            time: now,
-            reason: "its pod was deleted before it was ready".to_owned(),
-        };
-    };
     if stir.refused == Some(pod.uid) {
         return PodSeen::Refused { pod: pod.uid };
     }
@@ -153,7 +149,7 @@ pub(super) fn chosen(
         (Life::Leaving { .. }, _) => PodSeen::Unborn {
             pod: Some(pod.uid),
             time: now,
-            reason: "its pod was deleted before it was ready".to_owned(),
+            reason: DELETED.to_owned(),
         },
         (Life::Ended { farewell, reason }, _) => PodSeen::Unborn {
             pod: Some(pod.uid),

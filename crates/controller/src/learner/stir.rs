@@ -37,8 +37,8 @@ pub(crate) struct Stir {
     pub(crate) make_room: bool,
     /// The version of learner and class with which a pod was tried last.
     pub(crate) tried: Option<(Option<i64>, String)>,
-    /// Ends when nobody needs to listen to their sidecar any more.
-    pub(crate) listening: Option<(PodUid, CancellationToken)>,
+    /// To whom somebody listens, and for what; ends when nobody needs to any more.
+    pub(crate) listening: Option<(PodUid, Ear, CancellationToken)>,
     /// The wish for which their sidecar was asked how it is.
     pub(crate) probed: Option<Epoch>,
     /// How far the vault is with the older state that is wanted.
@@ -59,6 +59,15 @@ pub(crate) enum Answered {
     Ready,
     /// Not yet: why, for people.
     NotYet(String),
+}
+
+/// What one listens for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ear {
+    /// Whether it takes somebody.
+    Knock,
+    /// How its learner is.
+    Listen,
 }
 
 /// What a sidecar said last.
@@ -129,7 +138,7 @@ impl Stir {
 
 impl Drop for Stir {
     fn drop(&mut self) {
-        if let Some((_, listening)) = &self.listening {
+        if let Some((_, _, listening)) = &self.listening {
             listening.cancel();
         }
     }

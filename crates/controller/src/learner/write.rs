@@ -86,6 +86,10 @@ fn wrote(shared: &Handle, id: &LearnerId, before: Option<PodUid>, plan: &Plan, k
     } else {
         stir.heard = None;
         stir.probed = None;
+        // Whoever made room for others stands in the line again.
+        if std::mem::take(&mut stir.make_room) {
+            world.gate.gone(id);
+        }
     }
 }
 

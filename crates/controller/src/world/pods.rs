@@ -115,13 +115,16 @@ impl Pods {
         touched
     }
 
-    /// Whatever a list of this namespace does not have is gone, without a word.
-    pub(crate) fn retain(&mut self, namespace: &str, listed: &HashSet<PodUid>) -> Touched {
+    /// The pods that are known in a namespace.
+    pub(crate) fn within(&self, namespace: &str) -> HashSet<PodUid> {
         let here = self.all.values().filter(|pod| pod.namespace == namespace);
-        let missing = here.map(|pod| pod.uid).filter(|uid| !listed.contains(uid));
-        let missing: Vec<PodUid> = missing.collect();
+        here.map(|pod| pod.uid).collect()
+    }
+
+    /// These are gone, without a word.
+    pub(crate) fn lose(&mut self, missing: &HashSet<PodUid>) -> Touched {
         let mut touched = Touched::default();
-        for uid in missing {
+        for uid in missing.iter().copied() {
             if let Some(pod) = self.remove_record(uid) {
                 let more = self.touched(&pod);
                 touched.learners.extend(more.learners);

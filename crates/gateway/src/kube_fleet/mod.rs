@@ -134,7 +134,8 @@ impl KubeFleet {
         if let Some(record) = cache.get(learner) {
             return Ok(record);
         }
-        let looked = absent.try_get_with(learner.clone(), self.look(learner));
+        let look = async { self.look(learner).await.map(drop) };
+        let looked = absent.try_get_with(learner.clone(), look);
         looked.await.map_err(shared)?;
         let found = cache.get(learner);
         found.ok_or_else(|| Error::NoLearner(learner.clone()))
@@ -148,9 +149,8 @@ impl KubeFleet {
         let clock = &self.0.parts.sidecars.clock;
         let limited = self.0.looks.take(&(), clock.now());
         limited.map_err(|_| away("too many are asked for that nobody has made".into()))?;
-        self.look(learner).await?;
-        let is_there = |record: &Record| !record.is_going;
-        if !self.0.cache.get(learner).as_ref().is_some_and(is_there) {
+        // Not as the watch shows it, which may be behind an erasure.
+        if !self.look(learner).await? {
             return Ok(false);
         }
         self.0.looks.give_back(&());
@@ -160,14 +160,16 @@ impl KubeFleet {
             .map_err(|error| away(error.into()))
     }
 
-    /// Asks the API server, and takes what it answers into the cache.
-    async fn look(&self, learner: &LearnerId) -> Result<(), Error> {
+    /// Asks the API server, and takes what it answers into the cache; whether there is an object that stays.
+    async fn look(&self, learner: &LearnerId) -> Result<bool, Error> {
         let doing = "looking for a learner's object";
         let asked = within(self.0.learners.get_opt(learner.as_str())).await;
-        if let Some(object) = asked.map_err(|error| away(doing, error))? {
-            self.take(object);
-        }
-        Ok(())
+        let Some(object) = asked.map_err(|error| away(doing, error))? else {
+            return Ok(false);
+        };
+        let stays = object.metadata.deletion_timestamp.is_none();
+        self.take(object);
+        Ok(stays)
     }
 
     fn take(&self, object: Learner) {
@@ -271,6 +273,8 @@ impl Fleet for KubeFleet {
                 missing.push(format!("user namespaces (class {class})"));
             }
         }
+        // A node's kubelet bounds the processes of each pod, by a number of its own.
+        missing.push("pids".to_owned());
         if !self.0.parts.self_test {
             missing.push("self-test".to_owned());
         }

@@ -353,7 +353,10 @@ async fn isolation_names_what_is_missing() {
     classes.shown(class("paid", json!({})));
     let report = stage.fleet.isolation().await.expect("told");
     assert_eq!(report.isolation, "kubernetes");
-    assert_eq!(report.limits_missing, ["user namespaces (class free)"]);
+    assert_eq!(
+        report.limits_missing,
+        ["user namespaces (class free)", "pids"]
+    );
 }
 
 mod mirrored {

@@ -93,7 +93,9 @@ fn what_a_new_list_does_not_have_is_gone() {
     pods.put(pod(1, 1, Life::Running));
     pods.put(pod(2, 2, Life::Running));
     pods.claim(pod(2, 2, Life::Running).uid, &id("ada"));
-    let touched = pods.retain("learners-0", &HashSet::from([pod(1, 1, Life::Running).uid]));
+    let mut unlisted = pods.within("learners-0");
+    assert!(unlisted.remove(&pod(1, 1, Life::Running).uid));
+    let touched = pods.lose(&unlisted);
     assert_eq!(touched.learners, HashSet::from([id("ada")]));
     assert!(pods.get(pod(2, 2, Life::Running).uid).is_none());
     assert_eq!(ready(&pods).len(), 1);

@@ -115,6 +115,8 @@ async fn who_cannot_be_seen_into_keeps_no_shim_from_obeying() -> anyhow::Result<
     Ok(())
 }
 
+/// What is said of one whose processes are too many to look at in time.
+const UNSEEN: &str = "How full the workspace is could not be seen in time.";
 /// Learner, what its agent does, and the code with which its turn fails.
 const HARM: [(&str, &str, &str); 14] = [
     ("forks", "perl -e 'fork while 1'", "timeout"),
@@ -214,8 +216,11 @@ async fn what_an_agent_uses_up_is_its_own_and_its_neighbour_is_answered() -> any
                 .api
                 .failure(name, &format!("echo lost >> kept\n{script}"))
                 .await?;
-            ensure!(error.text("code") == code, "{name}: {error:?}");
-            ensure!(!error.text("detail").is_empty(), "{name}: {error:?}");
+            let (said, detail) = (error.text("code"), error.text("detail"));
+            // Who forks without end may end sooner: two looks in a row had no time for all of them (ADR 0003).
+            let is_unseen = name == "forks" && said == "workspace_limit" && detail == UNSEEN;
+            ensure!(said == code || is_unseen, "{name}: {error:?}");
+            ensure!(!detail.is_empty(), "{name}: {error:?}");
             let said = up.api.reply(name, "cat kept; ls | wc -l").await?;
             ensure!(
                 said == "kept\n1\n",

@@ -4,12 +4,13 @@ mod support;
 
 use std::fs;
 
-use carrel_core::Epoch;
+use carrel_core::{Epoch, LearnerId, SnapshotId};
 use carrel_protocol::token::{Caller, Signer};
 use carrel_protocol::vault::{OfSnapshot, RestoreWish, Restored, Verified};
 use reqwest::StatusCode;
 use serde::Serialize;
-use support::{Desk, answer, now, tree};
+use support::{Desk, Pod, answer, now, tree};
+use tempfile::TempDir;
 
 const CALLS: [&str; 6] = ["restore", "verify", "remove", "restic", "erase", "rewrap"];
 
@@ -22,18 +23,27 @@ async fn ask(desk: &Desk, call: &str, token: &str, body: &impl Serialize) -> req
     request.send().await.expect("answered")
 }
 
+/// A pod of ada's with what she wrote, and the snapshots of it.
+async fn saved_twice<'desk>(
+    desk: &'desk Desk,
+    ada: &LearnerId,
+) -> (Pod<'desk>, TempDir, [SnapshotId; 2]) {
+    let workspace = tempfile::tempdir().expect("a folder");
+    let mut pod = desk.pod(ada, 1).await;
+    let mut save = async |text: &str| {
+        fs::write(workspace.path().join("note"), text).expect("written");
+        pod.save(workspace.path()).await;
+        pod.head.snapshot_id.clone().expect("it is saved")
+    };
+    let snapshots = [save("first").await, save("second").await];
+    (pod, workspace, snapshots)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateways_token_opens_what_operators_ask_and_no_other_does() {
     let desk = Desk::new().await;
     let ada = desk.learner("ada").await;
-    let workspace = tempfile::tempdir().unwrap();
-    let mut pod = desk.pod(&ada, 1).await;
-    let mut snapshots = Vec::new();
-    for text in ["first", "second"] {
-        fs::write(workspace.path().join("note"), text).unwrap();
-        pod.save(workspace.path()).await;
-        snapshots.push(pod.head.snapshot_id.clone().unwrap());
-    }
+    let (_, _, snapshots) = saved_twice(&desk, &ada).await;
     let of = OfSnapshot {
         learner: ada.clone(),
         snapshot_id: snapshots[0].clone(),
@@ -72,14 +82,7 @@ async fn a_gateways_token_opens_what_operators_ask_and_no_other_does() {
 async fn the_controller_takes_an_older_state_and_never_from_a_newer_incarnation() {
     let desk = Desk::new().await;
     let (ada, bob) = (desk.learner("ada").await, desk.learner("bob").await);
-    let workspace = tempfile::tempdir().unwrap();
-    let mut pod = desk.pod(&ada, 1).await;
-    let mut snapshots = Vec::new();
-    for text in ["first", "second"] {
-        fs::write(workspace.path().join("note"), text).unwrap();
-        pod.save(workspace.path()).await;
-        snapshots.push(pod.head.snapshot_id.clone().unwrap());
-    }
+    let (pod, workspace, snapshots) = saved_twice(&desk, &ada).await;
     let older = RestoreWish {
         snapshot_id: snapshots[0].clone(),
     };

@@ -156,6 +156,7 @@ pub(super) async fn make_learners(
 pub(super) async fn settle(school: &School, class: &str, size: usize) -> anyhow::Result<()> {
     let blank = format!("carrel.dev/class={class},!carrel.dev/learner");
     eventually("the pool is full", Duration::from_mins(5), || async {
+        // To look costs the API server, whose processor time is measured meanwhile.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let pods = school.pods(&blank).await?;
         let ready = pods.iter().filter(|pod| is_ready(pod)).count();

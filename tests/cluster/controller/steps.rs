@@ -93,6 +93,14 @@ async fn killed_at(
         }
     };
     school.status(name, "as it was to be", is_over).await?;
+    if number >= UNTIL_READY {
+        // Else the next controller removes it, which is no write of the next learner's.
+        eventually("its pod is gone", SOON, || async {
+            let left = school.pods(&format!("carrel.dev/learner={name}")).await?;
+            Ok(left.is_empty().then_some(()))
+        })
+        .await?;
+    }
     second.stop()
 }
 

@@ -1,6 +1,7 @@
-//! What was written to the API server, by its audit log.
+//! What was written to the API server, by its audit log. A request stands in it twice: when it came, before anything of it can be seen, and
+//! when it was answered, which may be after others have seen what it did. So the first says when it was, the second how it ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,12 +16,12 @@ const LOGGED_WITHIN: Duration = Duration::from_secs(30);
 /// The field manager of requests that are only marks begins so.
 const MARK: &str = "carrel-mark-";
 
-/// Every verb that writes, once it was answered.
+/// Every verb that writes, when it came and when it was answered.
 pub(super) fn policy() -> Value {
     json!({
         "apiVersion": "audit.k8s.io/v1",
         "kind": "Policy",
-        "omitStages": ["RequestReceived", "ResponseStarted"],
+        "omitStages": ["ResponseStarted"],
         "rules": [
             {"level": "Metadata", "verbs": ["create", "update", "patch", "delete", "deletecollection"]},
             {"level": "None"},
@@ -69,39 +70,27 @@ pub(super) struct Audit {
 }
 
 impl Audit {
-    /// The end of the log: everything that was answered before this call stands before it.
+    /// The end of the log: everything of which anybody has seen anything before this call came before it.
     pub(super) async fn mark(&self, client: &kube::Client) -> anyhow::Result<Mark> {
         Ok(Mark(self.mark_line(client).await?.1))
     }
 
-    /// What was written since.
+    /// What was written since, all of it answered.
     pub(super) async fn since(
         &self,
         mark: Mark,
         client: &kube::Client,
     ) -> anyhow::Result<Vec<Write>> {
         let (end, _) = self.mark_line(client).await?;
-        let log = std::fs::read_to_string(&self.log)?;
-        let lines = log
-            .get(mark.0..end)
-            .context("the log has been cut")?
-            .lines();
-        let writes = lines.map(|line| Ok(write(&serde_json::from_str(line)?)));
-        let writes: anyhow::Result<Vec<Write>> = writes.collect();
-        let is_mark = |write: &Write| {
-            write
-                .manager
-                .as_ref()
-                .is_some_and(|name| name.starts_with(MARK))
-        };
-        Ok(writes?
-            .into_iter()
-            .filter(|write| !is_mark(write))
-            .collect())
+        eventually("what came since is answered", LOGGED_WITHIN, || async {
+            let log = std::fs::read_to_string(&self.log)?;
+            let since = log.get(mark.0..).context("the log has been cut")?;
+            answered(since, end.saturating_sub(mark.0))
+        })
+        .await
     }
 
-    /// Writes a line of its own and waits until it stands in the log: where it begins and ends. An event is logged before its
-    /// answer is sent.
+    /// Writes a line of its own and waits until it stands in the log: where it begins and ends.
     async fn mark_line(&self, client: &kube::Client) -> anyhow::Result<(usize, usize)> {
         let name = format!("{MARK}{}", Uuid::new_v4());
         let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
@@ -128,6 +117,34 @@ impl Audit {
         })
         .await
     }
+}
+
+/// The requests that came in the first so many bytes of this log; `None` until each of them is answered.
+fn answered(log: &str, end: usize) -> anyhow::Result<Option<Vec<Write>>> {
+    let (mut came, mut ended) = (Vec::new(), HashMap::new());
+    let mut at = 0;
+    for line in log
+        .split_inclusive('\n')
+        .filter(|line| line.ends_with('\n'))
+    {
+        let event: Value = serde_json::from_str(line)?;
+        let id = event["auditID"].as_str().unwrap_or_default().to_owned();
+        if event["stage"] != "RequestReceived" {
+            ended.insert(id, write(&event));
+        } else if at < end {
+            came.push(id);
+        }
+        at += line.len();
+    }
+    let writes: Option<Vec<Write>> = came.into_iter().map(|id| ended.remove(&id)).collect();
+    let is_mark = |write: &Write| {
+        let manager = write.manager.as_ref();
+        manager.is_some_and(|name| name.starts_with(MARK))
+    };
+    Ok(writes.map(|mut writes| {
+        writes.retain(|write| !is_mark(write));
+        writes
+    }))
 }
 
 fn write(event: &Value) -> Write {

@@ -1,6 +1,5 @@
 //! The last step: the effects of a plan, each of which may be repeated.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use carrel_core::learner::{LearnerState, PodRef, StartKind};
@@ -148,8 +147,6 @@ fn unborn(
     now: Timestamp,
 ) {
     let mut world = shared.world();
-    // Others may start while this one waits to be tried again.
-    world.gate.gone(id);
     let stir = world.stirs.entry(id.clone()).or_default();
     stir.unborn = Some((now, reason));
     stir.tried = Some(tried);
@@ -316,14 +313,12 @@ fn forget_pod(shared: &Handle, id: &LearnerId, pod: PodUid) {
 pub(super) async fn end_orphans(shared: &Handle, id: &LearnerId) -> Step {
     let pods: Vec<SeenPod> = {
         let world = shared.world();
-        let claimed = world
-            .pods
-            .iter()
-            .filter(|pod| world.pods.claimant(pod.uid) == Some(id));
+        let claimed = world.pods.iter().filter(|pod| {
+            world.pods.claimant(pod.uid) == Some(id) && pod.learner.as_ref() != Some(id)
+        });
         let theirs = world.pods.labelled(id).chain(claimed);
         let stays = |pod: &&SeenPod| pod.gone || !matches!(pod.life, Life::Leaving { .. });
-        let theirs = theirs.filter(stays).map(|pod| (pod.uid, pod.clone()));
-        theirs.collect::<HashMap<_, _>>().into_values().collect()
+        theirs.filter(stays).cloned().collect()
     };
     if pods.is_empty() {
         shared.forget(id);

@@ -10,6 +10,9 @@ use super::stir::{Answered, Choice, Heard, Stir};
 use crate::names;
 use crate::world::pod::{Life, SeenPod};
 
+/// Why a pod that was chosen became nobody's.
+pub(super) const DELETED: &str = "its pod was deleted before it was ready";
+
 /// The pod that the status names.
 pub(super) fn named(
     id: &LearnerId,
@@ -110,9 +113,6 @@ pub(super) fn named(
         },
     }
 }
-
-/// Why a pod that was chosen became nobody's.
-pub(super) const DELETED: &str = "its pod was deleted before it was ready";
 
 /// The pod that was chosen for a learner whose status names none.
 pub(super) fn chosen(

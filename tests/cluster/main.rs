@@ -13,6 +13,7 @@ mod install;
 mod nodes;
 mod operator;
 mod plane;
+mod rules;
 mod sidecars;
 
 use std::time::{Duration, Instant};

@@ -19,6 +19,10 @@ use clap::Parser as _;
 
 use up::Role;
 
+/// Gives memory back after lists of thousands, and takes less processor time than the C library's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     if let Some(code) = role::run_if_named() {
         return code;

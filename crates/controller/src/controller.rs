@@ -95,9 +95,11 @@ pub async fn run(
     let lead = async {
         // Whoever has seen nothing assigns nothing.
         sight.complete().await;
-        let held = leadership.take().await;
-        // It may have waited for long, and its watches been broken meanwhile.
-        while let Err(error) = watches::refresh(&shared, &clients.watches).await {
+        let (held, at_once) = leadership.take().await;
+        // Whoever waited for it may have been blind for long meanwhile; what was listed just now need not be listed again.
+        while !(at_once && sight.is_clear())
+            && let Err(error) = watches::refresh(&shared, &clients.watches).await
+        {
             tracing::warn!(
                 error = crate::chain(&error),
                 "what there is cannot be listed"

@@ -72,20 +72,22 @@ impl Leadership {
         }
     }
 
-    /// Waits until the lease is ours.
+    /// Waits until the lease is ours; whether it was so at once.
     ///
     /// # Cancel safety
     /// A lease that was just taken runs out by itself.
-    pub(crate) async fn take(&self) -> Held {
+    pub(crate) async fn take(&self) -> (Held, bool) {
         let mut seen: Option<(String, Instant)> = None;
+        let mut at_once = true;
         loop {
             let began = Instant::now();
             match self.try_take(&mut seen).await {
                 Ok(Some(lease)) => {
-                    return Held {
+                    let held = Held {
                         lease,
                         renewed: began,
                     };
+                    return (held, at_once);
                 }
                 Ok(None) => {}
                 Err(error) => {
@@ -95,6 +97,7 @@ impl Leadership {
                     );
                 }
             }
+            at_once = false;
             tokio::time::sleep(AGAIN).await;
         }
     }

@@ -51,6 +51,11 @@ impl Sight {
         let _ = self.unlisted.subscribe().wait_for(BTreeSet::is_empty).await;
     }
 
+    /// Whether all show what they should just now.
+    pub(crate) fn is_clear(&self) -> bool {
+        self.blind.borrow().is_empty()
+    }
+
     fn change(&self, change: impl FnOnce(&mut BTreeMap<String, String>)) {
         self.blind.send_modify(|blind| {
             change(blind);
@@ -81,10 +86,11 @@ mod tests {
         assert_eq!(readiness.list()[WATCHES], not_yet);
         sight.sees("pods in learners-0");
         sight.complete().await;
-        assert!(readiness.list().is_empty());
+        assert!(readiness.list().is_empty() && sight.is_clear());
         sight.loses("learners", "connection refused".to_owned());
         let refused = "learners (connection refused)";
         assert_eq!(readiness.list()[WATCHES], refused);
+        assert!(!sight.is_clear());
         sight.complete().await;
         sight.sees("learners");
         assert!(readiness.list().is_empty());

@@ -73,7 +73,7 @@ pub(crate) struct Class {
 /// What is seen of the cluster.
 #[derive(Debug)]
 pub(crate) struct World {
-    pub(crate) learners: HashMap<LearnerId, Known>,
+    pub(crate) learners: HashMap<LearnerId, Arc<Known>>,
     pub(crate) classes: HashMap<String, Arc<Class>>,
     pub(crate) pods: Pods,
     /// Who does not rest, and what is on its way for them.
@@ -102,7 +102,7 @@ impl World {
         if is_same_object && before.is_some_and(|before| before.version >= known.version) {
             return false;
         }
-        let (had, has) = (before.and_then(Known::pod), known.pod());
+        let (had, has) = (before.and_then(|before| before.pod()), known.pod());
         if had != has {
             // One that has ended is its learner's until it is deleted.
             if let Some(uid) = had
@@ -114,7 +114,7 @@ impl World {
                 self.pods.claim(uid, id);
             }
         }
-        self.learners.insert(id.clone(), known);
+        self.learners.insert(id.clone(), Arc::new(known));
         true
     }
 

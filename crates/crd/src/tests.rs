@@ -1,4 +1,6 @@
-use serde_json::Value;
+use kube::core::cel::ValidationErrors;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use super::*;
 
@@ -119,6 +121,48 @@ fn the_columns_for_k9s_are_there() {
             let schema = &version["schema"]["openAPIV3Schema"];
             let found = schema.pointer(&format!("/properties/{pointer}"));
             assert!(found.is_some(), "{kind}: {column}");
+        }
+    }
+}
+
+/// An object of a case of `tests/rules.yaml`.
+fn object<K: DeserializeOwned>(case: &Value, state: &str) -> Option<K> {
+    let name = case["name"].as_str().unwrap_or("one");
+    let kind = &case["kind"];
+    let object = json!({
+        "apiVersion": "carrel.dev/v1alpha1", "kind": kind, "metadata": {"name": name},
+        "spec": case[state]["spec"], "status": case[state]["status"],
+    });
+    (!case[state].is_null()).then(|| serde_json::from_value(object).unwrap())
+}
+
+fn verdict<K: DeserializeOwned>(
+    case: &Value,
+    made: fn(&K) -> Result<(), ValidationErrors>,
+    changed: fn(&K, &K) -> Result<(), ValidationErrors>,
+) -> Result<(), ValidationErrors> {
+    let now = object(case, "now").unwrap();
+    object(case, "before").map_or_else(|| made(&now), |before| changed(&now, &before))
+}
+
+#[test]
+fn rules_let_through_and_refuse_as_their_cases_say() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rules.yaml");
+    let cases: Vec<Value> = serde_yaml::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    for case in cases {
+        let verdict = match case["kind"].as_str().unwrap() {
+            "Learner" => verdict(&case, Learner::validate_cel, Learner::validate_cel_update),
+            "LearnerClass" => verdict(
+                &case,
+                LearnerClass::validate_cel,
+                LearnerClass::validate_cel_update,
+            ),
+            kind => unreachable!("{kind}"),
+        };
+        let said = verdict.err().map(|errors| errors.to_string());
+        match case["refused"].as_str() {
+            Some(refused) => assert!(said.is_some_and(|said| said.contains(refused)), "{case}"),
+            None => assert_eq!(said, None, "{case}"),
         }
     }
 }

@@ -29,6 +29,8 @@ const IDLE: Duration = Duration::from_mins(1);
 const RUSH: Duration = Duration::from_mins(10);
 /// What is done for so many learners has been done by then.
 const DONE_WITHIN: Duration = Duration::from_mins(20);
+/// To look costs a controller that counts thousands each time, whose time is taken meanwhile.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 /// Learners of each storm: more than it takes.
 const STORM: usize = 500;
 const CLASS: &str = "many";
@@ -94,6 +96,7 @@ async fn at_rest(
     let began = Instant::now();
     let controller = school.controller().await?;
     eventually("it leads", Duration::from_mins(1), || async {
+        tokio::time::sleep(BETWEEN_LOOKS).await;
         let metrics = controller.metrics().await?;
         Ok(metrics.contains("carrel_leader 1").then_some(()))
     })
@@ -239,6 +242,7 @@ async fn rushes(
 /// Waits until so many are counted as asleep.
 async fn visited(controller: &Controller, asleep: usize) -> anyhow::Result<()> {
     eventually("all are counted", DONE_WITHIN, || async {
+        tokio::time::sleep(BETWEEN_LOOKS).await;
         let counted = counted(controller, |state| state == "Asleep").await?;
         Ok((counted == asleep).then_some(()))
     })

@@ -106,12 +106,18 @@ async fn watch(school: &School) -> anyhow::Result<mpsc::UnboundedReceiver<(Strin
     let (listed, mut is_listed) = tokio::sync::watch::channel(false);
     TaskTracker::new().spawn(async move {
         let mut events = std::pin::pin!(events.default_backoff());
-        while let Ok(Some(event)) = events.try_next().await {
+        loop {
+            let next = tokio::select! {
+                next = events.try_next() => next,
+                // Whoever does not listen any more has seen all, and a watch costs the API server.
+                () = say.closed() => break,
+            };
+            let Ok(Some(event)) = next else { break };
             match event {
                 watcher::Event::Apply(learner) | watcher::Event::InitApply(learner)
                     if is_up(&learner) =>
                 {
-                    // Whoever does not listen any more has seen all.
+                    // Its end is seen above.
                     let _ = say.send((learner.name_any(), Instant::now()));
                 }
                 watcher::Event::InitDone => {

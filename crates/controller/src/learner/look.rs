@@ -21,7 +21,7 @@ const MARGIN: Duration = Duration::from_millis(50);
 /// What is known of a learner.
 #[derive(Debug, Clone)]
 pub(crate) struct Look {
-    pub(crate) known: Known,
+    pub(crate) known: Arc<Known>,
     pub(crate) class: Option<Arc<Class>>,
     pub(crate) desired: Desired,
     pub(crate) policy: Policy,
@@ -60,7 +60,7 @@ pub(super) fn look(shared: &Handle, id: &LearnerId, now: Timestamp) -> Seen {
         .and_then(|pod| world.pods.get(pod.uid));
     let recheck = named.and_then(|pod| recheck(pod, world.stirs.get(id)));
     Seen::Learner(Box::new(Look {
-        desired: known.desired,
+        desired: known.desired.clone(),
         known,
         class,
         policy,

@@ -5,6 +5,7 @@
 //! leader too, and never after somebody has gone on from there; what still comes late it refuses, by the epoch after which the learner
 //! was seen asleep.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use carrel_core::{Epoch, LearnerId, SnapshotId, backoff};
@@ -110,17 +111,16 @@ pub(super) async fn first(
     match take_up(shared, id, now) {
         Doing::Nothing => Ok(Next::GoOn),
         Doing::Waiting(until) => Ok(Next::Wait(until)),
-        Doing::Forgetting(known) => write(shared, id, *known, None, now).await,
+        Doing::Forgetting(known) => write(shared, id, &known, None, now).await,
         Doing::Asking(question, tries) => {
             ask(shared, id, question, tries);
             Ok(Next::Wait(None))
         }
         Doing::Hearing(known, asked, tries, answer) => match answer {
-            Answer::Taken => note(shared, id, *known, &asked.snapshot, "", now).await,
+            Answer::Taken => note(shared, id, &known, &asked.snapshot, "", now).await,
             Answer::Refused(why) => {
-                let uid = known.uid.clone();
-                let next = note(shared, id, *known, &asked.snapshot, &why, now).await?;
-                tell(shared, id, &uid, names::RESTORE_REFUSED, &why);
+                let next = note(shared, id, &known, &asked.snapshot, &why, now).await?;
+                tell(shared, id, &known.uid, names::RESTORE_REFUSED, &why);
                 Ok(next)
             }
             Answer::Away(why) => {
@@ -140,9 +140,9 @@ pub(super) async fn first(
 enum Doing {
     Nothing,
     Waiting(Option<Timestamp>),
-    Forgetting(Box<Known>),
+    Forgetting(Arc<Known>),
     Asking(Question, u32),
-    Hearing(Box<Known>, Question, u32, Answer),
+    Hearing(Arc<Known>, Question, u32, Answer),
 }
 
 fn take_up(shared: &Handle, id: &LearnerId, now: Timestamp) -> Doing {
@@ -160,10 +160,10 @@ fn take_up(shared: &Handle, id: &LearnerId, now: Timestamp) -> Doing {
         (_, Restoring::Asked) => Doing::Waiting(None),
         (Due::Forget, _) => {
             stir.restoring = Restoring::Not;
-            return Doing::Forgetting(Box::new(known.clone()));
+            return Doing::Forgetting(Arc::clone(known));
         }
         (Due::Ask(question), Restoring::Answered(asked, tries, answer)) if *asked == question => {
-            let known = Box::new(known.clone());
+            let known = Arc::clone(known);
             return Doing::Hearing(known, question, *tries, answer.clone());
         }
         (Due::Ask(_), Restoring::Again(_, at)) if now < *at => Doing::Waiting(Some(*at)),
@@ -235,7 +235,7 @@ fn refusal(error: &Error) -> Answer {
 async fn note(
     shared: &Handle,
     id: &LearnerId,
-    known: Known,
+    known: &Known,
     snapshot: &SnapshotId,
     message: &str,
     now: Timestamp,
@@ -265,11 +265,11 @@ fn set(shared: &Handle, id: &LearnerId, restoring: Restoring) {
 async fn write(
     shared: &Handle,
     id: &LearnerId,
-    known: Known,
+    known: &Known,
     noted: Option<RestoreStatus>,
     now: Timestamp,
 ) -> Result<Next, Trouble> {
-    let mut beside = known.beside;
+    let mut beside = known.beside.clone();
     beside.restore = noted;
     let status = carrel_crd::into_status(&known.status, beside, known.generation, now);
     let version = known.version.to_string();

@@ -1,19 +1,9 @@
-use kube::core::cel;
-
 use super::*;
 
 fn class(change: impl FnOnce(&mut LearnerClassSpec)) -> LearnerClass {
     let mut spec = LearnerClassSpec::default();
     change(&mut spec);
     LearnerClass::new("free", spec)
-}
-
-fn refusals(class: &LearnerClass) -> String {
-    let errors: Result<(), cel::ValidationErrors> = class.validate_cel();
-    errors
-        .err()
-        .map(|errors| errors.to_string())
-        .unwrap_or_default()
 }
 
 #[test]
@@ -50,26 +40,4 @@ fn what_no_schema_can_see_is_refused_by_the_path_of_its_field() {
         error,
         "'spec.resources.memory' must be from '16Mi' to '1Ti'"
     );
-}
-
-#[test]
-fn rules_that_span_fields_are_checked() {
-    assert_eq!(refusals(&class(|_| ())), "");
-    let idle = class(|spec| spec.idle.max_seconds = 59);
-    assert!(refusals(&idle).contains("minSeconds must be at most maxSeconds"));
-    let command = class(|spec| spec.agent.adapter = Adapter::Command);
-    assert!(refusals(&command).contains("command must be given with the adapter"));
-    let image = class(|spec| spec.agent.image = "school/tutor:1".to_owned());
-    assert!(refusals(&image).contains("command must be given with an image"));
-    let route = class(|spec| {
-        spec.models
-            .routes
-            .insert("default".to_owned(), "tutor".to_owned());
-    });
-    assert!(refusals(&route).contains("'provider/model'"));
-    let room = class(|spec| spec.snapshot.max_bytes = "2Gi".to_owned());
-    assert!(refusals(&room).contains("snapshot.maxBytes must be at most"));
-    let mut name = class(|_| ());
-    name.metadata.name = Some("a.b".to_owned());
-    assert!(refusals(&name).contains("must be a DNS label"));
 }

@@ -45,7 +45,9 @@ kubernetes:
   startingAtOnce: {{ .Values.learners.startingAtOnce }}
   refillsPerSecond: {{ .Values.learners.refillsPerSecond }}
   graceSeconds: {{ .Values.learners.terminationGracePeriodSeconds }}
-  mustNotReach: {{ toJson .Values.learners.mustNotReach }}
+  {{- $shut := .Values.learners.mustNotReach }}
+  {{- if $shut }}{{ $shut = append $shut (printf "%s-gateway.%s:7070" $name $service) }}{{ end }}
+  mustNotReach: {{ toJson (default list $shut) }}
   nodeSelector: {{ toJson .Values.learners.nodeSelector }}
   tolerations: {{ toJson .Values.learners.tolerations }}
   topologySpreadConstraints: {{ toJson .Values.learners.topologySpreadConstraints }}

@@ -9,6 +9,31 @@ use crate::start_chart;
 /// What is said of an autoscaler where nobody measures.
 const UNMEASURED: [&str; 2] = ["FailedGetResourceMetric", "FailedComputeMetricsReplicas"];
 
+/// A kind of installation, a further word, and the command with which the notes go on.
+const WAYS_IN: [(&str, &str, &str); 5] = [
+    (
+        "default",
+        "--hide-secret",
+        "port-forward service/carrel-gateway 7070\n",
+    ),
+    (
+        "everything",
+        "--hide-secret",
+        "get ingress carrel-gateway\n",
+    ),
+    ("ha", "--hide-secret", "get httproute carrel-gateway\n"),
+    (
+        "minimal",
+        "--set=gateway.service.type=NodePort",
+        "get service carrel-gateway -o jsonpath='{.spec.ports[0].nodePort}'",
+    ),
+    (
+        "external",
+        "--hide-secret",
+        "get service carrel-gateway -o jsonpath='{.status.loadBalancer",
+    ),
+];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_that_enforces_restricted_takes_every_kind_of_installation() -> anyhow::Result<()>
 {
@@ -17,6 +42,16 @@ async fn a_cluster_that_enforces_restricted_takes_every_kind_of_installation() -
         return Ok(());
     };
     let operator = Operator::of(&chart.plane)?;
+    for (kind, more, next) in WAYS_IN {
+        let said = chart
+            .install(&Chart::values_of(kind), &["--dry-run=server", more])
+            .await?;
+        let (_, notes) = said.stdout.split_once("\nNOTES:\n").unwrap_or_default();
+        assert!(
+            notes.contains(&format!("kubectl -n {NAMESPACE} {next}")),
+            "{kind}: {notes}"
+        );
+    }
     let wait = ["--wait", "--timeout=110s"];
     let said = chart
         .install(&Chart::values_of("everything"), &wait)

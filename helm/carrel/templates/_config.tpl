@@ -45,9 +45,11 @@ kubernetes:
   startingAtOnce: {{ .Values.learners.startingAtOnce }}
   refillsPerSecond: {{ .Values.learners.refillsPerSecond }}
   graceSeconds: {{ .Values.learners.terminationGracePeriodSeconds }}
-  {{- $shut := .Values.learners.mustNotReach }}
-  {{- if $shut }}{{ $shut = append $shut (printf "%s-gateway.%s:7070" $name $service) }}{{ end }}
-  mustNotReach: {{ toJson (default list $shut) }}
+  {{- $shut := list }}
+  {{- range .Values.learners.mustNotReach }}
+  {{- $shut = append $shut (eq . "gateway" | ternary (printf "%s-gateway.%s:7070" $name $service) .) }}
+  {{- end }}
+  mustNotReach: {{ toJson $shut }}
   nodeSelector: {{ toJson .Values.learners.nodeSelector }}
   tolerations: {{ toJson .Values.learners.tolerations }}
   topologySpreadConstraints: {{ toJson .Values.learners.topologySpreadConstraints }}

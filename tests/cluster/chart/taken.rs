@@ -1,6 +1,8 @@
 //! A real API server takes all that the chart renders, and its pods, where Pod Security `restricted` is enforced.
 
-use carrel_tests::cluster::school::{LEARNER_NAMESPACES, NAMESPACE};
+use std::path::Path;
+
+use carrel_tests::cluster::school::{DEFINITIONS, LEARNER_NAMESPACES, NAMESPACE};
 use carrel_tests::cluster::{Chart, Operator, objects};
 use serde_json::{Value, json};
 
@@ -67,8 +69,15 @@ async fn a_cluster_that_enforces_restricted_takes_every_kind_of_installation() -
         let told = "violates PodSecurity \"restricted:";
         assert!(said.stderr.contains(told), "{namespace}: {said:?}");
     }
+    let mut all = Vec::new();
     for values in Chart::values()? {
-        let rendered = chart.render(&values).await?;
+        all.push((values.clone(), chart.render(&values).await?));
+    }
+    let base = Path::new(DEFINITIONS).join("../base");
+    let [own, rest] =
+        ["namespace.yaml", "carrel.yaml"].map(|name| std::fs::read_to_string(base.join(name)));
+    all.push((base, format!("{}---\n{}", own?, rest?)));
+    for (values, rendered) in all {
         for object in objects(&rendered)? {
             // What is in it is asked for next.
             if object["kind"] == "Namespace" {

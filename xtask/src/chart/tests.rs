@@ -395,6 +395,45 @@ fn whatever_pods_are_told_to_call_listens_and_may_be_reached() {
 }
 
 #[test]
+fn components_go_out_to_what_they_need_and_metrics_are_for_whom_is_named() {
+    if !has_helm("components_go_out_to_what_they_need_and_metrics_are_for_whom_is_named") {
+        return;
+    }
+    let policy = |component: &str, more: &[&str]| {
+        let set = [
+            "--set=database.url=postgres://carrel@db.example:6543/carrel",
+            "--set=database.urls.router=postgres://router@db.example:6544/carrel",
+            "--set=objects.endpoint=http://minio.example:9000",
+        ];
+        let rendered = render(DEFAULT, &[&set, more].concat()).unwrap();
+        let mut objects = objects(&rendered);
+        objects
+            .remove(&format!("NetworkPolicy school/carrel-{component}"))
+            .unwrap()
+    };
+    let ports = [443, 6443, 6543, 6544, 7079, 7080, 9000];
+    for (component, open) in [
+        ("gateway", &[443, 6443, 6543, 7080][..]),
+        ("router", &[6544]),
+        ("vault", &[6543, 9000]),
+        ("controller", &[443, 6443, 7080]),
+    ] {
+        let text = policy(component, &[]);
+        let named = ports.map(|port| text.contains(&format!("port: {port}}}")));
+        assert_eq!(named, ports.map(|port| open.contains(&port)), "{text}");
+        let is_out = text.contains("0.0.0.0/0, except: [10.0.0.0/8");
+        assert_eq!(is_out, component == "router", "{text}");
+        assert!(!text.contains("169.254.169.254"), "{text}");
+        let text = policy(component, &["--set=networkPolicy.egress.enabled=false"]);
+        assert!(!text.contains("egress:"), "{text}");
+        let from = "--set-json=networkPolicy.metricsFrom=[{\"podSelector\": {}}]";
+        assert!(policy(component, &[from]).contains("port: 7079}"));
+    }
+    let by_account = policy("vault", &["--set=objects.existingSecret="]);
+    assert!(by_account.contains("169.254.169.254/32"), "{by_account}");
+}
+
+#[test]
 fn whoever_tests_the_release_reaches_its_gateway_though_few_may() {
     if !has_helm("whoever_tests_the_release_reaches_its_gateway_though_few_may") {
         return;

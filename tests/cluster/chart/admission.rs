@@ -276,7 +276,7 @@ fn told_at(plane: &ControlPlane, way: &str) -> String {
     let path = format!("/api/v1/namespaces/{LEARNERS}/{way}");
     plane
         .kubectl(&["get", "--raw", &path])
-        .map_or_else(|refused| refused.to_string(), |answer| answer)
+        .unwrap_or_else(|refused| refused.to_string())
 }
 
 /// The API server's controller has read the policies, and found each of their expressions to fit what they are about.

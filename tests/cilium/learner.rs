@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use carrel_tests::cluster::Installation;
 use carrel_tests::eventually;
 
-use crate::beside::{self, ELSEWHERE, METADATA};
+use crate::beside::{self, COMPONENTS, ELSEWHERE, METADATA};
 
 /// The port that a neighbour's agent opens for everybody.
 const NEIGHBOURS_AGENT: u16 = 9000;
@@ -19,8 +19,10 @@ const LONG: Duration = Duration::from_mins(1);
 pub(crate) struct Doors {
     /// Router and vault.
     open: Vec<String>,
-    /// All else.
-    shut: Vec<String>,
+    /// All else, each with the components that reach it.
+    pub(crate) shut: Vec<(String, &'static [&'static str])>,
+    /// Of it what every pod tries at its start.
+    pub(crate) tried: [String; 3],
     /// The sidecar of ada's pod.
     pub(crate) sidecar: String,
 }
@@ -70,6 +72,9 @@ impl Doors {
             service(school_is, "carrel-vault")?,
         );
         let neighbour = of_learner("bob")?;
+        let kubernetes = format!("{}:443", service("default", "kubernetes")?);
+        let gateway = format!("{}:7070", service(school_is, "carrel-gateway")?);
+        let tried = [METADATA.to_owned(), kubernetes.clone(), gateway.clone()];
         Ok(Self {
             open: vec![
                 format!("{router}:7071"),
@@ -77,21 +82,31 @@ impl Doors {
                 format!("{vault}:7072"),
             ],
             shut: vec![
-                format!("{}:443", service("default", "kubernetes")?),
-                api_server.to_owned(),
-                METADATA.to_owned(),
-                format!("{}:7070", service(school_is, "carrel-gateway")?),
-                format!("{}:7070", pod(school_is, &component("gateway"))?),
-                format!("{}:7079", pod(school_is, &component("vault"))?),
-                format!("{neighbour}:7080"),
-                format!("{neighbour}:{NEIGHBOURS_AGENT}"),
-                database,
+                (kubernetes, &["gateway", "controller"]),
+                (api_server.to_owned(), &["gateway", "controller"]),
+                (METADATA.to_owned(), &[]),
+                (gateway, &["gateway"]),
+                (
+                    format!("{}:7070", pod(school_is, &component("gateway"))?),
+                    &["gateway"],
+                ),
+                (
+                    format!("{}:7079", pod(school_is, &component("vault"))?),
+                    &[],
+                ),
+                (format!("{neighbour}:7080"), &["gateway", "controller"]),
+                (format!("{neighbour}:{NEIGHBOURS_AGENT}"), &[]),
+                (database, &["gateway", "router", "vault"]),
                 // Of this machine, which is to the cluster what the internet is.
-                bucket,
-                format!("{}:8080", pod(ELSEWHERE, "app=served")?),
-                format!("{names}:53"),
-                format!("kubernetes.default.svc.cluster.local.@{names}:53"),
+                (bucket, &["vault"]),
+                (format!("{}:8080", pod(ELSEWHERE, "app=served")?), &[]),
+                (format!("{names}:53"), &COMPONENTS),
+                (
+                    format!("kubernetes.default.svc.cluster.local.@{names}:53"),
+                    &COMPONENTS,
+                ),
             ],
+            tried,
             sidecar: format!("{}:7080", of_learner("ada")?),
         })
     }
@@ -108,7 +123,7 @@ impl Doors {
         Ok(())
     }
 
-    /// Waits until the agent reaches all.
+    /// Waits until the agent reaches all that nobody else's policy keeps from it: the vault shows its metrics to nobody.
     pub(crate) async fn are_open(&self, school: &Installation) -> anyhow::Result<()> {
         let mut tried = 0;
         eventually("the machine reaches the sidecar", LONG, || async {
@@ -120,7 +135,8 @@ impl Doors {
             let key = format!("open {tried}");
             async move {
                 let (_, shut) = self.try_all(school, &key).await?;
-                Ok(shut.is_empty().then_some(()))
+                let is_metrics = |line: &String| line.contains(":7079: ");
+                Ok((shut.len() == 1 && shut.iter().all(is_metrics)).then_some(()))
             }
         })
         .await
@@ -140,7 +156,8 @@ impl Doors {
             let event = neighbour.next().await?;
             said += event.context("the turn does not end yet")?.text("text");
         }
-        let all = [self.open.as_slice(), &self.shut].concat();
+        let shut = self.shut.iter().map(|(address, _)| address.clone());
+        let all: Vec<String> = self.open.iter().cloned().chain(shut).collect();
         let reach = format!("reach {}", all.join(" "));
         let reply = school.api.reply("ada", &reach).await?;
         let turn = school.api.turn("bob", &turn).await?;

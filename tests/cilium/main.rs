@@ -41,7 +41,7 @@ async fn policies(school: &Installation, steps: &mut Steps) -> anyhow::Result<()
     school.apply(&agent::inside("patient", &json!({})))?;
     for name in ["ada", "bob"] {
         school.learner(name, "patient").await?;
-        // Their pods have tried the metadata service at their start.
+        // Their pods have tried at their start what must not be reached.
         assert_eq!(school.api.reply(name, "hello").await?, "1");
     }
     steps.done("two learners answered, each by their own pod");
@@ -49,7 +49,8 @@ async fn policies(school: &Installation, steps: &mut Steps) -> anyhow::Result<()
     doors.are_shut(school).await?;
     steps.done("from a learner's pod: router and vault, nothing else");
     beside::a_learners_pod_is_reached_by_gateway_and_controller_alone(school, &doors).await?;
-    steps.done("into a learner's pod: gateway and controller, nobody else");
+    beside::components_are_kept_in(school, &doors)?;
+    steps.done("into a learner's pod: gateway and controller, nobody else; out of a component: where it has to go");
     school.api.sleep("ada").await?;
     assert!(school.api.reply("ada", "again").await?.starts_with('3'));
     steps.done("asleep, awake and remembering");
@@ -59,9 +60,10 @@ async fn policies(school: &Installation, steps: &mut Steps) -> anyhow::Result<()
         .kubectl(&["delete", "networkpolicies", "--all", &namespace])?;
     // Whoever slept has another pod since.
     school.api.reply("bob", "again").await?;
-    Doors::find(school)?.are_open(school).await?;
+    let doors = Doors::find(school)?;
+    doors.are_open(school).await?;
     steps.done("without the policies all of it is reached");
-    beside::a_pod_that_policies_do_not_keep_in_takes_nobody(school).await?;
-    steps.done("a new pod finds the metadata service, and takes nobody");
+    beside::a_pod_that_policies_do_not_keep_in_takes_nobody(school, &doors).await?;
+    steps.done("a new pod reaches what it must not, and takes nobody");
     Ok(())
 }

@@ -64,6 +64,7 @@ async fn the_doctor_looks_at_a_cluster_before_anything_is_installed() -> anyhow:
         "ok    definitions: none yet",
         "ok    Pod Security: is there",
         "note  user namespaces: whether pods may have their own is not known",
+        "note  processes: whether nodes bound them is not to be seen",
         "note  keys: no Secret 'carrel-keys' yet",
     ] {
         assert!(said.contains(line), "{line}: {said}");

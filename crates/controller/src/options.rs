@@ -1,6 +1,6 @@
 //! What a controller is told.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use carrel_protocol::Endpoint;
 use carrel_protocol::token::{PublicKey, Signer};
@@ -60,8 +60,10 @@ pub struct PodOptions {
     pub host_aliases: Vec<(IpAddr, String)>,
     /// The port on which sidecars listen.
     pub port: u16,
-    /// What every sidecar tries and must not reach, as `host:port`; empty: no self-test.
-    pub must_not_reach: Vec<String>,
+    /// What every sidecar tries and must not reach; empty: no self-test.
+    pub must_not_reach: Vec<SocketAddr>,
+    /// … and of which it must reach one, as `host:port`.
+    pub must_reach: Vec<String>,
     /// How long a pod that is ended may take: a turn that does not end in it runs again.
     pub grace_seconds: u32,
     /// The priority class; empty: the cluster's default.

@@ -192,12 +192,12 @@ impl Template {
                 options.grace_seconds.saturating_sub(5).max(1)
             ),
         ];
-        arguments.extend(
-            options
-                .must_not_reach
-                .iter()
-                .map(|at| format!("--must-not-reach={at}")),
-        );
+        if !options.must_not_reach.is_empty() {
+            let not = options.must_not_reach.iter();
+            arguments.extend(not.map(|at| format!("--must-not-reach={at}")));
+            let must = options.must_reach.iter();
+            arguments.extend(must.map(|at| format!("--must-reach={at}")));
+        }
         let probe = |path: &str| json!({"httpGet": {"path": path, "port": options.port}});
         let sidecar = self.carrels(
             names::SIDECAR,

@@ -136,7 +136,7 @@ impl Agent {
     }
 }
 
-/// The limits of one agent; requests equal them.
+/// The limits of one agent; on Kubernetes requests equal them: who sleeps has no pod, and who is awake keeps what others were not given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Resources {
@@ -158,7 +158,7 @@ pub struct Resources {
         regex(pattern = r"^[0-9]{1,15}(Ki|Mi|Gi|Ti|k|M|G|T)?$")
     )]
     pub ephemeral_storage: String,
-    /// Processes and threads; on Kubernetes the node's own limit for pods holds besides.
+    /// Processes and threads, on one machine; on Kubernetes the node's own limit for pods holds in its place ('podPidsLimit').
     #[schemars(range(min = 8, max = 32768))]
     pub pids: i32,
 }

@@ -44,9 +44,12 @@ pub struct SidecarOptions {
     /// Where the last word of the pod is written.
     #[arg(long)]
     pub farewell: Option<PathBuf>,
-    /// What the pod must be kept from by its network, as HOST:PORT: while it is reached, nobody is assigned.
+    /// What the pod must be kept from by its network, as ADDRESS:PORT: while it is reached, nobody is assigned.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub must_not_reach: Vec<SocketAddr>,
+    /// What the pod must reach, as HOST:PORT: before one of them is, nothing is known of what it must not.
     #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
-    pub must_not_reach: Vec<String>,
+    pub must_reach: Vec<String>,
     /// How long a pod that is told to end may take; a little less than what whoever tells it waits.
     #[arg(long, default_value_t = 25)]
     pub grace_seconds: u32,
@@ -147,13 +150,23 @@ mod tests {
     }
 
     #[test]
-    fn what_must_not_be_reached_has_a_port() {
-        let with = |address: &str| parse(&["--fleet-keys", "[]", "--must-not-reach", address]);
-        let options = with("[fd00:ec2::254]:80").expect("parsed");
-        assert_eq!(options.must_not_reach, ["[fd00:ec2::254]:80"]);
-        for wrong in ["10.0.0.1", ":80", "10.0.0.1:http"] {
+    fn what_is_tried_has_a_port_and_what_must_not_be_reached_is_no_name_that_nobody_tells() {
+        let with = |option: &str, place: &str| parse(&["--fleet-keys", "[]", option, place]);
+        let options = with("--must-not-reach", "[fd00:ec2::254]:80").expect("parsed");
+        assert_eq!(
+            options.must_not_reach,
+            ["[fd00:ec2::254]:80".parse().expect("an address")]
+        );
+        let options = with("--must-reach", "vault.school.svc:7072").expect("parsed");
+        assert_eq!(options.must_reach, ["vault.school.svc:7072"]);
+        for (option, wrong) in [
+            ("--must-not-reach", "10.0.0.1"),
+            ("--must-not-reach", "kubernetes.default.svc:443"),
+            ("--must-reach", ":80"),
+            ("--must-reach", "10.0.0.1:http"),
+        ] {
             assert_eq!(
-                with(wrong).err(),
+                with(option, wrong).err(),
                 Some(clap::error::ErrorKind::ValueValidation)
             );
         }

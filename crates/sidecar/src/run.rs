@@ -107,7 +107,7 @@ async fn run(options: SidecarOptions) -> io::Result<Exit> {
 /// Lets the pod be assigned when the self-test has passed; returns only when it has failed.
 async fn stay_kept_in(pod: &Pod) -> Exit {
     let tell = |why| pod.enter(Phase::Blank, why);
-    match self_test::pass(&pod.options.must_not_reach, tell).await {
+    match self_test::pass(&pod.options, tell).await {
         Ok(()) => {
             if !pod.hello().detail.is_empty() {
                 pod.enter(Phase::Blank, "");

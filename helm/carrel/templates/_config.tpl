@@ -45,7 +45,11 @@ kubernetes:
   startingAtOnce: {{ .Values.learners.startingAtOnce }}
   refillsPerSecond: {{ .Values.learners.refillsPerSecond }}
   graceSeconds: {{ .Values.learners.terminationGracePeriodSeconds }}
-  mustNotReach: {{ toJson .Values.learners.mustNotReach }}
+  {{- $shut := list }}
+  {{- range .Values.learners.mustNotReach }}
+  {{- $shut = append $shut (eq . "gateway" | ternary (printf "%s-gateway.%s:7070" $name $service) .) }}
+  {{- end }}
+  mustNotReach: {{ toJson $shut }}
   nodeSelector: {{ toJson .Values.learners.nodeSelector }}
   tolerations: {{ toJson .Values.learners.tolerations }}
   topologySpreadConstraints: {{ toJson .Values.learners.topologySpreadConstraints }}

@@ -63,11 +63,6 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- dict "names" (default $own .Values.learnerNamespaces.names) | toJson -}}
 {{- end -}}
 
-{{- /* By which the admission policy knows them. */ -}}
-{{- define "carrel.learnersOf" -}}
-{{ .Release.Namespace }}.{{ include "carrel.fullname" . }}
-{{- end -}}
-
 {{- define "carrel.learnerPriorityClass" -}}
 {{- if .Values.priorityClasses.enabled }}{{ .Release.Namespace }}-{{ include "carrel.fullname" . }}-learners{{ end -}}
 {{- end -}}

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use carrel_tests::cluster::Chart;
 use carrel_tests::cluster::school::{CONTROLLER, LEARNER_NAMESPACES, NAMESPACE};
+use carrel_tests::cluster::{Chart, ControlPlane};
 use carrel_tests::eventually;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
@@ -19,6 +19,15 @@ const OURS: &str = "registry.example/carrel@sha256:0123456789abcdef0123456789abc
 const AGENT: &str = "registry.example/agents/tutor@sha256:fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210";
 const NOT_THEIRS: &str = "pods of learners must be made by Carrel's controller";
 const SPEC_STAYS: &str = "the spec of a learner's pod has must stay as they are";
+
+/// Whatever leads into a pod through the API server.
+const WAYS_IN: [&str; 5] = [
+    "pods/made/exec?command=id&container=agent&stdout=true",
+    "pods/made/attach?container=agent&stdout=true",
+    "pods/made/portforward?ports=7080",
+    "pods/made:7080/proxy/healthz",
+    "services/made:7080/proxy/healthz",
+];
 
 /// A pod as the controller makes it.
 fn pod(name: &str) -> Value {
@@ -187,6 +196,26 @@ async fn a_learners_pod_stays_as_it_was_made_and_takes_no_commands() -> anyhow::
     })
     .await?;
 
+    // Whoever may label a namespace does not take it out of the policies' sight.
+    let namespaces: Api<Namespace> = Api::all(mallory.clone());
+    let mut namespace = namespaces.get(LEARNERS).await?;
+    namespace.metadata.labels = None;
+    namespaces
+        .replace(LEARNERS, &PostParams::default(), &namespace)
+        .await?;
+    eventually("the labels are gone everywhere", KNOWN_WITHIN, || async {
+        // Pod Security is by label, and goes with it.
+        let mut root = pod("root");
+        root["spec"]["securityContext"] = json!({});
+        Ok(refusal(&controller, &root).await?.is_empty().then_some(()))
+    })
+    .await?;
+    assert!(
+        refusal(&mallory, &pod("strange"))
+            .await?
+            .contains(NOT_THEIRS)
+    );
+
     let pods: Api<Pod> = Api::namespaced(mallory.clone(), LEARNERS);
     let params = PatchParams::default();
     let patched = |patch: Value| {
@@ -222,22 +251,36 @@ async fn a_learners_pod_stays_as_it_was_made_and_takes_no_commands() -> anyhow::
     assert_eq!(patched(note).await?, "");
     theirs.patch("made", &params, &Patch::Merge(labels)).await?;
 
-    for words in [
-        ["exec", "made", "-c=agent", "--", "id"],
-        ["attach", "made", "-c=agent", "-i=false", "-t=false"],
-    ] {
-        let words = [&["--namespace", LEARNERS], &words[..]].concat();
-        let refused = chart.plane.kubectl(&words).unwrap_err().to_string();
-        assert!(
-            refused.contains("what learners' pods hold is learners' own"),
-            "{refused}"
-        );
+    well_typed(&chart.plane).await?;
+    let door = "what learners' pods hold is learners' own";
+    for way in WAYS_IN {
+        let said = told_at(&chart.plane, way);
+        assert!(said.contains(door), "{way}: {said}");
     }
-    well_typed(&chart.plane).await
+    // Whom the policy does not stop something else does: there is no node.
+    let binding = format!("{NAMESPACE}-carrel-learners-exec");
+    chart
+        .plane
+        .kubectl(&["delete", "validatingadmissionpolicybinding", &binding])?;
+    for way in WAYS_IN {
+        eventually("it is the policy that refuses", KNOWN_WITHIN, || async {
+            Ok((!told_at(&chart.plane, way).contains(door)).then_some(()))
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// What the API server says to whoever goes this way.
+fn told_at(plane: &ControlPlane, way: &str) -> String {
+    let path = format!("/api/v1/namespaces/{LEARNERS}/{way}");
+    plane
+        .kubectl(&["get", "--raw", &path])
+        .unwrap_or_else(|refused| refused.to_string())
 }
 
 /// The API server's controller has read the policies, and found each of their expressions to fit what they are about.
-async fn well_typed(plane: &carrel_tests::cluster::ControlPlane) -> anyhow::Result<()> {
+async fn well_typed(plane: &ControlPlane) -> anyhow::Result<()> {
     let read = eventually("the policies were read", KNOWN_WITHIN, || async {
         let words = ["get", "validatingadmissionpolicies", "-o", "json"];
         let list: Value = serde_json::from_str(&plane.kubectl(&words)?)?;

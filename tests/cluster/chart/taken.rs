@@ -1,6 +1,8 @@
 //! A real API server takes all that the chart renders, and its pods, where Pod Security `restricted` is enforced.
 
-use carrel_tests::cluster::school::{LEARNER_NAMESPACES, NAMESPACE};
+use std::path::Path;
+
+use carrel_tests::cluster::school::{DEFINITIONS, LEARNER_NAMESPACES, NAMESPACE};
 use carrel_tests::cluster::{Chart, Operator, objects};
 use serde_json::{Value, json};
 
@@ -8,6 +10,31 @@ use crate::start_chart;
 
 /// What is said of an autoscaler where nobody measures.
 const UNMEASURED: [&str; 2] = ["FailedGetResourceMetric", "FailedComputeMetricsReplicas"];
+
+/// A kind of installation, a further word, and the command with which the notes go on.
+const WAYS_IN: [(&str, &str, &str); 5] = [
+    (
+        "default",
+        "--hide-secret",
+        "port-forward service/carrel-gateway 7070\n",
+    ),
+    (
+        "everything",
+        "--hide-secret",
+        "get ingress carrel-gateway\n",
+    ),
+    ("ha", "--hide-secret", "get httproute carrel-gateway\n"),
+    (
+        "minimal",
+        "--set=gateway.service.type=NodePort",
+        "get service carrel-gateway -o jsonpath='{.spec.ports[0].nodePort}'",
+    ),
+    (
+        "external",
+        "--hide-secret",
+        "get service carrel-gateway -o jsonpath='{.status.loadBalancer",
+    ),
+];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_that_enforces_restricted_takes_every_kind_of_installation() -> anyhow::Result<()>
@@ -17,6 +44,16 @@ async fn a_cluster_that_enforces_restricted_takes_every_kind_of_installation() -
         return Ok(());
     };
     let operator = Operator::of(&chart.plane)?;
+    for (kind, more, next) in WAYS_IN {
+        let said = chart
+            .install(&Chart::values_of(kind), &["--dry-run=server", more])
+            .await?;
+        let (_, notes) = said.stdout.split_once("\nNOTES:\n").unwrap_or_default();
+        assert!(
+            notes.contains(&format!("kubectl -n {NAMESPACE} {next}")),
+            "{kind}: {notes}"
+        );
+    }
     let wait = ["--wait", "--timeout=110s"];
     let said = chart
         .install(&Chart::values_of("everything"), &wait)
@@ -32,8 +69,15 @@ async fn a_cluster_that_enforces_restricted_takes_every_kind_of_installation() -
         let told = "violates PodSecurity \"restricted:";
         assert!(said.stderr.contains(told), "{namespace}: {said:?}");
     }
+    let mut all = Vec::new();
     for values in Chart::values()? {
-        let rendered = chart.render(&values).await?;
+        all.push((values.clone(), chart.render(&values).await?));
+    }
+    let base = Path::new(DEFINITIONS).join("../base");
+    let [own, rest] =
+        ["namespace.yaml", "carrel.yaml"].map(|name| std::fs::read_to_string(base.join(name)));
+    all.push((base, format!("{}---\n{}", own?, rest?)));
+    for (values, rendered) in all {
         for object in objects(&rendered)? {
             // What is in it is asked for next.
             if object["kind"] == "Namespace" {

@@ -106,7 +106,7 @@ impl Installation {
             "postgres",
             &format!("CREATE ROLE {ROLE} LOGIN; ALTER DATABASE {database} OWNER TO {ROLE}"),
         );
-        let values = values(&links, &database);
+        let values = values(&links, &database, &plane.url(), nodes.cilium)?;
         let mut it = Self {
             api: Api::new("http://127.0.0.1:1", "")?,
             node,
@@ -381,9 +381,16 @@ fn image() -> Option<PathBuf> {
     Some(path.into())
 }
 
-/// What an operator says who has little room.
-fn values([store, bucket]: &[Link; 2], database: &str) -> Value {
-    json!({
+/// What an operator says who has little room; on a network that enforces policies, or on one that does not.
+fn values(
+    [store, bucket]: &[Link; 2],
+    database: &str,
+    api_server: &str,
+    is_enforced: bool,
+) -> anyhow::Result<Value> {
+    let port = api_server.rsplit(':').next().unwrap_or_default();
+    let port: u16 = port.parse().context("the API server has a port")?;
+    let mut values = json!({
         "image": {"repository": "localhost/carrel", "pullPolicy": "Never"},
         // The link is on this machine alone, and the server has no certificate.
         "database": {"url": format!("postgres://{ROLE}@{}/{database}?sslmode=disable", store.address())},
@@ -393,8 +400,14 @@ fn values([store, bucket]: &[Link; 2], database: &str) -> Value {
             "pathStyle": true,
             "existingSecret": "bucket",
         },
+        "networkPolicy": {"egress": {"apiServerPorts": [port]}},
         "config": {"drainSeconds": 1, "limits": {"messagesPerMinute": 100_000}},
-    })
+    });
+    if !is_enforced {
+        // What is reached by everybody is not tried; nobody has this.
+        values["learners"] = json!({"mustNotReach": ["169.254.169.254:80"]});
+    }
+    Ok(values)
 }
 
 /// The parts of a long test, with the time that each took.

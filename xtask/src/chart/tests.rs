@@ -5,6 +5,8 @@ use serde_json::Value as Json;
 
 use super::*;
 
+mod reach;
+
 const DEFAULT: &str = "helm/carrel/ci/default-values.yaml";
 
 /// Whether there is helm; says that the test is skipped when there is none.
@@ -356,60 +358,6 @@ fn each_component_has_the_keys_that_it_reads_and_router_and_vault_no_account() {
     ] {
         assert_eq!(secrets(kind, name), (all(keys), token), "{name}");
     }
-}
-
-#[test]
-fn whatever_pods_are_told_to_call_listens_and_may_be_reached() {
-    if !has_helm("whatever_pods_are_told_to_call_listens_and_may_be_reached") {
-        return;
-    }
-    let objects = objects(&render(DEFAULT, &[]).unwrap());
-    let config = &objects["ConfigMap school/carrel"];
-    let out = &objects["NetworkPolicy carrel-learners/carrel-learners"];
-    let (_, out) = out.split_once("\n  egress:\n").unwrap();
-    for (key, component, name, port) in [
-        ("routerUrl", "router", "models", 7071),
-        ("egressUrl", "router", "egress", 7074),
-        ("vaultUrl", "vault", "vault", 7072),
-    ] {
-        let url = format!("\n      {key}: http://carrel-{component}.school.svc:{port}\n");
-        assert!(config.contains(&url), "{url}{config}");
-        let of = |kind: &str| &objects[&format!("{kind} school/carrel-{component}")];
-        let served = format!("- {{name: {name}, port: {port}, targetPort: {name}}}");
-        assert!(of("Service").contains(&served), "{served}");
-        let listens = format!("- {{name: {name}, containerPort: {port}}}");
-        assert!(of("Deployment").contains(&listens), "{listens}");
-        let listens = format!("0.0.0.0:{port}");
-        assert!(of("Deployment").contains(&listens), "{listens}");
-        let open = format!("- {{protocol: TCP, port: {port}}}");
-        assert!(of("NetworkPolicy").contains(&open), "{component}: {open}");
-        let rules = out.split("\n    - to:").map(|rule| (rule, &open));
-        let is_let = |(rule, open): (&str, &String)| {
-            rule.contains(&format!("component: {component}")) && rule.contains(open)
-        };
-        assert!(rules.into_iter().any(is_let), "{component}: {open}: {out}");
-    }
-    let vault = &objects["NetworkPolicy school/carrel-vault"];
-    let asks = |rule: &str| ["gateway", "controller"].map(|who| rule.contains(who)) == [true; 2];
-    assert!(vault.split("- ports:").any(asks), "{vault}");
-}
-
-#[test]
-fn whoever_tests_the_release_reaches_its_gateway_though_few_may() {
-    if !has_helm("whoever_tests_the_release_reaches_its_gateway_though_few_may") {
-        return;
-    }
-    let objects = objects(&render("helm/carrel/ci/restricted-values.yaml", &[]).unwrap());
-    let policy = &objects["NetworkPolicy school/carrel-gateway"];
-    let test = &objects["Pod school/carrel-test-answer"];
-    for text in [policy, test] {
-        assert!(text.contains("app.kubernetes.io/component: test"), "{text}");
-    }
-    // Its log is that of its only container, which helm shows.
-    assert!(
-        test.contains("\n  containers:\n    -\n      name: chat\n"),
-        "{test}"
-    );
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod before;
 mod definitions;
 mod here;
 mod parts;
+mod processes;
 mod rights;
 mod school;
 

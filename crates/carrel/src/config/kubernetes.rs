@@ -31,7 +31,7 @@ pub(crate) struct Kubernetes {
     pub(crate) image_pull_secrets: Vec<String>,
     /// Where sidecars listen.
     pub(crate) sidecar_port: u16,
-    /// What every pod tries before it is ready, and must not reach, as `HOST:PORT`; empty: no self-test.
+    /// What every pod tries before it is ready, and must not reach, as `HOST:PORT`, whose address the controller looks up; empty: no self-test.
     pub(crate) must_not_reach: Vec<String>,
     /// How long a pod that is ended may take.
     pub(crate) grace_seconds: u32,

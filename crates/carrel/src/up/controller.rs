@@ -1,6 +1,6 @@
 //! `carrel controller`: the role that makes learners' pods in a cluster. It has no store.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -43,6 +43,7 @@ async fn run(flags: &cli::Role, dir: &Path, loaded: Loaded) -> anyhow::Result<Ex
     let cluster = Cluster::infer("carrel controller", &loaded.config.kubernetes).await?;
     let mut options = options(dir, &loaded, &certificates, &cluster)?;
     options.pods.host_aliases = aliases(&options).await?;
+    options.pods.must_not_reach = addresses(&loaded.config.kubernetes.must_not_reach).await?;
 
     let mut registry = carrel_telemetry::registry(env!("CARGO_PKG_VERSION"));
     let metrics = carrel_controller::Metrics::register(&mut registry);
@@ -122,6 +123,8 @@ fn options(
     )?;
     let mut callers = vec![signer.public_key().clone()];
     callers.extend(gateways);
+    let router = endpoint("routerUrl", &config.gateway.router_url)?;
+    let vault = endpoint("vaultUrl", &config.gateway.vault_url)?;
     Ok(Options {
         namespace: cluster.namespace.clone(),
         identity: identity(),
@@ -139,7 +142,12 @@ fn options(
             image_pull_secrets: ours.image_pull_secrets.clone(),
             host_aliases: Vec::new(),
             port: ours.sidecar_port,
-            must_not_reach: ours.must_not_reach.clone(),
+            must_not_reach: Vec::new(),
+            must_reach: [&router, &vault]
+                .into_iter()
+                .filter_map(place)
+                .map(|(host, port)| format!("{host}:{port}"))
+                .collect(),
             grace_seconds: ours.grace_seconds,
             priority_class: ours.priority_class.clone(),
             node_selector: ours.node_selector.clone(),
@@ -149,8 +157,8 @@ fn options(
         signer,
         callers,
         trust: certificates.trust.clone(),
-        router: endpoint("routerUrl", &config.gateway.router_url)?,
-        vault: endpoint("vaultUrl", &config.gateway.vault_url)?,
+        router,
+        vault,
         egress: match config.gateway.egress_url.as_str() {
             "" => None,
             url => Some(endpoint("egressUrl", url)?),
@@ -164,29 +172,54 @@ fn options(
 /// The addresses behind the names by which pods call other roles: pods have nobody to ask. A Service keeps its address.
 async fn aliases(options: &Options) -> anyhow::Result<Vec<(IpAddr, String)>> {
     let mut aliases = Vec::new();
-    for endpoint in [
+    for (host, port) in [
         Some(&options.router),
         Some(&options.vault),
         options.egress.as_ref(),
-    ] {
-        let url = endpoint.map(|endpoint| endpoint.base_url().parse::<http::Uri>());
-        let Some(host) = url
-            .and_then(Result::ok)
-            .and_then(|url| url.host().map(str::to_owned))
-        else {
-            continue;
-        };
+    ]
+    .into_iter()
+    .flatten()
+    .filter_map(place)
+    {
         let is_address = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
         if is_address || host == "localhost" || aliases.iter().any(|(_, known)| *known == host) {
             continue;
         }
-        let found = tokio::net::lookup_host((host.as_str(), 0)).await;
-        let found = found.ok().and_then(|mut found| found.next()).with_context(|| {
-            format!("gateway.routerUrl, vaultUrl and egressUrl: the address of '{host}' cannot be found; pods are told it, for they ask no DNS")
-        })?;
+        let key = "gateway.routerUrl, vaultUrl and egressUrl";
+        let found = look_up(&format!("{host}:{port}"), key).await?;
         aliases.push((found.ip(), host));
     }
     Ok(aliases)
+}
+
+/// What pods try, by address: a name that they cannot ask for would not be reached, whatever the network does.
+async fn addresses(places: &[String]) -> anyhow::Result<Vec<SocketAddr>> {
+    let mut addresses = Vec::new();
+    for place in places {
+        addresses.push(look_up(place, "kubernetes.mustNotReach").await?);
+    }
+    Ok(addresses)
+}
+
+async fn look_up(place: &str, key: &str) -> anyhow::Result<SocketAddr> {
+    let found = tokio::net::lookup_host(place).await;
+    found.ok().and_then(|mut found| found.next()).with_context(|| {
+        format!("{key}: the address of '{place}' cannot be found; pods are told it, for they ask no DNS")
+    })
+}
+
+/// Where a role is called in the network: host and port.
+fn place(endpoint: &Endpoint) -> Option<(String, u16)> {
+    let Endpoint::Url(url) = endpoint else {
+        return None;
+    };
+    let url: http::Uri = url.parse().ok()?;
+    let usual = if url.scheme_str() == Some("https") {
+        443
+    } else {
+        80
+    };
+    Some((url.host()?.to_owned(), url.port_u16().unwrap_or(usual)))
 }
 
 fn endpoint(key: &str, url: &str) -> anyhow::Result<Endpoint> {

@@ -34,6 +34,7 @@ fn with_turns(fleet: Verifier) -> (Arc<Pod>, mpsc::Receiver<Arc<Attempt>>) {
         memory_events: None,
         farewell: None,
         must_not_reach: Vec::new(),
+        must_reach: Vec::new(),
         grace_seconds: 25,
     };
     Pod::blank(options, fleet)

@@ -263,3 +263,17 @@ async fn one_that_reaches_what_it_must_not_takes_nobody_in() {
     let pod = pod.waked().await;
     assert_eq!(pod.said("count").await, "1");
 }
+
+#[tokio::test]
+async fn one_that_reaches_nothing_at_all_proves_nothing_by_it() {
+    let [router, shut] = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
+    let told = ["--must-not-reach", &shut, "--must-reach", &router];
+    let pod = blank(talkative(), &told).await;
+    until("it says what it does not reach", || async {
+        is_ready(&pod).await.1.contains(&router)
+    })
+    .await;
+    assert_eq!(pod.assign(&pod.assignment(7)).await.status(), 503);
+    let _router = TcpListener::bind(&router).expect("it is free");
+    until_ready(&pod).await;
+}

@@ -1,6 +1,6 @@
 //! `carrel doctor` of a release in a cluster: its parts, its objects, and what its gateway says.
 
-use super::{Report, bad, before, definitions, here, parts, school};
+use super::{Report, bad, before, definitions, here, parts, processes, school};
 use crate::client::Client;
 use crate::cluster::Cluster;
 use crate::up::Found;
@@ -29,6 +29,7 @@ pub(super) async fn look(cluster: &Cluster, report: &mut Report<'_>) -> anyhow::
     for (name, found) in school::look(cluster).await {
         report.say(name, found)?;
     }
+    report.say("processes", processes::look(cluster).await)?;
     gateway(cluster, report).await
 }
 

@@ -5,7 +5,7 @@ use kube::api::{ListParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
-use super::{Report, bad, definitions, load, names_database, rights};
+use super::{Report, bad, definitions, load, names_database, processes, rights};
 use crate::cli;
 use crate::cluster::{Cluster, Right, failure, instance_of};
 use crate::paths;
@@ -37,6 +37,7 @@ pub(super) async fn look(
     report.say("definitions", definitions::before(cluster).await)?;
     report.say("Pod Security", pod_security(cluster).await)?;
     report.say("user namespaces", user_namespaces(cluster).await)?;
+    report.say("processes", processes::look(cluster).await)?;
     report.say("metrics", metrics(cluster).await)?;
     report.say("keys", keys(cluster).await)?;
     stores(flags, report).await

@@ -246,7 +246,8 @@ mod tests {
             let _listens = listens;
             heard.await.is_ok()
         });
-        knocked.await.expect_err("it ends for whoever listens");
+        let ended = timeout(ANSWERS_AT_ONCE, knocked).await;
+        ended.expect("it ends for whoever listens").unwrap_err();
         spawn(shared, &ada, pod, Ear::Listen, async {
             panic!("two listen")
         });

@@ -147,7 +147,7 @@ fn begin_watches(shared: &Handle, client: &Client, sight: &Sight) {
 /// From here on this process acts: whoever does not rest is looked at, and whoever comes.
 fn begin_work(shared: &Handle, held: &Held) {
     {
-        let mut guard = shared.world();
+        let (mut guard, now) = (shared.world(), shared.now());
         let world = &mut *guard;
         let named = world
             .learners
@@ -157,10 +157,10 @@ fn begin_work(shared: &Handle, held: &Held) {
         for (id, known) in &world.learners {
             if known.status.pod.is_some() {
                 let progress = match known.status.state {
-                    LearnerState::Ready => Progress::Started,
+                    LearnerState::Ready => Progress::Lives,
                     _ => Progress::Waits,
                 };
-                world.gate.adopt(id, progress);
+                world.gate.adopt(id, progress, now);
             }
         }
     }

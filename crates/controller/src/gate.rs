@@ -1,18 +1,26 @@
-//! Who may start now: so many a second, so many at once, so many alive; the first to ask is the first to start. It decides from
-//! what it is told, the time included.
+//! Who may start now: so many a second, so many at once, so many alive; the first to ask is the first to start. Whoever starts slowly
+//! lives on and holds up nobody: a class whose pods no node takes, or one whose agents never get ready, must not stop the others.
+//! It decides from what it is told, the time included.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use carrel_core::LearnerId;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
+
+use crate::rate::Rate;
+
+/// An idle second may be made up for, no more.
+const MADE_UP: Duration = Duration::from_secs(1);
+/// How long one counts as starting at most: longer than a start takes whose image is there.
+const STARTS_WITHIN: Duration = Duration::from_secs(30);
 
 /// What is admitted.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget {
     /// Incarnations alive at once.
     pub live: u32,
-    /// Incarnations between their admission and their readiness at once.
+    /// Incarnations between their admission and their readiness at once, but for those that are slow.
     pub starting: u32,
     /// Starts a second.
     pub per_second: u32,
@@ -25,8 +33,25 @@ pub(crate) enum Progress {
     Hurries,
     /// Not ready yet, and its pod has to start first, or to restore.
     Waits,
-    /// Ready.
-    Started,
+    /// Ready, or so slow that nobody is to wait for it.
+    Lives,
+}
+
+impl Progress {
+    fn starts(self) -> bool {
+        match self {
+            Self::Hurries | Self::Waits => true,
+            Self::Lives => false,
+        }
+    }
+}
+
+/// The place of one who was let in.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    progress: Progress,
+    /// Since when it starts, or did last.
+    since: Timestamp,
 }
 
 /// The gate before a start.
@@ -34,13 +59,15 @@ pub(crate) enum Progress {
 pub(crate) struct Gate {
     budget: Budget,
     /// Who lives, and how far they are.
-    living: HashMap<LearnerId, Progress>,
+    living: HashMap<LearnerId, Place>,
+    /// Who began to start, the first first; some are ready by now, or gone.
+    starts: VecDeque<(Timestamp, LearnerId)>,
     starting: usize,
     hurrying: usize,
     waiting: BTreeMap<(Timestamp, u64), LearnerId>,
     places: HashMap<LearnerId, (Timestamp, u64)>,
     asked: u64,
-    next_start: Timestamp,
+    rate: Rate,
 }
 
 impl Gate {
@@ -48,12 +75,13 @@ impl Gate {
         Self {
             budget,
             living: HashMap::new(),
+            starts: VecDeque::new(),
             starting: 0,
             hurrying: 0,
             waiting: BTreeMap::new(),
             places: HashMap::new(),
             asked: 0,
-            next_start: Timestamp::MIN,
+            rate: Rate::new(budget.per_second, MADE_UP),
         }
     }
 
@@ -70,30 +98,40 @@ impl Gate {
 
     /// Lets in whoever may start now; and says when to look again though nobody goes.
     pub(crate) fn admit(&mut self, now: Timestamp) -> (Vec<LearnerId>, Option<Timestamp>) {
+        self.pass_by_the_slow(now);
         let mut admitted = Vec::new();
-        while self.living.len() < self.budget.live as usize
-            && self.starting < self.budget.starting as usize
-        {
+        while self.living.len() < self.budget.live as usize {
             match self.waiting.first_key_value() {
-                None => return (admitted, None),
+                None => break,
                 Some(((place, _), _)) if *place > now => return (admitted, Some(*place)),
                 Some(_) => {}
             }
-            // An idle second may be made up for, no more.
-            let earliest = now - SignedDuration::from_secs(1);
-            let start = self.next_start.max(earliest);
-            if start > now {
-                return (admitted, Some(start));
+            if self.starting >= self.budget.starting as usize {
+                let first = self.starts.front();
+                return (admitted, first.map(|(since, _)| *since + STARTS_WITHIN));
+            }
+            if let Err(at) = self.rate.take(now) {
+                return (admitted, Some(at));
             }
             let Some((_, learner)) = self.waiting.pop_first() else {
                 break;
             };
-            self.next_start = start + Duration::from_secs(1) / self.budget.per_second.max(1);
             self.places.remove(&learner);
-            self.adopt(&learner, Progress::Hurries);
+            self.adopt(&learner, Progress::Hurries, now);
             admitted.push(learner);
         }
         (admitted, None)
+    }
+
+    /// Whoever began so long ago counts as starting no more.
+    fn pass_by_the_slow(&mut self, now: Timestamp) {
+        let is_slow = |(since, _): &mut (Timestamp, _)| *since + STARTS_WITHIN <= now;
+        while let Some((since, learner)) = self.starts.pop_front_if(is_slow) {
+            let place = self.living.get(&learner);
+            if place.is_some_and(|place| place.since == since) {
+                self.adopt(&learner, Progress::Lives, now);
+            }
+        }
     }
 
     /// Whose turn it is.
@@ -108,13 +146,21 @@ impl Gate {
     }
 
     /// Counts one that lives already, whoever let it in.
-    pub(crate) fn adopt(&mut self, learner: &LearnerId, progress: Progress) {
-        let before = self.living.insert(learner.clone(), progress);
+    pub(crate) fn adopt(&mut self, learner: &LearnerId, progress: Progress, now: Timestamp) {
+        let before = self.living.get(learner).copied();
+        let begins = progress.starts() && before.is_none_or(|place| !place.progress.starts());
+        if begins {
+            self.starts.push_back((now, learner.clone()));
+        }
+        let since = before.filter(|_| !begins).map_or(now, |place| place.since);
+        self.living
+            .insert(learner.clone(), Place { progress, since });
         self.count(before, Some(progress));
     }
 
-    fn count(&mut self, before: Option<Progress>, after: Option<Progress>) {
-        let starts = |progress| matches!(progress, Some(Progress::Hurries | Progress::Waits));
+    fn count(&mut self, before: Option<Place>, after: Option<Progress>) {
+        let before = before.map(|place| place.progress);
+        let starts = |progress: Option<Progress>| progress.is_some_and(Progress::starts);
         let hurries = |progress| progress == Some(Progress::Hurries);
         self.starting += usize::from(starts(after));
         self.starting -= usize::from(starts(before));
@@ -128,9 +174,9 @@ impl Gate {
     }
 
     /// How far one is who was let in; nothing for whoever was not.
-    pub(crate) fn goes_on(&mut self, learner: &LearnerId, progress: Progress) {
+    pub(crate) fn goes_on(&mut self, learner: &LearnerId, progress: Progress, now: Timestamp) {
         if self.living.contains_key(learner) {
-            self.adopt(learner, progress);
+            self.adopt(learner, progress, now);
         }
     }
 
@@ -141,6 +187,11 @@ impl Gate {
         if let Some(place) = self.places.remove(learner) {
             self.waiting.remove(&place);
         }
+    }
+
+    /// How many stand in the line.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     /// How many wait while all places of the living are taken.
@@ -184,7 +235,7 @@ mod tests {
         gate.ask(&id("ada"), at(0));
         gate.ask(&id("bob"), at(1));
         assert_eq!(gate.admit(at(2)).0, [id("ada")]);
-        gate.goes_on(&id("ada"), Progress::Started);
+        gate.goes_on(&id("ada"), Progress::Lives, at(3));
         assert_eq!((gate.admit(at(90_000)).0, gate.wanting_room()), (vec![], 1));
         gate.gone(&id("ada"));
         assert_eq!(gate.admit(at(90_001)).0, [id("bob")]);
@@ -198,8 +249,8 @@ mod tests {
             gate.ask(&id(name), at(time));
         }
         assert_eq!(gate.admit(at(100)).0, [id("ada"), id("bob")]);
-        gate.goes_on(&id("bob"), Progress::Started);
-        gate.goes_on(&id("bob"), Progress::Started);
+        gate.goes_on(&id("bob"), Progress::Lives, at(100));
+        gate.goes_on(&id("bob"), Progress::Lives, at(100));
         assert_eq!(gate.admit(at(101)).0, [id("cyd")]);
         assert_eq!(gate.starting, 2);
     }
@@ -211,13 +262,42 @@ mod tests {
         gate.ask(&id("bob"), at(0));
         assert_eq!(gate.admit(at(0)).0, [id("ada")]);
         assert_eq!(gate.hurrying(), 1);
-        gate.goes_on(&id("ada"), Progress::Waits);
+        gate.goes_on(&id("ada"), Progress::Waits, at(0));
         assert_eq!(gate.hurrying(), 0);
         assert_eq!(gate.admit(at(1)).0, [], "one at once");
-        gate.goes_on(&id("ada"), Progress::Started);
+        gate.goes_on(&id("ada"), Progress::Lives, at(1));
         assert_eq!(gate.admit(at(1)).0, [id("bob")]);
         gate.gone(&id("bob"));
         assert_eq!((gate.starting, gate.hurrying()), (0, 0));
+    }
+
+    #[test]
+    fn whoever_starts_slowly_lives_on_and_holds_up_nobody() {
+        let within = i64::try_from(STARTS_WITHIN.as_millis()).unwrap();
+        let mut gate = gate(3, 1, 1000);
+        for (name, time) in [("ada", 0), ("bob", 1), ("cyd", 2), ("dan", 3)] {
+            gate.ask(&id(name), at(time));
+        }
+        assert_eq!(gate.admit(at(5)).0, [id("ada")]);
+        gate.goes_on(&id("ada"), Progress::Waits, at(5000));
+        let again = Some(at(5 + within));
+        assert_eq!(gate.admit(at(4 + within)), (vec![], again));
+        assert_eq!(gate.admit(at(5 + within)).0, [id("bob")]);
+        assert_eq!((gate.starting, gate.is_in(&id("ada"))), (1, true));
+        // What has begun anew is not what began before.
+        gate.gone(&id("bob"));
+        assert_eq!(gate.admit(at(6 + within)).0, [id("cyd")]);
+        gate.goes_on(&id("ada"), Progress::Waits, at(7 + within));
+        gate.goes_on(&id("cyd"), Progress::Lives, at(7 + within));
+        assert_eq!(
+            gate.admit(at(6 + 2 * within)),
+            (vec![], Some(at(7 + 2 * within)))
+        );
+        assert_eq!(gate.admit(at(7 + 2 * within)).0, [id("dan")]);
+        assert_eq!(
+            (gate.living.len(), gate.starting, gate.starts.len()),
+            (3, 1, 1)
+        );
     }
 
     #[test]
@@ -253,7 +333,7 @@ mod tests {
         gate.gone(&id("ada"));
         gate.ask(&id("bob"), at(5));
         assert_eq!(gate.admit(at(6)).0, [id("bob")]);
-        gate.adopt(&id("bob"), Progress::Started);
+        gate.adopt(&id("bob"), Progress::Lives, at(6));
         assert_eq!(gate.starting, 0);
     }
 }

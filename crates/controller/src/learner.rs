@@ -70,12 +70,12 @@ pub(crate) async fn reconcile(shared: &Handle, id: &LearnerId) -> Option<Timesta
 async fn rounds(shared: &Handle, id: &LearnerId) -> Ended {
     for _ in 0..ROUNDS {
         let now = shared.now();
-        match restore::first(shared, id, now).await? {
-            restore::Next::GoOn => {}
+        let waits = match restore::first(shared, id, now).await? {
+            restore::Next::GoOn => None,
             restore::Next::Again => continue,
-            restore::Next::Wait(until) => return Ok(until),
-        }
-        let known = match look::look(shared, id, now) {
+            restore::Next::Wait(waits) => Some(waits),
+        };
+        let known = match look::look(shared, id, waits.as_ref(), now) {
             Seen::Learner(look) => {
                 let plan = lifecycle::plan(&look.desired, &look.observed, &look.policy, now);
                 Some((look, plan))
@@ -118,12 +118,13 @@ fn again_at(
     plan: &Plan,
     now: Timestamp,
 ) -> Option<Timestamp> {
-    let explains = write::explains_at(look, plan, now).filter(|at| *at > now);
+    let explains = write::explains_at(shared, id, look, plan, now).filter(|at| *at > now);
     let again = plan
         .requeue_at
         .into_iter()
         .chain(explains)
         .chain(look.recheck)
+        .chain(listen::doubts_again(shared, id, look, plan))
         .min();
     if again.is_none() {
         shared.forget(id);

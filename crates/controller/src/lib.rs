@@ -12,6 +12,7 @@ mod names;
 mod options;
 mod pool;
 mod queue;
+mod rate;
 mod room;
 mod shared;
 mod sight;

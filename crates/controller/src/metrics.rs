@@ -31,7 +31,8 @@ pub struct Metrics {
     census: Arc<Census>,
 }
 
-/// What the objects say, counted when somebody looks: learners, those whose data are at risk, pools, and whether this controller leads.
+/// What is seen, counted when somebody looks: learners, those whose data are at risk, those who wait for a place, pools, and whether this
+/// controller leads.
 #[derive(Default)]
 struct Census(OnceLock<Weak<Shared>>);
 
@@ -115,6 +116,10 @@ fn encode(mut encoder: DescriptorEncoder<'_>, world: &World, leads: bool) -> fmt
     let help = "Learners whose last incarnation ended without its last snapshot";
     let one = encoder.encode_descriptor("learners_at_risk", help, None, MetricType::Gauge)?;
     ConstGauge::new(number(at_risk.count())).encode(one)?;
+
+    let help = "Learners who are asked for and wait for a place to start in";
+    let one = encoder.encode_descriptor("wakes_waiting", help, None, MetricType::Gauge)?;
+    ConstGauge::new(number(world.gate.waiting())).encode(one)?;
 
     let help =
         "Blank pods of a class, by what they are: ready, starting, or wanted of both together";
@@ -204,6 +209,11 @@ mod tests {
         for (name, state, at_risk) in learners {
             world.put_learner(&name.parse().unwrap(), known(state, at_risk));
         }
+        for name in ["ada", "bob"] {
+            world
+                .gate
+                .ask(&name.parse().unwrap(), Timestamp::UNIX_EPOCH);
+        }
         let mut spec = ClassSpec::default();
         spec.warm_pool.size = 5;
         let class = Class {
@@ -222,6 +232,7 @@ mod tests {
             "carrel_learners{state=\"Asleep\",class=\"free\"} 2",
             "carrel_learners{state=\"Failed\",class=\"free\"} 1",
             "carrel_learners_at_risk 1",
+            "carrel_wakes_waiting 2",
             "carrel_pool_pods{class=\"free\",kind=\"ready\"} 0",
             "carrel_pool_pods{class=\"free\",kind=\"wanted\"} 5",
             "carrel_leader 1",

@@ -24,6 +24,9 @@ pub(crate) const POD_NOT_READY: &str = "PodNotReady";
 /// Events: no learner namespace takes a pod.
 pub(crate) const NAMESPACES_FULL: &str = "NamespacesFull";
 
+/// Events: blank pods of a class die, or are refused, again and again.
+pub(crate) const POOL_POD_FAILED: &str = "PoolPodFailed";
+
 /// How long a learner namespace that refused a pod for want of room is not asked again.
 pub(crate) const FULL_FOR: SignedDuration = SignedDuration::from_secs(5);
 /// How long after its grace period a pod that is being deleted counts as one whose node is gone.

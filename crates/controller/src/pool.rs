@@ -1,9 +1,9 @@
 //! Keeps each class's blank pods: makes what is missing, removes what is too much, of another template or strange. Whoever wakes
-//! goes first: a pool is refilled while nobody waits for a pod.
+//! goes first: a pool is refilled while nobody waits for a pod. Where pods die, it is tried less and less often, and said.
 
 pub(crate) mod plan;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,11 +46,16 @@ pub(crate) async fn run(shared: Handle) {
                     break;
                 }
                 if let Err(error) = create(&shared, &class).await {
+                    let why = crate::chain(&error);
                     tracing::warn!(
                         class = class.name,
-                        error = crate::chain(&error),
+                        why,
                         "a pod of the pool could not be made"
                     );
+                    if let api::Error::Refused(_) = error {
+                        let pace = paces.entry(class.hash.clone()).or_default();
+                        tell(&shared, &class, pace.fails(Instant::now()), &why);
+                    }
                     again = SERVER_AGAIN;
                     break;
                 }
@@ -76,27 +81,29 @@ struct Look {
 
 fn look(shared: &Handle, paces: &mut HashMap<String, Pace>) -> Look {
     let (world, now) = (shared.world(), shared.now());
-    paces.retain(|name, _| world.classes.contains_key(name));
     let mut create = Vec::new();
     let mut remove = strange(&world, now);
-    let mut died: HashMap<&str, usize> = HashMap::new();
-    for pod in world
-        .pods
-        .odd()
-        .filter(|pod| pod.has_ended() && pod.learner.is_none())
-    {
-        *died.entry(&pod.hash).or_default() += 1;
+    // What is made of something else is tried anew.
+    paces.retain(|hash, _| world.classes.values().any(|class| class.hash == *hash));
+    let mut died: HashMap<&str, BTreeMap<PodUid, &str>> = HashMap::new();
+    for pod in world.pods.odd().filter(|pod| pod.learner.is_none()) {
+        if let Some(why) = pod.end() {
+            died.entry(&pod.hash).or_default().insert(pod.uid, why);
+        }
     }
     for class in world.classes.values() {
         let blanks = world.pods.blanks(&class.hash);
         let have = Have {
             ready: blanks.map_or(0, |blanks| blanks.ready.len()),
             starting: blanks.map_or(0, |blanks| blanks.starting.len()),
-            died: died.get(class.hash.as_str()).copied().unwrap_or_default(),
         };
         let size = class.spec.warm_pool.size as usize;
-        let pace = paces.entry(class.name.clone()).or_default();
-        let missing = pace.create(size, have);
+        let pace = paces.entry(class.hash.clone()).or_default();
+        let dead = died.remove(class.hash.as_str()).unwrap_or_default();
+        let why = dead.values().next().copied().unwrap_or_default();
+        let pause = pace.died(dead.into_keys().collect(), Instant::now());
+        tell(shared, class, pause, why);
+        let missing = pace.create(size, have, Instant::now());
         if missing > 0 {
             create.push((Arc::clone(class), missing));
         }
@@ -116,6 +123,20 @@ fn look(shared: &Handle, paces: &mut HashMap<String, Pace>) -> Look {
         }));
     }
     Look { create, remove }
+}
+
+/// Says that pods of a class come to nothing, when that is followed by a pause.
+fn tell(shared: &Handle, class: &Class, pause: Option<Duration>, why: &str) {
+    let Some(pause) = pause.filter(|_| !class.uid.is_empty()) else {
+        return;
+    };
+    let note = format!(
+        "no pod for its pool is made for {} s: {why}",
+        pause.as_secs()
+    );
+    shared
+        .events
+        .class(&class.name, &class.uid, names::POOL_POD_FAILED, &note);
 }
 
 /// Pods that are nobody's and nothing will become of.
@@ -153,4 +174,58 @@ async fn create(shared: &Handle, class: &Class) -> Result<(), api::Error> {
     let namespace = shared.roomiest();
     let namespace = namespace.map_err(|(_, why)| api::Error::Full(why))?;
     shared.make_pod(class, &namespace).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shared::tests::{Parts, class};
+    use crate::world::pods::tests::pod;
+
+    #[tokio::test(start_paused = true)]
+    async fn where_each_pod_dies_none_is_made_for_a_while_which_the_class_says() {
+        let mut parts = Parts::new(1, 1);
+        let (free, mut paces) = (class(3), HashMap::new());
+        let asks = |parts: &Parts, paces: &mut HashMap<String, Pace>| {
+            let look = look(&parts.shared, paces);
+            look.create.iter().map(|(_, count)| count).sum::<usize>()
+        };
+        let dies = |parts: &Parts, number, why: &str| {
+            let reason = why.to_owned();
+            let life = Life::Ended {
+                farewell: None,
+                reason,
+            };
+            parts.shared.world().pods.put(pod(number, 1, life));
+        };
+        let mut world = parts.shared.world();
+        world.classes.insert(free.name.clone(), Arc::clone(&free));
+        drop(world);
+        assert_eq!(asks(&parts, &mut paces), 1);
+        dies(&parts, 1, "OOMKilled");
+        assert_eq!(asks(&parts, &mut paces), 1, "the first costs nothing");
+        assert!(parts.events.try_recv().is_err(), "nor is it said");
+        dies(&parts, 2, "OOMKilled");
+        assert_eq!(asks(&parts, &mut paces), 0);
+        let (event, about) = parts.events.try_recv().unwrap();
+        assert_eq!(event.reason, names::POOL_POD_FAILED);
+        let note = "no pod for its pool is made for 1 s: OOMKilled";
+        assert_eq!(event.note.as_deref(), Some(note));
+        assert_eq!(about.name.as_deref(), Some("free"));
+        assert_eq!(asks(&parts, &mut paces), 0);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(asks(&parts, &mut paces), 1);
+        assert!(parts.events.try_recv().is_err(), "each pause is said once");
+        // Made of something else, it is tried at once.
+        dies(&parts, 3, "OOMKilled");
+        assert_eq!(asks(&parts, &mut paces), 0);
+        let mut changed = Class::clone(&free);
+        changed.hash = "def".to_owned();
+        let mut world = parts.shared.world();
+        world
+            .classes
+            .insert(changed.name.clone(), Arc::new(changed));
+        drop(world);
+        assert_eq!(asks(&parts, &mut paces), 1);
+    }
 }

@@ -94,3 +94,35 @@ async fn quiet_since(shared: &Handle, of: Candidate) -> Option<(Timestamp, Learn
         .ok()?;
     Some((hello.quiet_since?, of.id))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::Progress;
+    use crate::shared::tests::{Parts, at, id, ready};
+    use crate::world::pod::Life;
+    use crate::world::pods::tests::pod;
+
+    #[tokio::test]
+    async fn who_is_kept_awake_is_not_asked_and_who_is_told_already_makes_room() {
+        let parts = Parts::new(2, 1);
+        let mut world = parts.shared.world();
+        let states = [("ada", DesiredState::Running), ("bob", DesiredState::Auto)];
+        for (number, (name, state)) in (1..).zip(states) {
+            let mut known = ready(3, &pod(number, 1, Life::Running));
+            known.desired.state = state;
+            world.put_learner(&id(name), known);
+            world.gate.adopt(&id(name), Progress::Lives, at(0));
+        }
+        drop(world);
+        assert_eq!(candidates(&parts.shared).0, 0, "nobody waits");
+        parts.shared.world().gate.ask(&id("cyd"), at(1));
+        let (wanted, asked) = candidates(&parts.shared);
+        let asked: Vec<_> = asked.into_iter().map(|asked| asked.id).collect();
+        assert_eq!((wanted, asked), (1, vec![id("bob")]));
+        let mut world = parts.shared.world();
+        world.stirs.entry(id("bob")).or_default().make_room = true;
+        drop(world);
+        assert_eq!(candidates(&parts.shared).0, 0, "one makes room already");
+    }
+}

@@ -119,9 +119,11 @@ impl Shared {
 
     /// Keeps the learner's place among the living as a plan says that they are.
     pub(crate) fn keep_place(&self, id: &LearnerId, plan: &Plan) {
-        let mut world = self.world();
+        let (mut world, now) = (self.world(), self.now());
         match plan.status.state {
-            LearnerState::Ready | LearnerState::Busy => world.gate.goes_on(id, Progress::Started),
+            LearnerState::Ready | LearnerState::Busy => {
+                world.gate.goes_on(id, Progress::Lives, now);
+            }
             LearnerState::Asleep if plan.status.pod.is_none() && plan.requeue_at.is_none() => {
                 world.gate.gone(id);
             }
@@ -133,7 +135,6 @@ impl Shared {
             | LearnerState::Failed
             | LearnerState::Deleting => {}
         }
-        let now = self.now();
         self.admit(&mut world, now);
     }
 
@@ -235,3 +236,6 @@ impl Shared {
         deleted
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

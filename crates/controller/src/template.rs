@@ -292,4 +292,4 @@ fn name() -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

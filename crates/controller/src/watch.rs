@@ -302,3 +302,6 @@ async fn each<K>(
         pause = (pause * 2).min(AGAIN_AT_MOST);
     }
 }
+
+#[cfg(test)]
+mod tests;

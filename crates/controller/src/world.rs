@@ -5,6 +5,7 @@ pub(crate) mod pods;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use carrel_core::class::ClassSpec;
 use carrel_core::learner::{Desired, Status};
@@ -14,8 +15,14 @@ use jiff::Timestamp;
 
 use crate::gate::Gate;
 use crate::learner::Stir;
+use crate::rate::Rate;
 use pod::SeenPod;
 use pods::Pods;
+
+/// So many writes a second are for nothing but to say why somebody waits, and so many seconds' worth at once. They are of use where a few
+/// wait; where thousands do, each would cost a wake a write more.
+const EXPLANATIONS: u32 = 5;
+const EXPLANATIONS_MADE_UP: Duration = Duration::from_secs(20);
 
 /// A learner, as the API server shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +88,8 @@ pub(crate) struct World {
     pub(crate) gate: Gate,
     /// Learner namespaces that refused a pod for want of room: until when they are not asked again, and what they said.
     pub(crate) full: HashMap<String, (Timestamp, String)>,
+    /// When there is time for a write that is for people alone.
+    pub(crate) explanations: Rate,
 }
 
 impl World {
@@ -92,6 +101,7 @@ impl World {
             stirs: HashMap::new(),
             gate,
             full: HashMap::new(),
+            explanations: Rate::new(EXPLANATIONS, EXPLANATIONS_MADE_UP),
         }
     }
 

@@ -72,9 +72,8 @@ async fn an_older_state_is_taken_once_while_its_learner_sleeps_and_a_wake_waits_
     school
         .status("bob", "awake", |status| status.is_ready(1))
         .await?;
-    school
-        .status("ada", "asleep", |status| status.is_asleep(1))
-        .await?;
+    let waits = school.status("ada", "a status", |_| true).await?;
+    assert_eq!((waits.epoch(), waits.pod()), (1, ""));
     adas.answers(Ok(()));
     assert_eq!(noted(&school, "ada", &older).await?, "");
     falls_asleep(&school, "ada", 2).await?;
@@ -123,9 +122,15 @@ async fn a_vault_that_is_away_is_asked_again_and_what_it_refuses_is_said() -> an
         })
     };
     says("RestoreWaits", "the store is away").await?;
-    school
-        .status("ada", "asleep", |status| status.is_asleep(0))
-        .await?;
+    let waits = school.status("ada", "explained", |status| {
+        let why = status.message("Ready");
+        status.condition("Ready") == ("False", "Waking")
+            && why.contains("an older state of the workspace is taken first")
+            && why.contains("the store is away")
+    });
+    let waits = waits.await?;
+    assert_eq!((waits.epoch(), waits.pod()), (0, ""));
+    assert!(school.events("NamespacesFull").await?.is_empty());
     let none = Problem::new(Code::NotFound, "there is no such snapshot");
     last.answers(Err(none));
     let why = noted(&school, "ada", &nowhere).await?;

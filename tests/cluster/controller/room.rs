@@ -83,9 +83,10 @@ async fn a_full_namespace_is_left_for_another_and_where_all_are_full_a_learner_w
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_learner_whose_pod_no_node_takes_says_what_the_scheduler_says() -> anyhow::Result<()> {
-    let test = "a_learner_whose_pod_no_node_takes_says_what_the_scheduler_says";
-    let Some(school) = school(test, &Value::Null).await? else {
+async fn a_learner_whose_pod_no_node_takes_says_so_and_holds_up_nobody() -> anyhow::Result<()> {
+    let test = "a_learner_whose_pod_no_node_takes_says_so_and_holds_up_nobody";
+    let one_by_one = json!({"kubernetes": {"startingAtOnce": 1}});
+    let Some(school) = school(test, &one_by_one).await? else {
         return Ok(());
     };
     let controller = school.controller().await?;
@@ -97,6 +98,16 @@ async fn a_learner_whose_pod_no_node_takes_says_what_the_scheduler_says() -> any
     school.wake("ada", 0).await?;
     waits(&school, "ada", "Insufficient cpu").await?;
     event(&school, "Unschedulable", "Insufficient cpu").await?;
+    school.class("free", &pool_of(0)).await?;
+    school.learner("bob", "free").await?;
+    school.wake("bob", 0).await?;
+    let up = school.status("bob", "awake", |status| status.is_ready(1));
+    up.await?;
+    school.remove("bob").await?;
+    eventually("bob's pod is gone", SOON, || async {
+        Ok((school.pods("carrel.dev/learner").await?.is_empty()).then_some(()))
+    })
+    .await?;
     // A pod that is gone without a word was one try, and is followed by another.
     let [first] = &names(&school.pods("").await?)[..] else {
         bail!("she has one pod");

@@ -69,10 +69,17 @@ async fn a_wake_from_the_pool_costs_three_writes_and_one_without_four() -> anyho
     ];
     assert_eq!(ours(&writes), counts(cold), "{}", controller.log()?);
     let metrics = controller.metrics().await?;
-    assert!(
-        metrics.contains(r#"carrel_learners{state="Ready",class="warm"} 1"#),
-        "{metrics}"
-    );
+    for line in [
+        r#"carrel_learners{state="Ready",class="warm"} 1"#,
+        r#"carrel_wake_duration_seconds_count{start_kind="warm",stage="schedule"} 1"#,
+        r#"carrel_wake_duration_seconds_count{start_kind="cold",stage="schedule"} 1"#,
+        "carrel_wakes_waiting 0",
+    ] {
+        assert!(
+            metrics.lines().any(|found| found == line),
+            "{line}: {metrics}"
+        );
+    }
     controller.stop()
 }
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use carrel_core::learner::{LearnerState, PodRef, StartKind};
-use carrel_core::lifecycle::{Effect, Plan, PodSeen};
+use carrel_core::learner::{PodRef, StartKind};
+use carrel_core::lifecycle::{Effect, Plan};
 use carrel_core::{LearnerId, PodUid};
 use carrel_protocol::Code;
 use carrel_protocol::token::Caller;
@@ -56,7 +56,7 @@ pub(super) async fn act(
             (Step::Wait, Step::Wait) => Step::Wait,
         };
     }
-    listen::as_needed(shared, id, look, plan);
+    listen::as_needed(shared, id, look, plan, now);
     step
 }
 
@@ -71,7 +71,7 @@ async fn create_pod(shared: &Handle, id: &LearnerId, look: &Look, now: Timestamp
         unborn(shared, id, tried, reason, now);
         return Step::Again;
     };
-    if choose(&mut shared.world(), id, &class.hash, tried.clone()) {
+    if choose(&mut shared.world(), id, &class.hash, tried.clone(), now) {
         shared.pool.notify_one();
         return Step::Again;
     }
@@ -105,7 +105,13 @@ async fn create_pod(shared: &Handle, id: &LearnerId, look: &Look, now: Timestamp
     }
 }
 
-fn choose(world: &mut World, id: &LearnerId, hash: &str, tried: (Option<i64>, String)) -> bool {
+fn choose(
+    world: &mut World,
+    id: &LearnerId,
+    hash: &str,
+    tried: (Option<i64>, String),
+    now: Timestamp,
+) -> bool {
     let Some(blanks) = world.pods.blanks(hash) else {
         return false;
     };
@@ -117,7 +123,7 @@ fn choose(world: &mut World, id: &LearnerId, hash: &str, tried: (Option<i64>, St
     let Some((pod, start_kind)) = ready.or(starting) else {
         return false;
     };
-    take(world, id, pod, start_kind, tried);
+    take(world, id, pod, start_kind, tried, now);
     true
 }
 
@@ -127,10 +133,11 @@ fn take(
     pod: PodUid,
     start_kind: StartKind,
     tried: (Option<i64>, String),
+    now: Timestamp,
 ) {
     world.pods.claim(pod, id);
     if start_kind == StartKind::Cold {
-        world.gate.goes_on(id, Progress::Waits);
+        world.gate.goes_on(id, Progress::Waits, now);
     }
     let stir = world.stirs.entry(id.clone()).or_default();
     stir.choice = Some(Choice { pod, start_kind });
@@ -189,10 +196,10 @@ async fn assign(
             shared
                 .metrics
                 .woke(start_kind, Stage::Assign, now, shared.now());
-            let mut world = shared.world();
-            world.gate.goes_on(id, Progress::Waits);
+            let (mut world, now) = (shared.world(), shared.now());
+            world.gate.goes_on(id, Progress::Waits, now);
             let stir = world.stirs.entry(id.clone()).or_default();
-            stir.taken = Some((named.uid, shared.now()));
+            stir.taken = Some((named.uid, now));
             drop(world);
             listen::begin(shared, id, epoch, named.uid);
             Step::Wait
@@ -350,12 +357,4 @@ pub(super) async fn end_orphans(shared: &Handle, id: &LearnerId) -> Step {
         shared.forget(id);
     }
     step
-}
-
-/// Whether somebody asks for more than the incarnation that lives: it may be gone without a trace.
-pub(super) fn is_doubted(look: &Look, plan: &Plan) -> bool {
-    let after = look.desired.wake_after_epoch;
-    let is_up = matches!(plan.status.state, LearnerState::Ready | LearnerState::Busy);
-    let named = matches!(look.observed.pod, PodSeen::Assigned { .. });
-    is_up && named && after.is_some_and(|after| after >= plan.status.epoch)
 }

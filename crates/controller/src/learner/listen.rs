@@ -1,9 +1,10 @@
 //! Listens to a sidecar while there is something to hear: whether the pod that somebody waits for takes them, until its learner is ready,
-//! while it is told to sleep, and when somebody asks for more than the incarnation that lives. A learner who is ready is not listened
-//! to: how it ends, its pod says.
+//! while it is told to sleep, and now and then while somebody asks for more than the incarnation that lives. A learner who is ready is
+//! not listened to otherwise: how it ends, its pod says.
 
 use std::time::Duration;
 
+use carrel_core::learner::LearnerState;
 use carrel_core::lifecycle::{Phase, Plan, PodSeen};
 use carrel_core::{Epoch, LearnerId, PodUid};
 use carrel_protocol::sidecar::Phase as Said;
@@ -14,7 +15,7 @@ use jiff::Timestamp;
 use tokio::time::timeout;
 
 use super::stir::{Answered, Ear};
-use super::{Look, Stir, act};
+use super::{Look, Stir};
 use crate::shared::Handle;
 
 /// Between questions to a sidecar that gives no answer.
@@ -29,7 +30,7 @@ const KNOCK_AGAIN: Duration = Duration::from_millis(20);
 const KNOCK_SELDOM: Duration = Duration::from_secs(1);
 
 /// Begins, or ends, to listen as a plan needs it.
-pub(super) fn as_needed(shared: &Handle, id: &LearnerId, look: &Look, plan: &Plan) {
+pub(super) fn as_needed(shared: &Handle, id: &LearnerId, look: &Look, plan: &Plan, now: Timestamp) {
     let Some(pod) = &plan.status.pod else {
         if let PodSeen::Starting { pod, .. } = look.observed.pod
             && endpoint(shared, pod).is_some()
@@ -46,14 +47,9 @@ pub(super) fn as_needed(shared: &Handle, id: &LearnerId, look: &Look, plan: &Pla
             phase: Phase::Ready | Phase::Busy,
             ..
         } => {
-            let doubts = look
-                .desired
-                .wake_after_epoch
-                .filter(|_| act::is_doubted(look, plan));
             let mut world = shared.world();
             let stir = world.stirs.entry(id.clone()).or_default();
-            if doubts.is_some() && stir.probed != doubts {
-                stir.probed = doubts;
+            if is_doubted(look, plan) && stir.probes(now) {
                 drop(world);
                 begin(shared, id, plan.status.epoch, pod.uid);
             }
@@ -67,6 +63,28 @@ pub(super) fn as_needed(shared: &Handle, id: &LearnerId, look: &Look, plan: &Pla
         | PodSeen::Refused { .. }
         | PodSeen::Exited { .. } => {}
     }
+}
+
+/// Whether somebody asks for more than the incarnation that lives: it may be gone without a trace. It is doubted as long as the wish
+/// stays, which is until it has ended: the same doubt again writes nothing, and so says nothing. Where it was wrong, the learner is woken
+/// once more when they have slept: what asks for that may as well be a message that came while they fell asleep.
+fn is_doubted(look: &Look, plan: &Plan) -> bool {
+    let after = look.desired.wake_after_epoch;
+    let is_up = matches!(plan.status.state, LearnerState::Ready | LearnerState::Busy);
+    let named = matches!(look.observed.pod, PodSeen::Assigned { .. });
+    is_up && named && after.is_some_and(|after| after >= plan.status.epoch)
+}
+
+/// When one who is doubted is asked again.
+pub(super) fn doubts_again(
+    shared: &Handle,
+    id: &LearnerId,
+    look: &Look,
+    plan: &Plan,
+) -> Option<Timestamp> {
+    let world = shared.world();
+    let stir = world.stirs.get(id).filter(|_| is_doubted(look, plan));
+    stir?.probes_again()
 }
 
 /// Listens to a pod's sidecar, unless somebody does already.
@@ -201,4 +219,41 @@ async fn listen(shared: &Handle, id: &LearnerId, epoch: Epoch, pod: PodUid) -> b
 fn hear(shared: &Handle, id: &LearnerId, take: impl FnOnce(&mut Stir, Timestamp)) {
     let mut world = shared.world();
     take(world.stirs.entry(id.clone()).or_default(), shared.now());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use tokio::sync::oneshot;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::shared::tests::{Parts, id};
+
+    #[tokio::test(start_paused = true)]
+    async fn who_knocks_keeps_nobody_from_listening_and_who_listens_does() {
+        let parts = Parts::new(1, 1);
+        let (shared, ada, pod) = (&parts.shared, id("ada"), PodUid(Uuid::nil()));
+        let (knocks, knocked) = oneshot::channel::<()>();
+        spawn(shared, &ada, pod, Ear::Knock, async move {
+            let _knocks = knocks;
+            pending().await
+        });
+        let (listens, listened) = oneshot::channel::<()>();
+        let (more, heard) = oneshot::channel::<()>();
+        spawn(shared, &ada, pod, Ear::Listen, async move {
+            let _listens = listens;
+            heard.await.is_ok()
+        });
+        let ended = timeout(ANSWERS_AT_ONCE, knocked).await;
+        ended.expect("it ends for whoever listens").unwrap_err();
+        spawn(shared, &ada, pod, Ear::Listen, async {
+            panic!("two listen")
+        });
+        more.send(()).unwrap();
+        listened.await.expect_err("it has heard");
+        let looked_at = timeout(ANSWERS_AT_ONCE, shared.queue.next()).await;
+        assert_eq!(looked_at, Ok(ada), "and she is looked at");
+    }
 }

@@ -9,7 +9,9 @@ use carrel_core::learner::{Desired, Status};
 use carrel_core::lifecycle::{self, Observed, PodSeen, Policy, Wish};
 use jiff::Timestamp;
 
+use super::restore::Waits;
 use super::{Stir, observe};
+use crate::gate::Progress;
 use crate::names;
 use crate::shared::Handle;
 use crate::world::pod::{Life, SeenPod};
@@ -26,7 +28,7 @@ pub(crate) struct Look {
     pub(crate) desired: Desired,
     pub(crate) policy: Policy,
     pub(crate) observed: Observed,
-    /// When its pod is to be looked at again, whatever the plan says.
+    /// When it is to be looked at again, whatever the plan says.
     pub(crate) recheck: Option<Timestamp>,
 }
 
@@ -36,7 +38,8 @@ pub(crate) enum Seen {
     Nobody,
 }
 
-pub(super) fn look(shared: &Handle, id: &LearnerId, now: Timestamp) -> Seen {
+/// Who waits for something else first gets no place.
+pub(super) fn look(shared: &Handle, id: &LearnerId, waits: Option<&Waits>, now: Timestamp) -> Seen {
     let mut world = shared.world();
     let Some(known) = world.learners.get(id).cloned() else {
         return Seen::Nobody;
@@ -46,26 +49,41 @@ pub(super) fn look(shared: &Handle, id: &LearnerId, now: Timestamp) -> Seen {
     let policy = Policy::of(class.as_ref().map_or(&missing, |class| &class.spec));
     if known.status.pod.is_none() && lifecycle::wish(&known.desired, &known.status) == Wish::Awake {
         // Who is tried again later holds up nobody until then.
-        match known.status.retry_time {
-            Some(retry) if now < retry => world.gate.gone(id),
-            Some(_) | None => world.gate.ask(id, now),
+        let is_later = known.status.retry_time.is_some_and(|retry| now < retry);
+        if is_later || waits.is_some() {
+            world.gate.gone(id);
+        } else {
+            world.gate.ask(id, now);
         }
         shared.admit(&mut world, now);
     }
-    let observed = observe(shared, &mut world, id, &known, class.as_deref(), now);
+    let mut observed = observe(shared, &mut world, id, &known, class.as_deref(), now);
+    if let Some(waits) = waits {
+        observed.wanting.clone_from(&waits.why);
+    }
+    // Nor does who waits for a node, for as long as that may be.
+    if let PodSeen::Starting { pod, .. } = &observed.pod
+        && world
+            .pods
+            .get(*pod)
+            .is_some_and(|pod| !pod.waits.is_empty())
+    {
+        world.gate.goes_on(id, Progress::Lives, now);
+    }
     let named = known
         .status
         .pod
         .as_ref()
         .and_then(|pod| world.pods.get(pod.uid));
     let recheck = named.and_then(|pod| recheck(pod, world.stirs.get(id)));
+    let recheck = recheck.into_iter().chain(waits.map(|waits| waits.until));
     Seen::Learner(Box::new(Look {
         desired: known.desired.clone(),
         known,
         class,
         policy,
         observed,
-        recheck: recheck.filter(|at| *at > now),
+        recheck: recheck.filter(|at| *at > now).min(),
     }))
 }
 
@@ -152,5 +170,85 @@ fn current(stored: &Status, shown: Option<&Status>) -> Status {
             ..shown.clone()
         },
         Some(_) | None => stored.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use carrel_core::learner::{LearnerState, StartKind};
+    use carrel_core::lifecycle::Plan;
+
+    use super::*;
+    use crate::learner::stir::Choice;
+    use crate::shared::tests::{Parts, asked, at, class, id};
+    use crate::world::pods::tests::pod;
+
+    /// Ada is let in, and bob waits for her place among those who start: whether he has it after she was looked at.
+    fn looked_at(parts: &Parts, ada: Known, waits: Option<&Waits>) -> (Plan, bool) {
+        let shared = &parts.shared;
+        {
+            let mut world = shared.world();
+            world.classes.insert("free".to_owned(), class(0));
+            world.put_learner(&id("ada"), ada);
+            world.gate.ask(&id("ada"), at(0));
+            assert_eq!(world.gate.admit(at(0)).0, [id("ada")]);
+            world.gate.ask(&id("bob"), at(0));
+            assert_eq!(world.gate.admit(at(0)).0, []);
+        }
+        let Seen::Learner(look) = look(shared, &id("ada"), waits, at(2)) else {
+            panic!("she is there");
+        };
+        let plan = lifecycle::plan(&look.desired, &look.observed, &look.policy, at(2));
+        shared.keep_place(&id("ada"), &plan);
+        let is_in = shared.world().gate.is_in(&id("bob"));
+        (plan, is_in)
+    }
+
+    #[tokio::test]
+    async fn who_is_tried_again_later_has_no_place() {
+        let parts = Parts::new(1, 1);
+        let mut ada = asked(3);
+        ada.status.state = LearnerState::Failed;
+        ada.status.young_deaths = 4;
+        ada.status.retry_time = Some(at(4));
+        assert!(looked_at(&parts, ada, None).1);
+        assert!(!parts.shared.world().gate.is_in(&id("ada")));
+    }
+
+    #[tokio::test]
+    async fn whose_pod_no_node_takes_lives_and_holds_up_nobody() {
+        for (waits, is_held_up) in [("no node takes it: no room", false), ("", true)] {
+            let parts = Parts::new(2, 1);
+            let mut hers = pod(1, 1, Life::Starting);
+            hers.waits = waits.to_owned();
+            {
+                let mut world = parts.shared.world();
+                let stir = world.stirs.entry(id("ada")).or_default();
+                stir.choice = Some(Choice {
+                    pod: hers.uid,
+                    start_kind: StartKind::Cold,
+                });
+                world.pods.put(hers);
+            }
+            let (_, is_in) = looked_at(&parts, asked(3), None);
+            assert_eq!(is_in, !is_held_up, "{waits:?}");
+            assert!(parts.shared.world().gate.is_in(&id("ada")));
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_an_older_state_has_no_place_and_says_for_what() {
+        let parts = Parts::new(1, 1);
+        let waits = Waits::new("the vault: it is away", at(60));
+        let (plan, is_in) = looked_at(&parts, asked(3), Some(&waits));
+        assert!(is_in);
+        assert_eq!(
+            (plan.status.state, plan.effects),
+            (LearnerState::Waking, vec![])
+        );
+        assert_eq!(
+            plan.status.detail,
+            "waits for a place: an older state of the workspace is taken first: the vault: it is away"
+        );
     }
 }

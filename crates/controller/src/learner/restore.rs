@@ -1,4 +1,5 @@
-//! An older state of the workspace that is wanted, taken while there is no incarnation and before anything else is done for the learner.
+//! An older state of the workspace that is wanted, taken while there is no incarnation and before the learner gets a place. Who is asked for
+//! meanwhile waits, however long that takes, and says for what: from the state that there is they would go on from the wrong one.
 //!
 //! The vault is asked, and what it said is noted in the status. Until that is noted nobody names a pod: whoever knows of the wish waits, and
 //! whoever does not knows an older version of the object and fails by compare-and-set. So the vault may be asked again, by the next
@@ -28,6 +29,8 @@ const ASK_SELDOM: Duration = Duration::from_mins(1);
 /// What is said of one who has gone on elsewhere than in this object, as when it was made anew.
 const GONE_ON: &str =
     "a newer incarnation than this object knows has been here; wake the learner, and ask anew";
+/// What is said of one who waits.
+const FIRST: &str = "an older state of the workspace is taken first";
 /// The most characters of a message.
 const MESSAGE: usize = 1000;
 
@@ -44,12 +47,12 @@ pub(crate) enum Restoring {
     /// It was not asked.
     #[default]
     Not,
-    /// It is asked.
-    Asked,
+    /// It is asked; why it did not serve before, if it did not.
+    Asked(String),
     /// It has answered, after so many times in a row that it did not serve.
     Answered(Question, u32, Answer),
-    /// It did not serve, so many times in a row, and is asked again then.
-    Again(u32, Timestamp),
+    /// It did not serve, so many times in a row, and is asked again then; why.
+    Again(u32, Timestamp, String),
 }
 
 /// What it said.
@@ -69,8 +72,27 @@ pub(super) enum Next {
     GoOn,
     /// Look again at once.
     Again,
-    /// Nothing else is done before it is taken; look again then, if not before.
-    Wait(Option<Timestamp>),
+    /// Nobody gets a place before it is taken.
+    Wait(Waits),
+}
+
+/// For what one waits.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Waits {
+    /// Why, for people.
+    pub(super) why: String,
+    /// Look again then, if not before.
+    pub(super) until: Timestamp,
+}
+
+impl Waits {
+    pub(super) fn new(away: &str, until: Timestamp) -> Self {
+        let why = match away {
+            "" => FIRST.to_owned(),
+            away => format!("{FIRST}: {away}"),
+        };
+        Self { why, until }
+    }
 }
 
 /// What is to be done first for a learner.
@@ -110,11 +132,11 @@ pub(super) async fn first(
 ) -> Result<Next, Trouble> {
     match take_up(shared, id, now) {
         Doing::Nothing => Ok(Next::GoOn),
-        Doing::Waiting(until) => Ok(Next::Wait(until)),
+        Doing::Waiting(waits) => Ok(Next::Wait(waits)),
         Doing::Forgetting(known) => write(shared, id, &known, None, now).await,
-        Doing::Asking(question, tries) => {
+        Doing::Asking(question, tries, waits) => {
             ask(shared, id, question, tries);
-            Ok(Next::Wait(None))
+            Ok(Next::Wait(waits))
         }
         Doing::Hearing(known, asked, tries, answer) => match answer {
             Answer::Taken => note(shared, id, &known, &asked.snapshot, "", now).await,
@@ -129,7 +151,7 @@ pub(super) async fn first(
                 set(
                     shared,
                     id,
-                    Restoring::Again(tries.saturating_add(1), now + pause),
+                    Restoring::Again(tries.saturating_add(1), now + pause, why),
                 );
                 Ok(Next::Again)
             }
@@ -139,9 +161,9 @@ pub(super) async fn first(
 
 enum Doing {
     Nothing,
-    Waiting(Option<Timestamp>),
+    Waiting(Waits),
     Forgetting(Arc<Known>),
-    Asking(Question, u32),
+    Asking(Question, u32, Waits),
     Hearing(Arc<Known>, Question, u32, Answer),
 }
 
@@ -155,31 +177,32 @@ fn take_up(shared: &Handle, id: &LearnerId, now: Timestamp) -> Doing {
         return Doing::Nothing;
     };
     let stir = world.stirs.entry(id.clone()).or_default();
-    let doing = match (due, &stir.restoring) {
+    match (due, &stir.restoring) {
         // One question at a time, whatever is wanted meanwhile.
-        (_, Restoring::Asked) => Doing::Waiting(None),
+        (_, Restoring::Asked(away)) => Doing::Waiting(Waits::new(away, now + ASK_SELDOM)),
         (Due::Forget, _) => {
             stir.restoring = Restoring::Not;
-            return Doing::Forgetting(Arc::clone(known));
+            Doing::Forgetting(Arc::clone(known))
         }
         (Due::Ask(question), Restoring::Answered(asked, tries, answer)) if *asked == question => {
             let known = Arc::clone(known);
-            return Doing::Hearing(known, question, *tries, answer.clone());
+            Doing::Hearing(known, question, *tries, answer.clone())
         }
-        (Due::Ask(_), Restoring::Again(_, at)) if now < *at => Doing::Waiting(Some(*at)),
+        (Due::Ask(_), Restoring::Again(_, at, away)) if now < *at => {
+            Doing::Waiting(Waits::new(away, *at))
+        }
         (Due::Ask(question), before) => {
-            let tries = match before {
-                Restoring::Again(tries, _) => *tries,
-                Restoring::Not | Restoring::Asked | Restoring::Answered(..) => 0,
+            let (tries, away) = match before {
+                Restoring::Again(tries, _, away) => (*tries, away.clone()),
+                Restoring::Not | Restoring::Asked(_) | Restoring::Answered(..) => {
+                    (0, String::new())
+                }
             };
-            stir.restoring = Restoring::Asked;
-            Doing::Asking(question, tries)
+            let waits = Waits::new(&away, now + ASK_SELDOM);
+            stir.restoring = Restoring::Asked(away);
+            Doing::Asking(question, tries, waits)
         }
-    };
-    // Whoever waits for the vault takes no place from others.
-    world.gate.gone(id);
-    shared.admit(world, now);
-    doing
+    }
 }
 
 /// Asks the vault, beside everything else: it may read for minutes.
@@ -188,7 +211,7 @@ fn ask(shared: &Handle, id: &LearnerId, question: Question, tries: u32) {
     shared.spawn(async move {
         let restoring = match answer(&handle, &id, &question).await {
             Some(answer) => Restoring::Answered(question, tries, answer),
-            None => Restoring::Again(tries, handle.now() + LEADS_AGAIN),
+            None => Restoring::Again(tries, handle.now() + LEADS_AGAIN, String::new()),
         };
         set(&handle, &id, restoring);
         handle.queue.now(&id);

@@ -1,5 +1,7 @@
 //! What is on its way for a learner who does not rest. All of it can be lost: a new leader finds it again.
 
+use std::time::Duration;
+
 use carrel_core::learner::{StartKind, Status};
 use carrel_core::{Epoch, PodUid};
 use carrel_protocol::sidecar::Hello;
@@ -7,6 +9,13 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::restore::Restoring;
+
+/// What is only shown to people is written when it has lasted so long.
+const EXPLAINED_AFTER: Duration = Duration::from_secs(3);
+/// When there was no time then: see [`crate::world::World::explanations`].
+const EXPLAINED_LATER: Duration = Duration::from_secs(30);
+/// Between questions how one is who is doubted.
+const DOUBTS_AGAIN: Duration = Duration::from_secs(10);
 
 /// What is on its way for one learner.
 #[derive(Debug, Default)]
@@ -39,8 +48,10 @@ pub(crate) struct Stir {
     pub(crate) tried: Option<(Option<i64>, String)>,
     /// To whom somebody listens, and for what; ends when nobody needs to any more.
     pub(crate) listening: Option<(PodUid, Ear, CancellationToken)>,
-    /// The wish for which their sidecar was asked how it is.
-    pub(crate) probed: Option<Epoch>,
+    /// When their sidecar was asked how it is, because somebody doubts it.
+    pub(crate) probed: Option<Timestamp>,
+    /// What is shown of why they wait, and when that is to be written.
+    pub(crate) explains: Option<(String, Timestamp)>,
     /// How far the vault is with the older state that is wanted.
     pub(crate) restoring: Restoring,
 }
@@ -88,6 +99,34 @@ impl Stir {
         let by_another = named.filter(|named| self.named != Some(*named));
         let known = self.found.filter(|(pod, _)| by_another == Some(*pod));
         self.found = known.or(by_another.map(|pod| (pod, now)));
+    }
+
+    /// Whether the sidecar of one who is doubted is to be asked now: it is, then.
+    pub(crate) fn probes(&mut self, now: Timestamp) -> bool {
+        let is_due = self.probes_again().is_none_or(|at| at <= now);
+        if is_due {
+            self.probed = Some(now);
+        }
+        is_due
+    }
+
+    /// When it is to be asked again.
+    pub(crate) fn probes_again(&self) -> Option<Timestamp> {
+        self.probed.map(|at| at + DOUBTS_AGAIN)
+    }
+
+    /// When it is to be written why they wait: when it has lasted for a while.
+    pub(crate) fn explains_at(&mut self, why: &str, now: Timestamp) -> Timestamp {
+        let same = self.explains.take().filter(|(what, _)| what == why);
+        let explains = same.unwrap_or((why.to_owned(), now + EXPLAINED_AFTER));
+        self.explains.insert(explains).1
+    }
+
+    /// There was no time to write it.
+    pub(crate) fn explains_later(&mut self, now: Timestamp) {
+        if let Some((_, at)) = &mut self.explains {
+            *at = now + EXPLAINED_LATER;
+        }
     }
 
     /// What the sidecar of a pod that starts says.
@@ -141,5 +180,21 @@ impl Drop for Stir {
         if let Some((_, _, listening)) = &self.listening {
             listening.cancel();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_doubted_is_asked_again_after_a_while_for_as_long_as_the_doubt_stays() {
+        let now = Timestamp::from_second(1_783_591_200).unwrap();
+        let mut stir = Stir::default();
+        assert_eq!(stir.probes_again(), None);
+        assert!(stir.probes(now));
+        assert!(!stir.probes(now + DOUBTS_AGAIN / 2), "a moment ago");
+        assert_eq!(stir.probes_again(), Some(now + DOUBTS_AGAIN));
+        assert!(stir.probes(now + DOUBTS_AGAIN), "it may have died since");
     }
 }

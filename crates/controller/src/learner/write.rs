@@ -1,19 +1,18 @@
 //! The step that makes a plan true: the status is written, if it has to be, before anything is done.
 
-use carrel_core::learner::{LearnerState, Status};
+use carrel_core::learner::{LearnerState, StartKind, Status};
 use carrel_core::lifecycle::{self, Plan, PodSeen, Write};
 use carrel_core::{LearnerId, PodUid};
 use carrel_crd::Beside;
-use jiff::{SignedDuration, Timestamp};
+use carrel_telemetry::wakes::Stage;
+use jiff::Timestamp;
 
-use super::{Look, Step, Trouble};
+use super::{Look, Step, Trouble, restore};
 use crate::api;
+use crate::gate::Progress;
 use crate::shared::Handle;
 use crate::world::pod::{Life, SeenPod};
 use crate::world::{Known, World};
-
-/// What is only shown to people is written, once, when it has lasted so long.
-const EXPLAINED_AFTER: SignedDuration = SignedDuration::from_secs(3);
 
 /// Writes what must be; `None` when the plan may go on.
 pub(super) async fn write(
@@ -23,7 +22,8 @@ pub(super) async fn write(
     plan: &Plan,
     now: Timestamp,
 ) -> Option<Step> {
-    let explains = explains_at(look, plan, now).is_some_and(|at| at <= now);
+    let is_due = explains_at(shared, id, look, plan, now).is_some_and(|at| at <= now);
+    let explains = is_due && (plan.write == Write::Must || has_time(shared, id, now));
     let is_first = !look.known.is_visited && plan.status.pod.is_none() && plan.effects.is_empty();
     if plan.write != Write::Must && !explains && !is_first {
         show(shared, id, plan);
@@ -46,8 +46,9 @@ pub(super) async fn write(
         Ok(learner) => {
             if let Some((_, known)) = Known::read(&learner) {
                 let before = look.known.status.pod.as_ref().map(|pod| pod.uid);
-                wrote(shared, id, before, plan, known);
+                wrote(shared, id, before, plan, known, now);
             }
+            scheduled(shared, look, plan, now);
             tell(shared, id, look, plan);
             if explains {
                 explain(shared, id, look, plan);
@@ -69,7 +70,23 @@ fn show(shared: &Handle, id: &LearnerId, plan: &Plan) {
     world.stirs.entry(id.clone()).or_default().shown = Some(plan.status.clone());
 }
 
-fn wrote(shared: &Handle, id: &LearnerId, before: Option<PodUid>, plan: &Plan, known: Known) {
+/// From the wish for an incarnation until its pod is named: the line is in it, and the pod's start.
+fn scheduled(shared: &Handle, look: &Look, plan: &Plan, now: Timestamp) {
+    let is_named = look.known.status.pod.is_none() && plan.status.pod.is_some();
+    if let Some(since) = look.observed.status.since.filter(|_| is_named) {
+        let start_kind = plan.status.start_kind.unwrap_or(StartKind::Cold);
+        shared.metrics.woke(start_kind, Stage::Schedule, since, now);
+    }
+}
+
+fn wrote(
+    shared: &Handle,
+    id: &LearnerId,
+    before: Option<PodUid>,
+    plan: &Plan,
+    known: Known,
+    now: Timestamp,
+) {
     let mut world = shared.world();
     let names_pod = known.status.pod.is_some();
     world.put_learner(id, known);
@@ -86,9 +103,11 @@ fn wrote(shared: &Handle, id: &LearnerId, before: Option<PodUid>, plan: &Plan, k
     } else {
         stir.heard = None;
         stir.probed = None;
-        // Whoever made room for others stands in the line again.
+        // Whoever made room for others stands in the line again; whoever goes on at once starts once more.
         if std::mem::take(&mut stir.make_room) {
             world.gate.gone(id);
+        } else if before.is_some() {
+            world.gate.goes_on(id, Progress::Hurries, now);
         }
     }
 }
@@ -122,7 +141,13 @@ fn beside(world: &World, look: &Look, status: &Status, now: Timestamp) -> Beside
 }
 
 /// When to write why somebody waits, once, for those who see objects alone.
-pub(super) fn explains_at(look: &Look, plan: &Plan, now: Timestamp) -> Option<Timestamp> {
+pub(super) fn explains_at(
+    shared: &Handle,
+    id: &LearnerId,
+    look: &Look,
+    plan: &Plan,
+    now: Timestamp,
+) -> Option<Timestamp> {
     let (shown, stored) = (&plan.status, &look.known.status);
     let is_news = match shown.state {
         LearnerState::Waking | LearnerState::Restoring => {
@@ -137,8 +162,22 @@ pub(super) fn explains_at(look: &Look, plan: &Plan, now: Timestamp) -> Option<Ti
         | LearnerState::Failed
         | LearnerState::Deleting => false,
     };
-    let since = shown.since.filter(|_| is_news)?;
-    since.checked_add(EXPLAINED_AFTER).ok().or(Some(now))
+    if !is_news {
+        return None;
+    }
+    let mut world = shared.world();
+    let stir = world.stirs.entry(id.clone()).or_default();
+    Some(stir.explains_at(&shown.detail, now))
+}
+
+/// Whether there is time for a write that is for people alone; it is tried later if not.
+fn has_time(shared: &Handle, id: &LearnerId, now: Timestamp) -> bool {
+    let mut world = shared.world();
+    let has_time = world.explanations.take(now).is_ok();
+    if !has_time && let Some(stir) = world.stirs.get_mut(id) {
+        stir.explains_later(now);
+    }
+    has_time
 }
 
 /// An event about what somebody waits for that may never come by itself.
@@ -152,6 +191,8 @@ fn explain(shared: &Handle, id: &LearnerId, look: &Look, plan: &Plan) {
                 crate::names::UNSCHEDULABLE
             }
         }
+        // Of an older state it is said where the vault is asked.
+        PodSeen::None if restore::is_due(&look.known) => return,
         PodSeen::None if !look.observed.wanting.is_empty() => crate::names::NAMESPACES_FULL,
         PodSeen::None
         | PodSeen::Starting { .. }
@@ -197,3 +238,6 @@ fn tell(shared: &Handle, id: &LearnerId, look: &Look, plan: &Plan) {
         shared.events.learner(id, &look.known.uid, reason, why);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@ use serde_json::json;
 
 use super::*;
 
-fn options() -> PodOptions {
+pub(crate) fn options() -> PodOptions {
     PodOptions {
         namespaces: vec!["learners-0".to_owned()],
         most_in_namespace: 2500,

@@ -109,6 +109,15 @@ impl SeenPod {
     pub(crate) fn has_ended(&self) -> bool {
         self.gone || matches!(self.life, Life::Ended { .. })
     }
+
+    /// Why it ended, in its own words or the kubelet's; `None`: it has not.
+    pub(crate) fn end(&self) -> Option<&str> {
+        let Life::Ended { farewell, reason } = &self.life else {
+            return None;
+        };
+        let own = farewell.as_ref().map(|last| last.reason.as_str());
+        Some(own.filter(|own| !own.is_empty()).unwrap_or(reason))
+    }
 }
 
 /// A version as a number, by which the newer of two is known. (They are to be compared for equality alone by contract before

@@ -153,6 +153,25 @@ async fn one_whose_object_was_made_a_moment_ago_gets_a_row_when_somebody_asks() 
 }
 
 #[tokio::test]
+async fn who_was_erased_gets_no_row_again_by_a_question_though_the_watch_shows_them_still() {
+    let mut stage = Stage::with([asleep(10, None)]).await;
+    let (fleet, learner) = (stage.fleet.clone(), ada());
+    let mut going = asleep(11, None);
+    going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    let gone = refusal(404, "NotFound", "learners \"ada\" not found");
+    for (code, answer) in [(404, gone), (200, going)] {
+        let steps = [step(Method::GET, &[ADA], code, &answer)];
+        let (found, ()) = tokio::join!(fleet.enrol(&learner), stage.server.play(steps));
+        assert!(!found.expect("answered"), "{code}");
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let row = stage.store.learner(&learner, now).await.expect("a store");
+        assert_eq!(row, None, "{code}");
+        fleet.0.strangers.invalidate(&learner).await;
+    }
+    stage.server.is_done().await;
+}
+
+#[tokio::test]
 async fn whoever_asks_for_names_that_nobody_has_keeps_the_api_server_busy_so_often_and_no_more() {
     let mut stage = Stage::with([]).await;
     let fleet = stage.fleet.clone();

@@ -3,6 +3,7 @@ use carrel_crd::Beside;
 use carrel_protocol::Problem;
 
 use super::*;
+use crate::shared::tests::{Parts, at, id};
 use crate::world::pod::Life;
 use crate::world::pods::tests::pod;
 
@@ -86,4 +87,37 @@ fn only_what_will_not_change_by_itself_is_final() {
     }
     let odd = Error::Unreadable(404);
     assert!(matches!(refusal(&odd), Answer::Away(_)), "an older vault");
+}
+
+#[tokio::test]
+async fn who_waits_says_why_the_vault_did_not_serve_until_it_does() {
+    let parts = Parts::new(1, 1);
+    let (shared, ada) = (&parts.shared, id("ada"));
+    shared
+        .world()
+        .put_learner(&ada, known(Some("1a"), None, false));
+    let Doing::Asking(_, 0, waits) = take_up(shared, &ada, at(0)) else {
+        panic!("it is asked for");
+    };
+    assert_eq!(waits.why, FIRST);
+    let Doing::Waiting(waits) = take_up(shared, &ada, at(1)) else {
+        panic!("it is asked for once");
+    };
+    assert_eq!(waits.why, FIRST);
+    set(
+        shared,
+        &ada,
+        Restoring::Again(1, at(9), "it is away".to_owned()),
+    );
+    let why = format!("{FIRST}: it is away");
+    let Doing::Waiting(waits) = take_up(shared, &ada, at(8)) else {
+        panic!("not before its time");
+    };
+    assert_eq!((&waits.why, waits.until), (&why, at(9)));
+    for _ in 0..2 {
+        match take_up(shared, &ada, at(9)) {
+            Doing::Asking(_, 1, waits) | Doing::Waiting(waits) => assert_eq!(waits.why, why),
+            _ => panic!("it is asked again, and waited for"),
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! The controller on a real API server with fake nodes.
 
 mod conflicts;
+mod events;
 mod faults;
 mod idle;
 mod nodes;

@@ -10,6 +10,7 @@ mod room;
 mod sleep;
 mod steps;
 mod storms;
+mod unanswered;
 mod wake;
 mod watches;
 

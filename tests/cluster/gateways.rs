@@ -245,7 +245,7 @@ async fn a_gateway_gives_up_a_call_that_is_not_answered_and_makes_it_again() -> 
     let wake = wakes.next().await;
     drop(wakes);
     // Whoever asks for what nobody can say hears so, and others are served meanwhile.
-    let stranger = api.send("nobody", "who is not known", "2");
+    let stranger = tokio::time::timeout(SOON, api.send("nobody", "who is not known", "2"));
     let others = async {
         let look = looks.next().await;
         api.post("bob", "passes", "3").await?;
@@ -253,7 +253,7 @@ async fn a_gateway_gives_up_a_call_that_is_not_answered_and_makes_it_again() -> 
         anyhow::Ok(look)
     };
     let (stranger, look) = tokio::join!(stranger, others);
-    assert_eq!(stranger?.0, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(stranger??.0, StatusCode::SERVICE_UNAVAILABLE);
     town.delivered("waits").await?;
     let turns = town.school.stand_in.turns();
     assert_eq!(turns.len(), 2, "{turns:?}");

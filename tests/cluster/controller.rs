@@ -1,6 +1,7 @@
 //! The controller on a real API server with fake nodes.
 
 mod conflicts;
+mod events;
 mod faults;
 mod idle;
 mod nodes;
@@ -9,6 +10,7 @@ mod room;
 mod sleep;
 mod steps;
 mod storms;
+mod unanswered;
 mod wake;
 mod watches;
 

@@ -226,6 +226,44 @@ async fn what_a_gateway_has_not_seen_while_it_was_blind_it_sees_afterwards() -> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_gives_up_a_call_that_is_not_answered_and_makes_it_again() -> anyhow::Result<()> {
+    let test = "a_gateway_gives_up_a_call_that_is_not_answered_and_makes_it_again";
+    let Some(town) = Town::open(test).await? else {
+        return Ok(());
+    };
+    let controller = town.school.controller().await?;
+    let proxy = town.proxy().await?;
+    let (_gateway, api) = town
+        .gateway_by(&proxy.kubeconfig().display().to_string())
+        .await?;
+    for name in ["ada", "bob"] {
+        town.school.resting(name, "free").await?;
+    }
+    let mut wakes = proxy.stop(|asked| asked.is(&Method::PATCH, "/learners/ada"));
+    let mut looks = proxy.stop(|asked| asked.is(&Method::GET, "/learners/nobody"));
+    api.post("ada", "waits", "1").await?;
+    let wake = wakes.next().await;
+    drop(wakes);
+    // Whoever asks for what nobody can say hears so, and others are served meanwhile.
+    let stranger = tokio::time::timeout(SOON, api.send("nobody", "who is not known", "2"));
+    let others = async {
+        let look = looks.next().await;
+        api.post("bob", "passes", "3").await?;
+        town.delivered("passes").await?;
+        anyhow::Ok(look)
+    };
+    let (stranger, look) = tokio::join!(stranger, others);
+    assert_eq!(stranger??.0, StatusCode::SERVICE_UNAVAILABLE);
+    town.delivered("waits").await?;
+    let turns = town.school.stand_in.turns();
+    assert_eq!(turns.len(), 2, "{turns:?}");
+    for held in [wake, look?] {
+        held.goes(Fate::Lost);
+    }
+    controller.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_was_taken_while_the_api_server_is_away_wakes_when_it_is_back()
 -> anyhow::Result<()> {
     let test = "a_message_that_was_taken_while_the_api_server_is_away_wakes_when_it_is_back";

@@ -9,6 +9,8 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
 use tokio::sync::mpsc;
 
+use crate::names::Reason;
+
 /// So many may wait.
 const WAITING: usize = 256;
 /// The most characters of a note.
@@ -48,11 +50,11 @@ impl Events {
         (Self { namespace, waiting }, next)
     }
 
-    pub(crate) fn learner(&self, id: &LearnerId, uid: &str, reason: &str, note: &str) {
+    pub(crate) fn learner(&self, id: &LearnerId, uid: &str, reason: Reason, note: &str) {
         self.about::<Learner>(id.as_str(), uid, reason, note);
     }
 
-    pub(crate) fn class(&self, name: &str, uid: &str, reason: &str, note: &str) {
+    pub(crate) fn class(&self, name: &str, uid: &str, reason: Reason, note: &str) {
         self.about::<LearnerClass>(name, uid, reason, note);
     }
 
@@ -60,7 +62,7 @@ impl Events {
         &self,
         name: &str,
         uid: &str,
-        reason: &str,
+        reason: Reason,
         note: &str,
     ) {
         let about = ObjectReference {
@@ -73,13 +75,13 @@ impl Events {
         };
         let event = Event {
             type_: EventType::Warning,
-            reason: reason.to_owned(),
+            reason: <&str>::from(reason).to_owned(),
             note: Some(note.chars().take(NOTE).collect()),
             action: "Reconcile".to_owned(),
             secondary: None,
         };
         if self.waiting.try_send((event, about)).is_err() {
-            tracing::debug!(name, reason, "an event was dropped: too many wait");
+            tracing::debug!(name, ?reason, "an event was dropped: too many wait");
         }
     }
 }

@@ -194,6 +194,13 @@ impl Gate {
         self.waiting.len()
     }
 
+    /// Whether one of those waits for a pod: in the line, or let in and not told of one yet.
+    pub(crate) fn anybody_waits(&self, is_one: impl Fn(&LearnerId) -> bool) -> bool {
+        let hurry = |(_, place): &(_, &Place)| place.progress == Progress::Hurries;
+        let hurrying = self.living.iter().filter(hurry).map(|(learner, _)| learner);
+        self.waiting.values().chain(hurrying).any(is_one)
+    }
+
     /// How many wait while all places of the living are taken.
     pub(crate) fn wanting_room(&self) -> usize {
         if self.living.len() >= self.budget.live as usize {

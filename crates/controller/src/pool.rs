@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use self::plan::{Have, Pace};
+use crate::names::Reason;
 use crate::shared::Handle;
 use crate::world::pod::Life;
 use crate::world::{Class, World};
@@ -107,8 +108,16 @@ fn look(shared: &Handle, paces: &mut HashMap<String, Pace>) -> Look {
         if missing > 0 {
             create.push((Arc::clone(class), missing));
         }
-        // The youngest go: the oldest are ready.
         let too_many = (have.ready + have.starting).saturating_sub(size);
+        let is_theirs = |id: &_| {
+            let known = world.learners.get(id);
+            known.is_some_and(|known| known.class == class.name)
+        };
+        // A new leader does not know for whom they were made: whoever waits takes them.
+        if too_many == 0 || world.gate.anybody_waits(is_theirs) {
+            continue;
+        }
+        // The youngest go: the oldest are ready.
         let youngest = blanks.into_iter().flat_map(|blanks| {
             blanks
                 .starting
@@ -136,7 +145,7 @@ fn tell(shared: &Handle, class: &Class, pause: Option<Duration>, why: &str) {
     );
     shared
         .events
-        .class(&class.name, &class.uid, names::POOL_POD_FAILED, &note);
+        .class(&class.name, &class.uid, Reason::PoolPodFailed, &note);
 }
 
 /// Pods that are nobody's and nothing will become of.
@@ -179,8 +188,40 @@ async fn create(shared: &Handle, class: &Class) -> Result<(), api::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shared::tests::{Parts, class};
+    use crate::gate::Progress;
+    use crate::shared::tests::{Parts, asked, at, class, id};
     use crate::world::pods::tests::pod;
+
+    #[tokio::test]
+    async fn what_is_more_than_a_pool_goes_when_nobody_of_its_class_waits() {
+        let parts = Parts::new(2, 1);
+        let mut world = parts.shared.world();
+        world.classes.insert("free".to_owned(), class(1));
+        for number in 1..=3 {
+            let mut old = pod(number, 1, Life::Running);
+            old.created = at(-60);
+            world.pods.put(old);
+        }
+        let mut bob = asked(0);
+        bob.class = "paid".to_owned();
+        world.put_learner(&id("ada"), asked(0));
+        world.put_learner(&id("bob"), bob);
+        world.gate.ask(&id("bob"), at(0));
+        drop(world);
+        let goes = || look(&parts.shared, &mut HashMap::new()).remove.len();
+        assert_eq!(goes(), 2);
+        parts.shared.world().gate.ask(&id("ada"), at(0));
+        assert_eq!(goes(), 0, "she stands in the line");
+        let mut world = parts.shared.world();
+        world.gate.gone(&id("ada"));
+        world.gate.adopt(&id("ada"), Progress::Hurries, at(0));
+        drop(world);
+        assert_eq!(goes(), 0, "she is let in");
+        let mut world = parts.shared.world();
+        world.gate.goes_on(&id("ada"), Progress::Waits, at(0));
+        drop(world);
+        assert_eq!(goes(), 2);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn where_each_pod_dies_none_is_made_for_a_while_which_the_class_says() {
@@ -198,9 +239,11 @@ mod tests {
             };
             parts.shared.world().pods.put(pod(number, 1, life));
         };
-        let mut world = parts.shared.world();
-        world.classes.insert(free.name.clone(), Arc::clone(&free));
-        drop(world);
+        let brings = |class: Arc<Class>| {
+            let mut world = parts.shared.world();
+            world.classes.insert(class.name.clone(), class);
+        };
+        brings(Arc::clone(&free));
         assert_eq!(asks(&parts, &mut paces), 1);
         dies(&parts, 1, "OOMKilled");
         assert_eq!(asks(&parts, &mut paces), 1, "the first costs nothing");
@@ -208,7 +251,7 @@ mod tests {
         dies(&parts, 2, "OOMKilled");
         assert_eq!(asks(&parts, &mut paces), 0);
         let (event, about) = parts.events.try_recv().unwrap();
-        assert_eq!(event.reason, names::POOL_POD_FAILED);
+        assert_eq!(event.reason, "PoolPodFailed");
         let note = "no pod for its pool is made for 1 s: OOMKilled";
         assert_eq!(event.note.as_deref(), Some(note));
         assert_eq!(about.name.as_deref(), Some("free"));
@@ -221,11 +264,7 @@ mod tests {
         assert_eq!(asks(&parts, &mut paces), 0);
         let mut changed = Class::clone(&free);
         changed.hash = "def".to_owned();
-        let mut world = parts.shared.world();
-        world
-            .classes
-            .insert(changed.name.clone(), Arc::new(changed));
-        drop(world);
+        brings(Arc::new(changed));
         assert_eq!(asks(&parts, &mut paces), 1);
     }
 }

@@ -17,6 +17,7 @@ use kube::{Client, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
+use crate::names::Reason;
 use crate::shared::Handle;
 use crate::sight::Sight;
 use crate::world::pod::SeenPod;
@@ -222,7 +223,7 @@ fn put_class(shared: &Handle, class: &LearnerClass) {
             let uid = class.metadata.uid.as_deref().unwrap_or_default();
             shared
                 .events
-                .class(&name, uid, crate::names::CLASS_UNUSABLE, &error.to_string());
+                .class(&name, uid, Reason::ClassUnusable, &error.to_string());
         }
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use carrel_tests::cluster::school::{School, Status};
+use carrel_tests::cluster::school::{CONTROLLER, SOON, School, Status, names as pod_names};
+use carrel_tests::cluster::{End, Script, tally};
 use carrel_tests::eventually;
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde_json::{Value, json};
@@ -12,6 +13,8 @@ use super::{pool_of, school};
 
 /// So many learners wake.
 const LEARNERS: usize = 60;
+/// So many pods a pool has: fewer than those who wake at once.
+const POOL: u32 = 20;
 /// So many leaders are killed; after each the lease has to run out.
 const KILLS: u32 = 3;
 
@@ -71,17 +74,13 @@ async fn judge(school: &School, ready: &BTreeMap<String, Status>) -> anyhow::Res
         assert!(named.insert(uid), "{name} shares its pod");
     }
     // What took an assignment that counts no more is ended.
-    eventually(
-        "no pod is anybody else's",
-        carrel_tests::cluster::school::SOON,
-        || async {
-            let pods = school.pods("carrel.dev/learner").await?;
-            let left = pods
-                .iter()
-                .filter(|pod| !named.contains(pod.metadata.uid.as_deref().unwrap_or_default()));
-            Ok((left.count() == 0).then_some(()))
-        },
-    )
+    eventually("no pod is anybody else's", SOON, || async {
+        let pods = school.pods("carrel.dev/learner").await?;
+        let left = pods
+            .iter()
+            .filter(|pod| !named.contains(pod.metadata.uid.as_deref().unwrap_or_default()));
+        Ok((left.count() == 0).then_some(()))
+    })
     .await
 }
 
@@ -93,10 +92,10 @@ async fn a_mixed_storm_gives_each_learner_one_pod_though_the_leader_is_killed_ag
     let Some(school) = school(test, &Value::Null).await? else {
         return Ok(());
     };
-    school.class("free", &pool_of(20)).await?;
+    school.class("free", &pool_of(POOL)).await?;
     enrol(&school, "free").await?;
     let mut leader = school.controller().await?;
-    school.pool(20).await?;
+    school.pool(POOL as usize).await?;
     let mut standby = school.controller().await?;
     let storm = async {
         wake_all(&school).await?;
@@ -118,6 +117,51 @@ async fn a_mixed_storm_gives_each_learner_one_pod_though_the_leader_is_killed_ag
     assert!(kills > 1, "nobody was killed again");
     judge(&school, &ready).await?;
     drop((leader, standby));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_warm_storm_empties_its_pool_and_fills_it_again_with_no_pod_too_many()
+-> anyhow::Result<()> {
+    let test = "a_warm_storm_empties_its_pool_and_fills_it_again_with_no_pod_too_many";
+    let Some(school) = school(test, &Value::Null).await? else {
+        return Ok(());
+    };
+    let controllers = [school.controller().await?, school.controller().await?];
+    school.class("free", &pool_of(POOL)).await?;
+    enrol(&school, "free").await?;
+    for name in names() {
+        let rests = school.status(&name, "first visit", |status| status.is_asleep(0));
+        rests.await?;
+    }
+    let pool = pod_names(&school.pool(POOL as usize).await?);
+    let mark = school.plane.mark().await?;
+    wake_all(&school).await?;
+    let ready = all_ready(&school).await?;
+    judge(&school, &ready).await?;
+    each_once(&ready);
+    let came = school.stand_in.assignments();
+    assert_eq!(came.len(), LEARNERS, "each was told once, and none refused");
+    // What was in the pool came to somebody, and is called warm; what came after it may be either.
+    let warm = ready
+        .values()
+        .filter(|status| status.0["startKind"] == "warm");
+    let warm: BTreeSet<_> = warm.map(|status| status.pod().to_owned()).collect();
+    assert!(
+        pool.iter().all(|pod| warm.contains(pod)),
+        "{pool:?} {warm:?}"
+    );
+    school.pool(POOL as usize).await?;
+    let writes = school.plane.writes_since(mark).await?;
+    let mut ours = tally(&writes, CONTROLLER);
+    ours.retain(|what, _| what.ends_with(" pods"));
+    let each = ["create pods", "patch pods"].map(|what| (what.to_owned(), LEARNERS));
+    assert_eq!(
+        ours,
+        each.into(),
+        "one for each who wakes, and none removed"
+    );
+    drop(controllers);
     Ok(())
 }
 
@@ -147,11 +191,9 @@ async fn a_leader_that_stood_still_does_no_harm_when_it_goes_on() -> anyhow::Res
     paused.pause(false)?;
     judge(&school, &ready).await?;
     // It has heard that another leads, and ended.
-    eventually(
-        "the old leader ends",
-        carrel_tests::cluster::school::SOON,
-        || async { Ok(paused.log()?.contains("the lease").then_some(())) },
-    )
+    eventually("the old leader ends", SOON, || async {
+        Ok(paused.log()?.contains("the lease").then_some(()))
+    })
     .await?;
     drop((paused, standby));
     Ok(())
@@ -195,17 +237,13 @@ async fn a_changed_class_replaces_blank_pods_and_touches_nobody_who_is_awake() -
     let mut changed = pool_of(3);
     changed["resources"] = json!({"memory": "64Mi"});
     school.class("free", &changed).await?;
-    eventually(
-        "all blank pods are new",
-        carrel_tests::cluster::school::SOON,
-        || async {
-            let blank = school.pool(3).await?;
-            Ok(blank
-                .iter()
-                .all(|pod| hash(pod) != hash(&before[0]))
-                .then_some(()))
-        },
-    )
+    eventually("all blank pods are new", SOON, || async {
+        let blank = school.pool(3).await?;
+        Ok(blank
+            .iter()
+            .all(|pod| hash(pod) != hash(&before[0]))
+            .then_some(()))
+    })
     .await?;
     let still = school
         .status("ada", "still awake", |status| status.is_ready(1))
@@ -222,12 +260,12 @@ async fn a_class_that_changes_in_a_storm_leaves_no_blank_pod_of_old_and_touches_
         return Ok(());
     };
     let controller = school.controller().await?;
-    school.class("free", &pool_of(20)).await?;
+    school.class("free", &pool_of(POOL)).await?;
     enrol(&school, "free").await?;
-    let before = hash(&school.pool(20).await?[0]);
+    let before = hash(&school.pool(POOL as usize).await?[0]);
     let changes = async {
         more_than(&school, LEARNERS / 3).await;
-        let mut changed = pool_of(20);
+        let mut changed = pool_of(POOL);
         changed["resources"] = json!({"memory": "64Mi"});
         school.class("free", &changed).await
     };
@@ -237,7 +275,7 @@ async fn a_class_that_changes_in_a_storm_leaves_no_blank_pod_of_old_and_touches_
     let ready = all_ready(&school).await?;
     judge(&school, &ready).await?;
     each_once(&ready);
-    let blank = school.pool(20).await?;
+    let blank = school.pool(POOL as usize).await?;
     assert!(blank.iter().all(|pod| hash(pod) != before));
     controller.stop()
 }
@@ -279,9 +317,9 @@ async fn at_the_live_cap_the_quietest_makes_room() -> anyhow::Result<()> {
     };
     let controller = school.controller().await?;
     let slept = json!({"ending": "slept", "committed": true});
-    school.stand_in.otherwise(carrel_tests::cluster::Script {
-        asleep: Some(carrel_tests::cluster::End::with(&slept)),
-        ..carrel_tests::cluster::Script::default()
+    school.stand_in.otherwise(Script {
+        asleep: Some(End::with(&slept)),
+        ..Script::default()
     });
     school.class("free", &pool_of(0)).await?;
     for name in ["ada", "bob", "cyd"] {

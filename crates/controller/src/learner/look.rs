@@ -78,7 +78,7 @@ pub(super) fn look(shared: &Handle, id: &LearnerId, waits: Option<&Waits>, now: 
     let recheck = named.and_then(|pod| recheck(pod, world.stirs.get(id)));
     let recheck = recheck.into_iter().chain(waits.map(|waits| waits.until));
     Seen::Learner(Box::new(Look {
-        desired: known.desired.clone(),
+        desired: known.desired,
         known,
         class,
         policy,

@@ -17,10 +17,11 @@ use carrel_wire::vault::{self as remote, Error};
 use jiff::{SignedDuration, Timestamp};
 
 use super::Trouble;
+use crate::api;
+use crate::names::Reason;
 use crate::options::Options;
 use crate::shared::Handle;
 use crate::world::Known;
-use crate::{api, names};
 
 /// Between tries to ask while nobody leads.
 const LEADS_AGAIN: SignedDuration = SignedDuration::from_secs(1);
@@ -142,11 +143,11 @@ pub(super) async fn first(
             Answer::Taken => note(shared, id, &known, &asked.snapshot, "", now).await,
             Answer::Refused(why) => {
                 let next = note(shared, id, &known, &asked.snapshot, &why, now).await?;
-                tell(shared, id, &known.uid, names::RESTORE_REFUSED, &why);
+                tell(shared, id, &known.uid, Reason::RestoreRefused, &why);
                 Ok(next)
             }
             Answer::Away(why) => {
-                tell(shared, id, &known.uid, names::RESTORE_WAITS, &why);
+                tell(shared, id, &known.uid, Reason::RestoreWaits, &why);
                 let pause = backoff::delay(tries.saturating_add(2), ASK_SELDOM);
                 set(
                     shared,
@@ -272,7 +273,7 @@ async fn note(
     Ok(next)
 }
 
-fn tell(shared: &Handle, id: &LearnerId, uid: &str, reason: &str, why: &str) {
+fn tell(shared: &Handle, id: &LearnerId, uid: &str, reason: Reason, why: &str) {
     tracing::warn!(learner.id = %id, why, "an older state that is wanted is not taken");
     shared.events.learner(id, uid, reason, why);
 }

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::{Look, Step, Trouble, restore};
 use crate::api;
 use crate::gate::Progress;
+use crate::names::Reason;
 use crate::shared::Handle;
 use crate::world::pod::{Life, SeenPod};
 use crate::world::{Known, World};
@@ -186,14 +187,14 @@ fn explain(shared: &Handle, id: &LearnerId, look: &Look, plan: &Plan) {
         PodSeen::Starting { pod, detail, .. } if !detail.is_empty() => {
             let has_node = |pod: &SeenPod| pod.node.is_some();
             if shared.world().pods.get(*pod).is_some_and(has_node) {
-                crate::names::POD_NOT_READY
+                Reason::PodNotReady
             } else {
-                crate::names::UNSCHEDULABLE
+                Reason::Unschedulable
             }
         }
         // Of an older state it is said where the vault is asked.
         PodSeen::None if restore::is_due(&look.known) => return,
-        PodSeen::None if !look.observed.wanting.is_empty() => crate::names::NAMESPACES_FULL,
+        PodSeen::None if !look.observed.wanting.is_empty() => Reason::NamespacesFull,
         PodSeen::None
         | PodSeen::Starting { .. }
         | PodSeen::Unborn { .. }
@@ -219,21 +220,20 @@ fn tell(shared: &Handle, id: &LearnerId, look: &Look, plan: &Plan) {
     };
     if let Some(news) = said(lifecycle::names::DATA_AT_RISK) {
         tracing::warn!(learner.id = %id, why = news.message, "an incarnation ended without its last snapshot");
-        shared.events.learner(
-            id,
-            &look.known.uid,
-            crate::names::DATA_AT_RISK,
-            &news.message,
-        );
+        shared
+            .events
+            .learner(id, &look.known.uid, Reason::DataAtRisk, &news.message);
     }
     let stored = &look.known.status;
-    if plan.status.young_deaths > stored.young_deaths {
+    // What is given up counts its deaths anew.
+    let gives_up = lifecycle::gave_up(&plan.status) && !lifecycle::gave_up(stored);
+    if gives_up || plan.status.young_deaths > stored.young_deaths {
         let why = &plan.status.detail;
         tracing::warn!(learner.id = %id, why, "an incarnation failed");
         let reason = match &look.observed.pod {
-            PodSeen::Unborn { .. } if look.class.is_none() => crate::names::CLASS_UNUSABLE,
-            _ if lifecycle::gave_up(&plan.status) => crate::names::GAVE_UP,
-            _ => crate::names::POD_FAILED,
+            PodSeen::Unborn { .. } if look.class.is_none() => Reason::ClassUnusable,
+            _ if lifecycle::gave_up(&plan.status) => Reason::GaveUp,
+            _ => Reason::PodFailed,
         };
         shared.events.learner(id, &look.known.uid, reason, why);
     }

@@ -60,12 +60,12 @@ impl Parts {
         }
     }
 
-    /// What a line of the metrics says that begins so; 0 when there is none.
-    pub(crate) fn metric(&self, begins: &str) -> f64 {
+    /// What a line of the metrics says that begins so; `0` when there is none.
+    pub(crate) fn metric(&self, begins: &str) -> String {
         let mut text = String::new();
         encode(&mut text, &self.registry).unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix(begins));
-        line.map_or(0.0, |value| value.trim().parse().unwrap())
+        line.unwrap_or("0").trim().to_owned()
     }
 }
 

@@ -74,7 +74,7 @@ impl Doors {
         let neighbour = of_learner("bob")?;
         let kubernetes = format!("{}:443", service("default", "kubernetes")?);
         let gateway = format!("{}:7070", service(school_is, "carrel-gateway")?);
-        let tried = [METADATA.to_owned(), kubernetes.clone(), gateway.clone()];
+        let tried = [METADATA.to_owned(), gateway.clone()];
         Ok(Self {
             open: vec![
                 format!("{router}:7071"),

@@ -24,6 +24,7 @@ async fn an_operator_installs_carrel_on_a_real_node() -> anyhow::Result<()> {
 async fn day(school: &Installation, steps: &mut Steps) -> anyhow::Result<()> {
     first::helm_test_sees_an_answer_before_anybody_makes_a_class(school, steps).await?;
     first::a_learner_is_answered_sleeps_and_remembers(school, steps).await?;
+    first::an_older_state_is_what_the_next_message_finds(school, steps).await?;
     first::a_pod_of_the_pool_becomes_a_learners(school, steps).await?;
     turns::a_turn_whose_pod_is_killed_runs_again_elsewhere(school, steps).await?;
     turns::an_agent_that_takes_too_much_memory_fails_its_message_alone(school, steps).await?;

@@ -78,7 +78,7 @@ impl Leadership {
     /// A lease that was just taken runs out by itself.
     pub(crate) async fn take(&self) -> (Held, bool) {
         let mut seen: Option<(String, Instant)> = None;
-        let mut at_once = true;
+        let asked = Instant::now();
         loop {
             let began = Instant::now();
             match self.try_take(&mut seen).await {
@@ -87,7 +87,7 @@ impl Leadership {
                         lease,
                         renewed: began,
                     };
-                    return (held, at_once);
+                    return (held, asked.elapsed() < AGAIN);
                 }
                 Ok(None) => {}
                 Err(error) => {
@@ -97,7 +97,6 @@ impl Leadership {
                     );
                 }
             }
-            at_once = false;
             tokio::time::sleep(AGAIN).await;
         }
     }

@@ -8,18 +8,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use carrel_core::PodUid;
+use carrel_core::lifecycle::deadlines;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 use self::plan::{Have, Pace};
 use crate::names::Reason;
 use crate::shared::Handle;
-use crate::world::pod::Life;
+use crate::world::pod::{Life, SeenPod};
 use crate::world::{Class, World};
 use crate::{api, names};
 
 /// Looks without a hint so often: hints may be lost.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// One that has been starting for so long is waited for no more before others are made.
+const SLOW: Duration = Duration::from_mins(2);
 /// After the API server did not answer.
 const SERVER_AGAIN: Duration = Duration::from_secs(1);
 
@@ -69,6 +72,11 @@ pub(crate) async fn run(shared: Handle) {
     }
 }
 
+/// Whether a pod that was made then and starts still will not any more.
+pub(crate) fn is_late(created: Timestamp, now: Timestamp) -> bool {
+    age(created, now) > deadlines::START
+}
+
 /// Whether somebody waits whom a new pod would hold up. Those whose own pod starts or restores are not among them: where
 /// they come one after the other, no pool would ever be filled.
 fn waits(world: &World) -> bool {
@@ -87,7 +95,9 @@ fn look(shared: &Handle, paces: &mut HashMap<String, Pace>) -> Look {
     // What is made of something else is tried anew.
     paces.retain(|hash, _| world.classes.values().any(|class| class.hash == *hash));
     let mut died: HashMap<&str, BTreeMap<PodUid, &str>> = HashMap::new();
-    for pod in world.pods.odd().filter(|pod| pod.learner.is_none()) {
+    // Who is told to go dies of nothing.
+    let stays = |pod: &&SeenPod| pod.learner.is_none() && !pod.deleted;
+    for pod in world.pods.odd().filter(stays) {
         if let Some(why) = pod.end() {
             died.entry(&pod.hash).or_default().insert(pod.uid, why);
         }
@@ -97,13 +107,17 @@ fn look(shared: &Handle, paces: &mut HashMap<String, Pace>) -> Look {
         let have = Have {
             ready: blanks.map_or(0, |blanks| blanks.ready.len()),
             starting: blanks.map_or(0, |blanks| blanks.starting.len()),
+            slow: blanks.map_or(0, |blanks| {
+                let slow = |(created, _): &&_| age(*created, now) > SLOW;
+                blanks.starting.iter().take_while(slow).count()
+            }),
         };
         let size = class.spec.warm_pool.size as usize;
         let pace = paces.entry(class.hash.clone()).or_default();
         let dead = died.remove(class.hash.as_str()).unwrap_or_default();
         let why = dead.values().next().copied().unwrap_or_default();
         let pause = pace.died(dead.into_keys().collect(), Instant::now());
-        tell(shared, class, pause, why);
+        tell(shared, class, pause.filter(|_| size > 0), why);
         let missing = pace.create(size, have, Instant::now());
         if missing > 0 {
             create.push((Arc::clone(class), missing));
@@ -172,7 +186,12 @@ fn strange(world: &World, now: Timestamp) -> Vec<(PodUid, &'static str)> {
         .filter(|(hash, _)| !known.contains(hash));
     let outdated = outdated.flat_map(|(_, blanks)| blanks.ready.iter().chain(&blanks.starting));
     let outdated = outdated.map(|(_, uid)| (*uid, "its class has changed"));
-    odd.chain(outdated).collect()
+    let late = world.pods.all_blanks().flat_map(|(_, blanks)| {
+        let late = |(created, _): &&(Timestamp, PodUid)| is_late(*created, now);
+        blanks.starting.iter().take_while(late)
+    });
+    let late = late.map(|(_, uid)| (*uid, "it did not start in time"));
+    odd.chain(outdated).chain(late).collect()
 }
 
 fn age(since: Timestamp, now: Timestamp) -> Duration {
@@ -191,6 +210,50 @@ mod tests {
     use crate::gate::Progress;
     use crate::shared::tests::{Parts, asked, at, class, id};
     use crate::world::pods::tests::pod;
+
+    #[tokio::test]
+    async fn one_that_does_not_start_holds_up_nobody_for_long_and_goes_in_the_end() {
+        for (seconds, asks, goes) in [(60, 0, 0), (180, 1, 0), (1860, 1, 1)] {
+            let parts = Parts::new(2, 1);
+            let mut stuck = pod(1, 1, Life::Starting);
+            stuck.created = at(-seconds);
+            let mut world = parts.shared.world();
+            world.classes.insert("free".to_owned(), class(3));
+            world.pods.put(stuck);
+            // Somebody waits, whom it does not serve any better.
+            world.put_learner(&id("ada"), asked(0));
+            world.gate.ask(&id("ada"), at(0));
+            drop(world);
+            let seen = look(&parts.shared, &mut HashMap::new());
+            let made: usize = seen.create.iter().map(|(_, count)| count).sum();
+            assert_eq!((made, seen.remove.len()), (asks, goes), "after {seconds} s");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_told_to_go_has_not_died() {
+        let mut parts = Parts::new(1, 1);
+        let mut paces = HashMap::new();
+        let mut world = parts.shared.world();
+        world.classes.insert("free".to_owned(), class(3));
+        for number in 1..=3 {
+            let mut told = pod(
+                number,
+                1,
+                Life::Ended {
+                    farewell: None,
+                    reason: String::new(),
+                },
+            );
+            told.deleted = true;
+            world.pods.put(told);
+        }
+        drop(world);
+        for _ in 0..3 {
+            assert_eq!(look(&parts.shared, &mut paces).create.len(), 1);
+        }
+        assert!(parts.events.try_recv().is_err());
+    }
 
     #[tokio::test]
     async fn what_is_more_than_a_pool_goes_when_nobody_of_its_class_waits() {

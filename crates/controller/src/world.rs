@@ -90,6 +90,8 @@ pub(crate) struct World {
     pub(crate) full: HashMap<String, (Timestamp, String)>,
     /// When there is time for a write that is for people alone.
     pub(crate) explanations: Rate,
+    /// The same for what may never come by itself, which must not wait behind a line of thousands.
+    pub(crate) troubles: Rate,
 }
 
 impl World {
@@ -102,6 +104,7 @@ impl World {
             gate,
             full: HashMap::new(),
             explanations: Rate::new(EXPLANATIONS, EXPLANATIONS_MADE_UP),
+            troubles: Rate::new(EXPLANATIONS, EXPLANATIONS_MADE_UP),
         }
     }
 

@@ -47,7 +47,11 @@ kubernetes:
   graceSeconds: {{ .Values.learners.terminationGracePeriodSeconds }}
   {{- $shut := list }}
   {{- range .Values.learners.mustNotReach }}
-  {{- $shut = append $shut (eq . "gateway" | ternary (printf "%s-gateway.%s:7070" $name $service) .) }}
+  {{- if ne . "gateway" }}
+  {{- $shut = append $shut . }}
+  {{- else if $.Values.networkPolicy.enabled }}
+  {{- $shut = append $shut (printf "%s-gateway.%s:7070" $name $service) }}
+  {{- end }}
   {{- end }}
   mustNotReach: {{ toJson $shut }}
   nodeSelector: {{ toJson .Values.learners.nodeSelector }}

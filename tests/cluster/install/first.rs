@@ -1,7 +1,9 @@
 //! A first learner: answered from the agent's own container, put to sleep, woken with what they had.
 
+use anyhow::Context as _;
 use carrel_tests::agent;
-use carrel_tests::cluster::{Installation, Steps};
+use carrel_tests::cluster::{Installation, Operator, Steps};
+use reqwest::Method;
 use serde_json::json;
 
 pub(super) async fn a_learner_is_answered_sleeps_and_remembers(
@@ -76,5 +78,42 @@ pub(super) async fn a_pod_of_the_pool_becomes_a_learners(
     school.blank("warm", 0).await?;
     school.api.sleep("carl").await?;
     steps.done("a pod that waited in the pool becomes a learner's");
+    Ok(())
+}
+
+pub(super) async fn an_older_state_is_what_the_next_message_finds(
+    school: &Installation,
+    steps: &mut Steps,
+) -> anyhow::Result<()> {
+    school.learner("olga", "counting").await?;
+    for count in ["1", "2", "3"] {
+        assert_eq!(school.api.reply("olga", "hello").await?, count);
+    }
+    let list = school
+        .api
+        .admin(Method::GET, "learners/olga/snapshots", None)
+        .await?;
+    // The newest comes first; each turn has left one.
+    let names = list["snapshots"].as_array().context("it is a list")?;
+    let names = names.iter().filter_map(|one| one["snapshot_id"].as_str());
+    let names: Vec<&str> = names.collect();
+    let [newest, .., oldest] = names[..] else {
+        anyhow::bail!("three turns leave three snapshots: {list}");
+    };
+    let wish = json!({"spec": {"restore": {"snapshotId": oldest}}}).to_string();
+    school.kubectl(&["patch", "learner/olga", "--type=merge", "--patch", &wish])?;
+    // Taken when she has slept; a message that comes before then waits for it.
+    let noted = format!("--for=jsonpath={{.status.restore.snapshotId}}={oldest}");
+    school.kubectl(&["wait", &noted, "learner/olga", "--timeout=60s"])?;
+    let restored = school.object("learner/olga")?["status"]["restore"].take();
+    assert_eq!(restored["message"].as_str().unwrap_or_default(), "");
+    assert_eq!(school.api.reply("olga", "once more").await?, "2");
+    steps.done("a snapshot that a document names, restored: the next message finds it");
+    let operator = Operator::of(&school.plane)?;
+    let words = ["snapshot", "restore", "olga", newest, "--yes", "-n"];
+    let words = [&words[..], &[Installation::NAMESPACE]].concat();
+    operator.carrel(&words, "")?.well()?;
+    assert_eq!(school.api.reply("olga", "and again").await?, "4");
+    steps.done("and one that 'carrel snapshot restore' names");
     Ok(())
 }

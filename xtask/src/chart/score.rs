@@ -141,3 +141,41 @@ fn kustomize_builds_the_plain_manifests() {
         "who applies it is not helm"
     );
 }
+
+/// As `manifests/README.md` tells: one database for all, and each variable once, or the API server refuses them.
+#[test]
+fn kustomize_puts_the_operators_database_and_image_in_place() {
+    const TEST: &str = "kustomize_puts_the_operators_database_and_image_in_place";
+    let Some(program) = tool(TEST, &KUSTOMIZE, "kustomize") else {
+        return;
+    };
+    let manifests = cargo::root().join("manifests");
+    let page = std::fs::read_to_string(manifests.join("README.md")).unwrap();
+    let (_, told) = page.split_once("```yaml\n").unwrap();
+    let (told, _) = told.split_once("```").unwrap();
+    let folder = std::env::temp_dir().join(format!("carrel-kustomize-{}", std::process::id()));
+    std::fs::create_dir_all(folder.join("school")).unwrap();
+    std::os::unix::fs::symlink(&manifests, folder.join("manifests")).unwrap();
+    let config =
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: carrel}\ndata: {carrel.yaml: ours}\n";
+    std::fs::write(folder.join("school/config.yaml"), config).unwrap();
+    std::fs::write(folder.join("school/kustomization.yaml"), told).unwrap();
+    let built = Command::new(program)
+        .args(["build", "--load-restrictor=LoadRestrictionsNone"])
+        .arg(folder.join("school"))
+        .output()
+        .unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    let text = String::from_utf8(built.stdout).unwrap();
+    let wrong = String::from_utf8_lossy(&built.stderr);
+    assert!(built.status.success(), "{wrong}");
+    let count = |words: &str| text.matches(words).count();
+    assert_eq!(count("name: CARREL_STORE_URL"), 4);
+    assert_eq!(
+        count("value: postgres://carrel@db.school.example/carrel\n"),
+        4
+    );
+    assert_eq!(count("  carrel.yaml: ours\n"), 1);
+    assert_eq!(count("image: carrel:"), 0, "none is left");
+    assert!(count("image: registry.school.example/carrel:0.1.0") >= 5);
+}

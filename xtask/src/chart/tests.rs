@@ -193,6 +193,10 @@ fn what_must_be_said_and_what_the_cluster_lacks_is_named() {
             "database.url=postgres://carrel:secret@db/carrel",
             "database/url",
         ),
+        (
+            "providerKeys.existingSecret=models",
+            "providerKeys.secretKeys must say which variable",
+        ),
     ] {
         let refused = render(DEFAULT, &["--set", set]).unwrap_err().to_string();
         assert!(refused.contains(told), "{set}: {refused}");

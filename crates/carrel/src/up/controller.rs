@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use carrel_controller::{Budget, Clients, Ended, Options, PodOptions};
 use carrel_protocol::Endpoint;
 use carrel_telemetry::{Health, Readiness};
@@ -187,7 +186,7 @@ async fn aliases(options: &Options) -> anyhow::Result<Vec<(IpAddr, String)>> {
         }
         let key = "gateway.routerUrl, vaultUrl and egressUrl";
         let found = look_up(&format!("{host}:{port}"), key).await?;
-        aliases.push((found.ip(), host));
+        aliases.push((found[0].ip(), host));
     }
     Ok(aliases)
 }
@@ -196,16 +195,22 @@ async fn aliases(options: &Options) -> anyhow::Result<Vec<(IpAddr, String)>> {
 async fn addresses(places: &[String]) -> anyhow::Result<Vec<SocketAddr>> {
     let mut addresses = Vec::new();
     for place in places {
-        addresses.push(look_up(place, "kubernetes.mustNotReach").await?);
+        addresses.extend(look_up(place, "kubernetes.mustNotReach").await?);
     }
     Ok(addresses)
 }
 
-async fn look_up(place: &str, key: &str) -> anyhow::Result<SocketAddr> {
+/// All its addresses, at least one, in one order whoever answers: pods that are told others are others.
+async fn look_up(place: &str, key: &str) -> anyhow::Result<Vec<SocketAddr>> {
     let found = tokio::net::lookup_host(place).await;
-    found.ok().and_then(|mut found| found.next()).with_context(|| {
-        format!("{key}: the address of '{place}' cannot be found; pods are told it, for they ask no DNS")
-    })
+    let mut found: Vec<_> = found.into_iter().flatten().collect();
+    found.sort_unstable();
+    found.dedup();
+    anyhow::ensure!(
+        !found.is_empty(),
+        "{key}: the address of '{place}' cannot be found; pods are told it, for they ask no DNS"
+    );
+    Ok(found)
 }
 
 /// Where a role is called in the network: host and port.

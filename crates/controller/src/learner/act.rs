@@ -19,7 +19,7 @@ use crate::gate::Progress;
 use crate::shared::Handle;
 use crate::world::pod::{Life, SeenPod};
 use crate::world::{Known, World};
-use crate::{api, assignment};
+use crate::{api, assignment, pool};
 
 /// Between tries to reach a sidecar that has just become ready.
 const CONNECT_AGAIN: Duration = Duration::from_millis(20);
@@ -116,9 +116,12 @@ fn choose(
         return false;
     };
     let ready = blanks.ready.first().map(|(_, pod)| (*pod, StartKind::Warm));
+    // One that has not started in time will not: whoever keeps the pools removes it.
+    let in_time = |(created, _): &&(Timestamp, PodUid)| !pool::is_late(*created, now);
     let starting = blanks
         .starting
-        .first()
+        .iter()
+        .find(in_time)
         .map(|(_, pod)| (*pod, StartKind::Cold));
     let Some((pod, start_kind)) = ready.or(starting) else {
         return false;

@@ -24,7 +24,7 @@ pub(super) async fn write(
     now: Timestamp,
 ) -> Option<Step> {
     let is_due = explains_at(shared, id, look, plan, now).is_some_and(|at| at <= now);
-    let explains = is_due && (plan.write == Write::Must || has_time(shared, id, now));
+    let explains = is_due && (plan.write == Write::Must || has_time(shared, id, look, now));
     let is_first = !look.known.is_visited && plan.status.pod.is_none() && plan.effects.is_empty();
     if plan.write != Write::Must && !explains && !is_first {
         show(shared, id, plan);
@@ -172,9 +172,15 @@ pub(super) fn explains_at(
 }
 
 /// Whether there is time for a write that is for people alone; it is tried later if not.
-fn has_time(shared: &Handle, id: &LearnerId, now: Timestamp) -> bool {
+fn has_time(shared: &Handle, id: &LearnerId, look: &Look, now: Timestamp) -> bool {
+    let in_line = look.observed.pod == PodSeen::None && look.observed.wanting.is_empty();
     let mut world = shared.world();
-    let has_time = world.explanations.take(now).is_ok();
+    let rate = if in_line {
+        &mut world.explanations
+    } else {
+        &mut world.troubles
+    };
+    let has_time = rate.take(now).is_ok();
     if !has_time && let Some(stir) = world.stirs.get_mut(id) {
         stir.explains_later(now);
     }

@@ -55,7 +55,8 @@ async fn a_lease_of_another_is_taken_when_it_was_seen_unchanged_for_as_long_as_i
         let taken = answer(&mut server, "PUT", 200, &lease(9, "b")).await;
         (began.elapsed(), taken)
     };
-    let (_held, (waited, taken)) = tokio::join!(ours.take(), script);
+    let ((_held, at_once), (waited, taken)) = tokio::join!(ours.take(), script);
+    assert!(!at_once, "what was seen before is old");
     assert!(waited >= LASTS + AGAIN, "{waited:?}");
     assert_eq!(taken["spec"]["holderIdentity"], "b");
     assert_eq!(taken["spec"]["leaseTransitions"], 4);

@@ -14,6 +14,8 @@ const MOST: usize = 64;
 pub(crate) struct Have {
     pub(crate) ready: usize,
     pub(crate) starting: usize,
+    /// Of those that start, who have done so for long.
+    pub(crate) slow: usize,
 }
 
 /// How fast the pool of one template is filled: as a slow start, so that one that cannot run costs little. The batch doubles when the one
@@ -49,13 +51,14 @@ impl Pace {
         if have.ready > self.ready {
             self.batch = (self.batch * 2).min(MOST);
             self.failed = 0;
+            self.resumes = None;
         }
         self.ready = have.ready;
         if self.pauses(now) {
             return 0;
         }
         let missing = size.saturating_sub(have.ready + have.starting);
-        missing.min(self.batch.saturating_sub(have.starting))
+        missing.min(self.batch.saturating_sub(have.starting - have.slow))
     }
 
     /// Takes in which pods have ended before they were anybody's; the pause that follows, if one begins.
@@ -90,7 +93,11 @@ mod tests {
     use super::*;
 
     fn have(ready: usize, starting: usize) -> Have {
-        Have { ready, starting }
+        Have {
+            ready,
+            starting,
+            slow: 0,
+        }
     }
 
     fn pods(numbers: impl IntoIterator<Item = u128>) -> BTreeSet<PodUid> {

@@ -47,6 +47,8 @@ pub(crate) struct SeenPod {
     /// What it waits for before it can start, for people; may be empty.
     pub(crate) waits: String,
     pub(crate) life: Life,
+    /// It was told to go, before it ended or after.
+    pub(crate) deleted: bool,
     /// It is gone from the API server; how it ended is still to be heard.
     pub(crate) gone: bool,
 }
@@ -75,6 +77,7 @@ impl SeenPod {
             ready,
             waits: status.map(unschedulable).unwrap_or_default(),
             life: life(pod, ready),
+            deleted: metadata.deletion_timestamp.is_some(),
             gone: false,
         })
     }

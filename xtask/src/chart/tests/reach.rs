@@ -75,6 +75,13 @@ fn components_go_out_to_what_they_need_and_metrics_are_for_whom_is_named() {
     }
     let by_account = policy("vault", &["--set=objects.existingSecret="]);
     assert!(by_account.contains("169.254.169.254/32"), "{by_account}");
+    assert!(by_account.contains("port: 443}"), "{by_account}");
+    // It runs under the policies of the release before, which it must be able to mend.
+    let passing = policy("passing", &[]);
+    assert!(
+        passing.contains("migrations") && !passing.contains("egress:"),
+        "{passing}"
+    );
 }
 
 #[test]

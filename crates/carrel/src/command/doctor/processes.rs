@@ -1,16 +1,22 @@
 //! Whether nodes bound the processes of a pod: a class's `resources.pids` holds on one machine alone, for pods have no such field.
 
+use std::time::Duration;
+
+use futures::future::join_all;
 use http::Request;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
-use kube::{Api, ResourceExt as _};
+use kube::{Api, ResourceExt};
 use serde_json::Value;
+use tokio::time::timeout;
 
 use crate::cluster::Cluster;
 use crate::up::Found;
 
 /// How many nodes are asked: those of a pool are alike.
 const NODES: usize = 10;
+/// How long one may take.
+const ANSWER: Duration = Duration::from_secs(3);
 
 /// What kubelets say of themselves, where the user may ask them.
 pub(super) async fn look(cluster: &Cluster) -> Found {
@@ -20,12 +26,14 @@ pub(super) async fn look(cluster: &Cluster) -> Found {
         return Found::Notice(unknown.to_owned());
     };
     let (mut unbound, mut bounds) = (Vec::new(), Vec::new());
-    for node in nodes.iter().take(NODES) {
-        let name = node.name_any();
-        match bound(cluster, &name).await {
-            Some(bound) if bound > 0 => bounds.push(bound),
-            Some(_) => unbound.push(name),
-            None => return Found::Notice(unknown.to_owned()),
+    let names = nodes.iter().take(NODES).map(ResourceExt::name_any);
+    let asked = names.map(async |name| (timeout(ANSWER, bound(cluster, &name)).await, name));
+    for (bound, name) in join_all(asked).await {
+        match bound {
+            Ok(Some(bound)) if bound > 0 => bounds.push(bound),
+            Ok(Some(_)) => unbound.push(name),
+            // One that does not answer says nothing of the others.
+            Ok(None) | Err(_) => {}
         }
     }
     match (bounds.iter().min(), unbound.is_empty()) {

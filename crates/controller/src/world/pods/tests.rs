@@ -21,6 +21,7 @@ pub(crate) fn pod(number: u128, version: u64, life: Life) -> SeenPod {
         ready: life == Life::Running,
         waits: String::new(),
         life,
+        deleted: false,
         gone: false,
     }
 }

@@ -22,7 +22,7 @@ pub(crate) struct Doors {
     /// All else, each with the components that reach it.
     pub(crate) shut: Vec<(String, &'static [&'static str])>,
     /// Of it what every pod tries at its start.
-    pub(crate) tried: [String; 3],
+    pub(crate) tried: [String; 2],
     /// The sidecar of ada's pod.
     pub(crate) sidecar: String,
 }

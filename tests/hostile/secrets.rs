@@ -64,10 +64,22 @@ fn held(holder: &Holder, secrets: &[(Secret, Vec<u8>)], bytes: &[u8]) -> Vec<(Ho
         .collect()
 }
 
-/// All that a process has in its memory and can write to.
+/// All that a process has in its memory and can write to. Most of what allocators reserve was never touched: those pages hold nothing.
 fn memory(pid: u32) -> anyhow::Result<Vec<u8>> {
+    /// It is in memory, or swapped out: bits 63 and 62 of an entry of proc_pid_pagemap(5).
+    const IS_THERE: u8 = 0b1100_0000;
     let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
     let file = File::open(format!("/proc/{pid}/mem"))?;
+    let pages = File::open(format!("/proc/{pid}/pagemap"))?;
+    let smaps = fs::read_to_string("/proc/self/smaps")?;
+    let mut sizes = smaps
+        .lines()
+        .filter_map(|line| line.strip_prefix("KernelPageSize:"));
+    let size = sizes
+        .next()
+        .and_then(|size| size.trim().strip_suffix(" kB"));
+    let size = size.context("a page's size")?.parse::<u64>()? * 1024;
+    let mut page = vec![0; usize::try_from(size)?];
     let mut all = Vec::new();
     for line in maps.lines() {
         let (range, rest) = line.split_once(' ').context("a range")?;
@@ -76,10 +88,13 @@ fn memory(pid: u32) -> anyhow::Result<Vec<u8>> {
         }
         let (from, to) = range.split_once('-').context("two ends")?;
         let (from, to) = (u64::from_str_radix(from, 16)?, u64::from_str_radix(to, 16)?);
-        let mut bytes = vec![0; usize::try_from(to - from)?];
-        // Some are reserved and cannot be read.
-        if file.read_exact_at(&mut bytes, from).is_ok() {
-            all.extend(bytes);
+        let mut entries = vec![0; usize::try_from((to - from) / size * 8)?];
+        pages.read_exact_at(&mut entries, from / size * 8)?;
+        for (at, entry) in (from..to).step_by(page.len()).zip(entries.chunks_exact(8)) {
+            // Some cannot be read.
+            if entry[7] & IS_THERE != 0 && file.read_exact_at(&mut page, at).is_ok() {
+                all.extend_from_slice(&page);
+            }
         }
     }
     Ok(all)

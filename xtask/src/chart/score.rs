@@ -10,7 +10,7 @@ use super::{FOREIGN, render, value_files};
 use crate::cargo;
 
 /// What a finding says, of which kind of installation (empty: of any), and why it stays.
-const EXPLAINED: [(&str, &str, &str); 9] = [
+const EXPLAINED: [(&str, &str, &str); 10] = [
     (
         "CPU limit is not set",
         "",
@@ -20,6 +20,11 @@ const EXPLAINED: [(&str, &str, &str); 9] = [
         "ImagePullPolicy is not set to Always",
         "",
         "an image is named by a digest or by a tag that does not move; nodes that lack the registry start pods all the same",
+    ),
+    (
+        "does not have a matching egress NetworkPolicy",
+        "",
+        "what comes and goes: migrations run before a release's policies are renewed, and must get out though the last ones are wrong",
     ),
     (
         "does not have a host podAntiAffinity set",

@@ -1,6 +1,5 @@
 //! The controller on a real API server with fake nodes.
 
-mod away;
 mod conflicts;
 mod events;
 mod faults;

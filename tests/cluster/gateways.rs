@@ -1,6 +1,8 @@
 //! Gateways on a real API server with fake nodes: a message wakes once, and what a gateway has not seen does no harm.
 
-use carrel_tests::cluster::school::{NAMESPACE, SOON, School};
+use std::path::Path;
+
+use carrel_tests::cluster::school::{Controller, NAMESPACE, SOON, School};
 use carrel_tests::cluster::{Access, Fate, Proxy, tally};
 use carrel_tests::roles::{How, Member};
 use carrel_tests::{Api, Roles, eventually};
@@ -43,13 +45,12 @@ impl Town {
     }
 
     async fn gateway(&self) -> anyhow::Result<(Member, Api)> {
-        self.gateway_by(&self.access.file.display().to_string())
-            .await
+        self.gateway_by(&self.access.file).await
     }
 
-    async fn gateway_by(&self, kubeconfig: &str) -> anyhow::Result<(Member, Api)> {
+    async fn gateway_by(&self, kubeconfig: &Path) -> anyhow::Result<(Member, Api)> {
         let how = How {
-            variables: vec![("KUBECONFIG", kubeconfig.to_owned())],
+            variables: vec![("KUBECONFIG", kubeconfig.display().to_string())],
             ..How::default()
         };
         let gateway = self.roles.start_as("gateway", &how).await?;
@@ -65,6 +66,17 @@ impl Town {
 
     async fn proxy(&self) -> anyhow::Result<Proxy> {
         Proxy::start(&self.access).await
+    }
+
+    /// A controller, and a gateway on whose way to the API server the test stands; ada and bob rest.
+    async fn proxied(&self) -> anyhow::Result<(Controller, Proxy, Member, Api)> {
+        let controller = self.school.controller().await?;
+        let proxy = self.proxy().await?;
+        let (gateway, api) = self.gateway_by(&proxy.kubeconfig()).await?;
+        for name in ["ada", "bob"] {
+            self.school.resting(name, "free").await?;
+        }
+        Ok((controller, proxy, gateway, api))
     }
 
     /// The uid of the pod that got this message's turn.
@@ -124,9 +136,7 @@ async fn a_message_for_one_whom_the_watch_has_not_shown_yet_is_taken() -> anyhow
     let proxy = town.proxy().await?;
     // The list is shown, and nothing after it.
     let held = proxy.stop(is_learners_watch);
-    let (_gateway, api) = town
-        .gateway_by(&proxy.kubeconfig().display().to_string())
-        .await?;
+    let (_gateway, api) = town.gateway_by(&proxy.kubeconfig()).await?;
     let (status, _) = api.send("ada", "too early", "0").await?;
     assert_eq!(status, StatusCode::NOT_FOUND);
     town.school.learner("bob", "free").await?;
@@ -193,14 +203,7 @@ async fn what_a_gateway_has_not_seen_while_it_was_blind_it_sees_afterwards() -> 
     let Some(town) = Town::open(test).await? else {
         return Ok(());
     };
-    let controller = town.school.controller().await?;
-    let proxy = town.proxy().await?;
-    let (_gateway, api) = town
-        .gateway_by(&proxy.kubeconfig().display().to_string())
-        .await?;
-    for name in ["ada", "bob"] {
-        town.school.resting(name, "free").await?;
-    }
+    let (controller, proxy, _gateway, api) = town.proxied().await?;
     for (name, fate) in [
         ("ada", Fate::Refused(StatusCode::SERVICE_UNAVAILABLE)),
         ("bob", Fate::Expired),
@@ -231,14 +234,7 @@ async fn a_gateway_gives_up_a_call_that_is_not_answered_and_makes_it_again() -> 
     let Some(town) = Town::open(test).await? else {
         return Ok(());
     };
-    let controller = town.school.controller().await?;
-    let proxy = town.proxy().await?;
-    let (_gateway, api) = town
-        .gateway_by(&proxy.kubeconfig().display().to_string())
-        .await?;
-    for name in ["ada", "bob"] {
-        town.school.resting(name, "free").await?;
-    }
+    let (controller, proxy, _gateway, api) = town.proxied().await?;
     let mut wakes = proxy.stop(|asked| asked.is(&Method::PATCH, "/learners/ada"));
     let mut looks = proxy.stop(|asked| asked.is(&Method::GET, "/learners/nobody"));
     api.post("ada", "waits", "1").await?;

@@ -20,4 +20,4 @@ pub use require::{carrel, skip};
 pub use roles::{Member, Roles};
 pub use stream::{Event, Place, Stream};
 pub use up::{Setup, Up};
-pub use wait::eventually;
+pub use wait::{eventually, eventually_every};

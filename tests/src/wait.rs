@@ -22,6 +22,22 @@ const PROGRAM_WITHIN: Duration = Duration::from_mins(2);
 pub async fn eventually<T, F>(
     what: &str,
     within: Duration,
+    look: impl FnMut() -> F,
+) -> anyhow::Result<T>
+where
+    F: Future<Output = anyhow::Result<Option<T>>>,
+{
+    eventually_every(PAUSE, what, within, look).await
+}
+
+/// The same with another pause between two looks: where to look costs what is measured meanwhile.
+///
+/// # Errors
+/// After `within`, saying what was waited for.
+pub async fn eventually_every<T, F>(
+    pause: Duration,
+    what: &str,
+    within: Duration,
     mut look: impl FnMut() -> F,
 ) -> anyhow::Result<T>
 where
@@ -33,7 +49,7 @@ where
             return Ok(found);
         }
         anyhow::ensure!(began.elapsed() < within, "not within {within:?}: {what}");
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(pause).await;
     }
 }
 

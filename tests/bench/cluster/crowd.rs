@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use carrel_tests::cluster::school::{CONTROLLER, Controller, NAMESPACE, School};
 use carrel_tests::figures::Figures;
-use carrel_tests::{Roles, eventually};
+use carrel_tests::{Roles, eventually, eventually_every};
 use serde_json::json;
 
 use super::storm::{self, Storm};
@@ -29,6 +29,8 @@ const IDLE: Duration = Duration::from_mins(1);
 const RUSH: Duration = Duration::from_mins(10);
 /// What is done for so many learners has been done by then.
 const DONE_WITHIN: Duration = Duration::from_mins(20);
+/// A controller that nobody else is in the way of leads by then.
+const LEADS_WITHIN: Duration = Duration::from_mins(1);
 /// To look costs a controller that counts thousands each time, whose time is taken meanwhile.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 /// Learners of each storm: more than it takes.
@@ -95,8 +97,7 @@ async fn at_rest(
 ) -> anyhow::Result<Controller> {
     let began = Instant::now();
     let controller = school.controller().await?;
-    eventually("it leads", Duration::from_mins(1), || async {
-        tokio::time::sleep(BETWEEN_LOOKS).await;
+    eventually_every(BETWEEN_LOOKS, "it leads", LEADS_WITHIN, || async {
         let metrics = controller.metrics().await?;
         Ok(metrics.contains("carrel_leader 1").then_some(()))
     })
@@ -241,8 +242,7 @@ async fn rushes(
 
 /// Waits until so many are counted as asleep.
 async fn visited(controller: &Controller, asleep: usize) -> anyhow::Result<()> {
-    eventually("all are counted", DONE_WITHIN, || async {
-        tokio::time::sleep(BETWEEN_LOOKS).await;
+    eventually_every(BETWEEN_LOOKS, "all are counted", DONE_WITHIN, || async {
         let counted = counted(controller, |state| state == "Asleep").await?;
         Ok((counted == asleep).then_some(()))
     })

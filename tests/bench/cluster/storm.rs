@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use carrel_tests::cluster::school::{School, is_ready};
-use carrel_tests::eventually;
+use carrel_tests::eventually_every;
 use futures::{StreamExt as _, TryStreamExt as _};
 use kube::ResourceExt as _;
 use kube::api::{DynamicObject, Patch, PatchParams};
@@ -22,6 +22,10 @@ use super::spent::Spent;
 const LOST: Duration = Duration::from_mins(2);
 /// The API server takes so many calls of the load at once.
 const AT_ONCE: usize = 8;
+/// A pool is full by then.
+const FULL_WITHIN: Duration = Duration::from_mins(5);
+/// To look costs the API server, whose processor time is measured meanwhile.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 /// How long a calibration takes.
 const CALIBRATION: Duration = Duration::from_secs(3);
 
@@ -161,9 +165,7 @@ pub(super) async fn make_learners(
 /// Waits until a class's pool is full and nothing of it starts.
 pub(super) async fn settle(school: &School, class: &str, size: usize) -> anyhow::Result<()> {
     let blank = format!("carrel.dev/class={class},!carrel.dev/learner");
-    eventually("the pool is full", Duration::from_mins(5), || async {
-        // To look costs the API server, whose processor time is measured meanwhile.
-        tokio::time::sleep(Duration::from_secs(1)).await;
+    eventually_every(BETWEEN_LOOKS, "the pool is full", FULL_WITHIN, || async {
         let pods = school.pods(&blank).await?;
         let ready = pods.iter().filter(|pod| is_ready(pod)).count();
         Ok((ready == size && pods.len() == size).then_some(()))

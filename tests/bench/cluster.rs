@@ -5,6 +5,7 @@
 
 mod crowd;
 mod node;
+mod rush;
 mod spent;
 mod storm;
 
@@ -35,10 +36,16 @@ pub(super) async fn wakes(figures: &mut Figures) -> anyhow::Result<()> {
     gate(figures, &school).await
 }
 
-/// Sixteen thousand learners and more, asleep and waking.
+/// Sixteen thousand learners and more, asleep, of whom a few wake.
 pub(super) async fn crowd(figures: &mut Figures) -> anyhow::Result<()> {
     let (school, controller) = open().await?;
     crowd::measure(figures, &school, controller).await
+}
+
+/// Sixteen thousand learners wake, as fast as the machine goes.
+pub(super) async fn rush(figures: &mut Figures) -> anyhow::Result<()> {
+    let (school, controller) = open().await?;
+    rush::measure(figures, &school, controller).await
 }
 
 /// Learners with a workspace of their own, on a real node.

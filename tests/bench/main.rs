@@ -60,6 +60,9 @@ async fn main() -> anyhow::Result<()> {
     if of_cluster("crowd") {
         cluster::crowd(&mut figures).await?;
     }
+    if of_cluster("rush") {
+        cluster::rush(&mut figures).await?;
+    }
     if of_cluster("node") {
         cluster::node(&mut figures).await?;
     }

@@ -1,15 +1,13 @@
-//! Sixteen thousand learners asleep: what controller and gateway need for them, and what a wake among them takes and costs; then all
-//! of them wake within ten minutes.
+//! Sixteen thousand learners asleep: what controller and gateway need for them, and what a wake among them takes and costs.
 
 #![expect(clippy::cast_precision_loss, reason = "counts of a crowd are small")]
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use carrel_tests::cluster::school::{CONTROLLER, Controller, NAMESPACE, School};
-use carrel_tests::figures::Figures;
+use carrel_tests::figures::{Figures, shown};
 use carrel_tests::{Roles, eventually, eventually_every};
 use serde_json::json;
 
@@ -19,14 +17,12 @@ use crate::memory::resident;
 use crate::percentile;
 
 /// How many sleep.
-const ASLEEP: usize = 16_000;
+pub(super) const ASLEEP: usize = 16_000;
 /// With so few and so many a wake's cost is compared.
 const FEW: usize = 1_000;
 const MANY: usize = 48_000;
 /// How long nothing may be written.
 const IDLE: Duration = Duration::from_mins(1);
-/// In which all wake.
-const RUSH: Duration = Duration::from_mins(10);
 /// What is done for so many learners has been done by then.
 const DONE_WITHIN: Duration = Duration::from_mins(20);
 /// A controller that nobody else is in the way of leads by then.
@@ -35,7 +31,8 @@ const LEADS_WITHIN: Duration = Duration::from_mins(1);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 /// Learners of each storm: more than it takes.
 const STORM: usize = 500;
-const CLASS: &str = "many";
+pub(super) const CLASS: &str = "many";
+const GATEWAY: &str = "carrel-gateway";
 
 pub(super) async fn measure(
     figures: &mut Figures,
@@ -66,16 +63,11 @@ pub(super) async fn measure(
         "%",
         &[((most / least - 1.0) * 100.0, 20.0)],
     );
-
-    let rate = ASLEEP as f64 / RUSH.as_secs_f64();
-    let (rush, rest) = everybody[4 * STORM..].split_at(ASLEEP);
-    rushes(figures, school, rush, rate, RUSH).await?;
-    rushes(figures, school, rest, rate * 3.0, Duration::from_mins(1)).await?;
     controller.stop()
 }
 
 /// Makes these learners, and waits until all that there are then are counted: how many sleep.
-async fn grow(
+pub(super) async fn grow(
     school: &School,
     controller: &Controller,
     everybody: &[String],
@@ -102,15 +94,9 @@ async fn at_rest(
         Ok(metrics.contains("carrel_leader 1").then_some(()))
     })
     .await?;
+    let leads = began.elapsed().as_secs_f64();
     visited(&controller, asleep).await?;
     let took = began.elapsed().as_secs_f64();
-    let mark = school.plane.mark().await?;
-    tokio::time::sleep(IDLE).await;
-    let writes = school.plane.writes_since(mark).await?;
-    let ours = writes
-        .iter()
-        .filter(|write| write.user == CONTROLLER && write.resource != "leases")
-        .count();
     figures.at_most(
         "16,000 learners: controller's memory (resident)",
         "MiB",
@@ -121,11 +107,9 @@ async fn at_rest(
         "s",
         &[(took, 2.5)],
     );
-    figures.held(
-        "16,000 learners: writes in an idle minute, leases apart",
-        &ours.to_string(),
-        "0",
-        ours == 0,
+    figures.noted(
+        "of this until it has listed all and leads",
+        &format!("{} s", shown(leads)),
     );
     Ok(controller)
 }
@@ -136,9 +120,7 @@ async fn gateway(figures: &mut Figures, school: &School) -> anyhow::Result<()> {
         json!({"gateway": {"fleet": "Kubernetes"}, "kubernetes": {"namespace": NAMESPACE}});
     let roles = Roles::prepare_with("cluster", &settings, &[])?;
     let mut roles = roles.context("a gateway needs a database and a bucket")?;
-    let access = school
-        .plane
-        .user("carrel-gateway", Some("system:masters"))?;
+    let access = school.plane.user(GATEWAY, Some("system:masters"))?;
     let kubeconfig = access.file.display().to_string();
     roles.variables.push(("KUBECONFIG", kubeconfig));
     let gateway = roles.start("gateway").await?;
@@ -154,6 +136,20 @@ async fn gateway(figures: &mut Figures, school: &School) -> anyhow::Result<()> {
         "16,000 learners: gateway's memory (resident)",
         "MiB",
         &[(resident(gateway.pid())?, 60.0)],
+    );
+    let mark = school.plane.mark().await?;
+    tokio::time::sleep(IDLE).await;
+    let writes = school.plane.writes_since(mark).await?;
+    let ours = writes
+        .iter()
+        .filter(|write| [CONTROLLER, GATEWAY].contains(&write.user.as_str()))
+        .filter(|write| write.resource != "leases")
+        .count();
+    figures.held(
+        "16,000 learners: writes of controller and gateway in an idle minute, leases apart",
+        &ours.to_string(),
+        "0",
+        ours == 0,
     );
     Ok(())
 }
@@ -173,7 +169,10 @@ async fn among(figures: &mut Figures, school: &School, names: &[String]) -> anyh
             (percentile(&mut storm.times, 0.99)?, 70.0),
         ],
     );
-    storm::settle(school, CLASS, POOL).await
+    storm::settle(school, CLASS, POOL).await?;
+    let spent = storm.spent()?.to_string();
+    figures.noted("of these: processor time a wake", &spent);
+    Ok(())
 }
 
 /// The controller's processor time for each wake, in milliseconds, while there are so many.
@@ -197,47 +196,6 @@ async fn cost(
         ),
     );
     Ok(spent)
-}
-
-/// Many wake, nobody twice and nobody never.
-async fn rushes(
-    figures: &mut Figures,
-    school: &School,
-    names: &[String],
-    rate: f64,
-    lasts: Duration,
-) -> anyhow::Result<()> {
-    let before = school.stand_in.assignments().len();
-    let mut storm = Storm::poisson(school, names, rate, lasts).await?;
-    storm::settle(school, CLASS, POOL).await?;
-    let spent = storm.spent()?;
-    let mut taken = HashMap::<String, usize>::new();
-    for assigned in school.stand_in.assignments().into_iter().skip(before) {
-        if assigned.refused.is_none() {
-            *taken.entry(assigned.learner).or_default() += 1;
-        }
-    }
-    let double = taken.values().filter(|times| **times > 1).count();
-    let (half, most) = (
-        percentile(&mut storm.times, 0.5)?,
-        percentile(&mut storm.times, 0.99)?,
-    );
-    figures.held(
-        &format!(
-            "{} wakes in {:.0} s: lost, double; p50 / p99 from due to Ready seen, oldest; rate reached; processor time a wake",
-            storm.times.len() + storm.lost,
-            lasts.as_secs_f64()
-        ),
-        &format!(
-            "{}, {double}; {half:.0} / {most:.0} ms, {:.0} ms; {:.1}/s; {spent}",
-            storm.lost,
-            percentile(&mut storm.times, 1.0)?,
-            storm.reached
-        ),
-        "none lost, none double",
-        storm.lost == 0 && double == 0,
-    );
-    Ok(())
 }
 
 /// Waits until so many are counted as asleep.

@@ -3,15 +3,18 @@
 #![expect(clippy::cast_precision_loss, reason = "counts of a storm are small")]
 
 use std::collections::HashMap;
+use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use carrel_tests::cluster::school::{School, is_ready};
+use carrel_tests::cluster::school::{NAMESPACE, School, is_ready};
 use carrel_tests::eventually_every;
 use futures::{StreamExt as _, TryStreamExt as _};
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt as _;
-use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
@@ -173,12 +176,30 @@ pub(super) async fn settle(school: &School, class: &str, size: usize) -> anyhow:
     .await
 }
 
-/// How many patches a second the API server takes just now, each worker's of an object of its own.
+/// How many patches a second the API server takes just now, eight at a time and each worker's of an object of its own: of learners, and, so
+/// that other machines and definitions can be compared, of the smallest built-in objects.
 pub(super) async fn calibrate(school: &School) -> anyhow::Result<String> {
     let names: Vec<String> = (0..AT_ONCE).map(|n| format!("calibration-{n}")).collect();
+    let maps = Api::<ConfigMap>::namespaced(school.plane.client(), NAMESPACE);
     for name in &names {
         school.learner(name, "none").await?;
+        let map = serde_json::from_value(json!({"metadata": {"name": name}}))?;
+        maps.create(&PostParams::default(), &map).await?;
     }
+    let learners = patched(&school.learners(), &names).await?;
+    let configured = patched(&maps, &names).await?;
+    for name in &names {
+        school.remove(name).await?;
+        maps.delete(name, &DeleteParams::default()).await?;
+    }
+    Ok(format!("{learners:.0}, of ConfigMaps {configured:.0}"))
+}
+
+/// Patches a second.
+async fn patched<K>(api: &Api<K>, names: &[String]) -> anyhow::Result<f64>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
     let until = Instant::now() + CALIBRATION;
     let worker = |name| async move {
         let mut count = 0_u32;
@@ -186,21 +207,11 @@ pub(super) async fn calibrate(school: &School) -> anyhow::Result<String> {
             let patch = Patch::Merge(
                 json!({"metadata": {"annotations": {"calibration": count.to_string()}}}),
             );
-            school
-                .learners()
-                .patch(name, &PatchParams::default(), &patch)
-                .await?;
+            api.patch(name, &PatchParams::default(), &patch).await?;
             count += 1;
         }
         anyhow::Ok(count)
     };
     let counts = futures::future::try_join_all(names.iter().map(|name| worker(name))).await?;
-    for name in &names {
-        school.remove(name).await?;
-    }
-    let total: u32 = counts.iter().sum();
-    Ok(format!(
-        "{:.0}",
-        f64::from(total) / CALIBRATION.as_secs_f64()
-    ))
+    Ok(f64::from(counts.iter().sum::<u32>()) / CALIBRATION.as_secs_f64())
 }

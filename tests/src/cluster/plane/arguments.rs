@@ -176,14 +176,14 @@ impl Places {
         self.alone("kube-scheduler", "system:kube-scheduler")
     }
 
-    pub(super) fn kwok(&self) -> anyhow::Result<Command> {
+    pub(super) fn kwok(&self, addresses: &str) -> anyhow::Result<Command> {
         let mut command = programs::command(&KWOK, "kwok");
         command.arg(format!(
             "--kubeconfig={}",
             self.master("kwok")?.file.display()
         ));
         command.arg(format!("--config={}", self.file("stages.yaml")));
-        command.arg(format!("--cidr={}", fake::ADDRESSES));
+        command.arg(format!("--cidr={addresses}"));
         command.arg(format!(
             "--manage-nodes-with-annotation-selector={}",
             fake::SELECTOR

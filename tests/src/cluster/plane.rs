@@ -355,10 +355,10 @@ impl ControlPlane {
         let started = self.api_server.insert(started);
         answers(&self.client, &mut [&mut self.etcd, started]).await?;
         // What failed meanwhile it would try again after up to half an hour; a kubelet does within seconds.
-        if let Some(mut kwok) = self.kwok.take() {
+        if let Some(kwok) = &mut self.kwok {
             kwok.end();
             let anew = self.places.kwok(fake::ADDRESSES[1])?;
-            self.kwok = Some(self.crew.start("kwok", anew)?);
+            *kwok = self.crew.start("kwok", anew)?;
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The controller on a real API server with fake nodes.
 
+mod away;
 mod conflicts;
 mod events;
 mod faults;

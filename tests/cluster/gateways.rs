@@ -16,14 +16,14 @@ use serde_json::{Value, json};
 const GATEWAY: &str = "carrel-gateway";
 
 /// A school whose gateways share a database.
-struct Town {
-    school: School,
+pub(crate) struct Town {
+    pub(crate) school: School,
     roles: Roles,
     access: Access,
 }
 
 impl Town {
-    async fn open(test: &str) -> anyhow::Result<Option<Self>> {
+    pub(crate) async fn open(test: &str) -> anyhow::Result<Option<Self>> {
         let settings = json!({
             "gateway": {"fleet": "Kubernetes"},
             "kubernetes": {"namespace": NAMESPACE},
@@ -44,7 +44,7 @@ impl Town {
         }))
     }
 
-    async fn gateway(&self) -> anyhow::Result<(Member, Api)> {
+    pub(crate) async fn gateway(&self) -> anyhow::Result<(Member, Api)> {
         self.gateway_by(&self.access.file).await
     }
 
@@ -80,7 +80,7 @@ impl Town {
     }
 
     /// The uid of the pod that got this message's turn.
-    async fn delivered(&self, text: &str) -> anyhow::Result<String> {
+    pub(crate) async fn delivered(&self, text: &str) -> anyhow::Result<String> {
         eventually("the turn has come", SOON, || async {
             let turns = self.school.stand_in.turns();
             let mut ours = turns.into_iter().filter(|(_, said)| said == text);
@@ -256,27 +256,6 @@ async fn a_gateway_gives_up_a_call_that_is_not_answered_and_makes_it_again() -> 
     for held in [wake, look?] {
         held.goes(Fate::Lost);
     }
-    controller.stop()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_was_taken_while_the_api_server_is_away_wakes_when_it_is_back()
--> anyhow::Result<()> {
-    let test = "a_message_that_was_taken_while_the_api_server_is_away_wakes_when_it_is_back";
-    let Some(mut town) = Town::open(test).await? else {
-        return Ok(());
-    };
-    let (_gateway, api) = town.gateway().await?;
-    town.school.learner("ada", "free").await?;
-    // It has a row, and is known.
-    api.learner("ada").await?;
-    town.school.plane.stop_api_server();
-    api.post("ada", "while it is away", "1").await?;
-    let (status, _) = api.send("nobody", "who is not known", "2").await?;
-    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "nobody can say");
-    town.school.plane.start_api_server().await?;
-    let controller = town.school.controller().await?;
-    town.delivered("while it is away").await?;
     controller.stop()
 }
 

@@ -22,20 +22,20 @@ fn names() -> Vec<String> {
     (0..LEARNERS).map(|number| format!("l{number}")).collect()
 }
 
-async fn enrol(school: &School, class: &str) -> anyhow::Result<()> {
+pub(super) async fn enrol(school: &School, class: &str) -> anyhow::Result<()> {
     let made = futures::stream::iter(names())
         .map(|name| async move { school.learner(&name, class).await });
     made.buffer_unordered(8).try_collect().await
 }
 
-async fn wake_all(school: &School) -> anyhow::Result<()> {
+pub(super) async fn wake_all(school: &School) -> anyhow::Result<()> {
     let woken =
         futures::stream::iter(names()).map(|name| async move { school.wake(&name, 0).await });
     woken.buffer_unordered(8).try_collect().await
 }
 
 /// Waits until everybody is ready: their statuses.
-async fn all_ready(school: &School) -> anyhow::Result<BTreeMap<String, Status>> {
+pub(super) async fn all_ready(school: &School) -> anyhow::Result<BTreeMap<String, Status>> {
     let mut ready = BTreeMap::new();
     for name in names() {
         let is_up = |status: &Status| status.condition("Ready") == ("True", "Ready");
@@ -46,7 +46,7 @@ async fn all_ready(school: &School) -> anyhow::Result<BTreeMap<String, Status>> 
 }
 
 /// Each learner has one pod, which took one assignment: that of the learner's epoch.
-async fn judge(school: &School, ready: &BTreeMap<String, Status>) -> anyhow::Result<()> {
+pub(super) async fn judge(school: &School, ready: &BTreeMap<String, Status>) -> anyhow::Result<()> {
     let mut owners = BTreeMap::new();
     for came in school
         .stand_in
@@ -196,26 +196,6 @@ async fn a_leader_that_stood_still_does_no_harm_when_it_goes_on() -> anyhow::Res
     })
     .await?;
     drop((paused, standby));
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn while_the_api_server_is_away_nothing_is_lost() -> anyhow::Result<()> {
-    let test = "while_the_api_server_is_away_nothing_is_lost";
-    let Some(mut school) = school(test, &Value::Null).await? else {
-        return Ok(());
-    };
-    // Who leads ends when it cannot renew; in a cluster it would be started again.
-    let controllers = [school.controller().await?, school.controller().await?];
-    school.class("free", &pool_of(5)).await?;
-    enrol(&school, "free").await?;
-    school.pool(5).await?;
-    wake_all(&school).await?;
-    school.plane.stop_api_server();
-    school.plane.start_api_server().await?;
-    let ready = all_ready(&school).await?;
-    judge(&school, &ready).await?;
-    drop(controllers);
     Ok(())
 }
 

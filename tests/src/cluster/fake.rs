@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 
 /// The annotation and taint by which fake nodes are known.
 const FAKE: &str = "kwok.x-k8s.io/node";
-/// Addresses of fake pods. All of them are this machine's own, so that whoever listens here can answer for a pod.
-pub(super) const ADDRESSES: &str = "127.128.0.0/9";
+/// Addresses of fake pods, others for each KWOK: one that begins anew does not know which are taken. All of them are this machine's own, so
+/// that whoever listens here can answer for a pod.
+pub(super) const ADDRESSES: [&str; 2] = ["127.128.0.0/10", "127.192.0.0/10"];
 /// The processors of a fake node.
 pub(super) const CPU: &str = "64";
 /// Which nodes are KWOK's.

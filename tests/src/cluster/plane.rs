@@ -129,7 +129,7 @@ impl ControlPlane {
             crew.start("kube-controller-manager", places.controller_manager()?)?;
         let scheduler = crew.start("kube-scheduler", places.scheduler()?)?;
         let kwok = (options.fake_nodes > 0)
-            .then(|| crew.start("kwok", places.kwok()?))
+            .then(|| crew.start("kwok", places.kwok(fake::ADDRESSES[0])?))
             .transpose()?;
         let mut plane = Self {
             kwok,
@@ -344,7 +344,7 @@ impl ControlPlane {
         }
     }
 
-    /// Starts it again, at the same address, after it was ended.
+    /// Starts it again, once, at the same address, after it was ended; and KWOK, which has waited for it.
     ///
     /// # Errors
     /// When it does not start.
@@ -353,7 +353,14 @@ impl ControlPlane {
             .crew
             .start("kube-apiserver", self.places.api_server())?;
         let started = self.api_server.insert(started);
-        answers(&self.client, &mut [&mut self.etcd, started]).await
+        answers(&self.client, &mut [&mut self.etcd, started]).await?;
+        // What failed meanwhile it would try again after up to half an hour; a kubelet does within seconds.
+        if let Some(kwok) = &mut self.kwok {
+            kwok.end();
+            let anew = self.places.kwok(fake::ADDRESSES[1])?;
+            *kwok = self.crew.start("kwok", anew)?;
+        }
+        Ok(())
     }
 }
 

@@ -289,7 +289,12 @@ impl School {
         });
         let found = found.await;
         let last = last.into_inner().unwrap_or_else(PoisonError::into_inner);
-        found.with_context(|| format!("{name} is {}", last.0))
+        found.with_context(|| {
+            let around = ["get", "nodes,pods", "--all-namespaces", "-o", "wide"];
+            let around = self.plane.kubectl(&around);
+            let around = around.unwrap_or_else(|error| error.to_string());
+            format!("{name} is {}\n{around}", last.0)
+        })
     }
 
     /// What events of this reason say.

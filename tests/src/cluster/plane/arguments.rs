@@ -169,6 +169,10 @@ impl Places {
             self.file("accounts.key")
         ));
         command.arg("--use-service-account-credentials=true");
+        if self.network.is_none() {
+            // All nodes are fake: they say once that they are ready.
+            command.arg("--node-monitor-grace-period=24h");
+        }
         Ok(command)
     }
 
@@ -176,24 +180,20 @@ impl Places {
         self.alone("kube-scheduler", "system:kube-scheduler")
     }
 
-    pub(super) fn kwok(&self) -> anyhow::Result<Command> {
+    pub(super) fn kwok(&self, addresses: &str) -> anyhow::Result<Command> {
         let mut command = programs::command(&KWOK, "kwok");
         command.arg(format!(
             "--kubeconfig={}",
             self.master("kwok")?.file.display()
         ));
         command.arg(format!("--config={}", self.file("stages.yaml")));
-        command.arg(format!("--cidr={}", fake::ADDRESSES));
+        command.arg(format!("--cidr={addresses}"));
         command.arg(format!(
             "--manage-nodes-with-annotation-selector={}",
             fake::SELECTOR
         ));
-        command.args([
-            "--manage-all-nodes=false",
-            "--node-ip=127.0.0.1",
-            "--node-lease-duration-seconds=40",
-            "-v=WARN",
-        ]);
+        // It holds no leases of nodes: whoever begins anew with them may forget pods that it sees before it has seen that they are its own.
+        command.args(["--manage-all-nodes=false", "--node-ip=127.0.0.1", "-v=WARN"]);
         Ok(command)
     }
 }

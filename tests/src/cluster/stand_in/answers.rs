@@ -17,7 +17,9 @@ use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use carrel_protocol::sidecar::{AssignRequest, Phase};
+use carrel_protocol::token::LEEWAY_SECONDS;
 use carrel_protocol::{Code, Problem};
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -185,10 +187,17 @@ fn payload(jws: &str) -> Option<Value> {
     Some(claims(jws)?["assignment"].clone()).filter(Value::is_object)
 }
 
-/// What a token says. Whether its signature is good is the question of whoever it is for.
+/// What a token says that has not run out. Whether its signature is good is the question of whoever it is for.
 pub(in crate::cluster) fn claims(jws: &str) -> Option<Value> {
     let payload = URL_SAFE_NO_PAD.decode(jws.split('.').nth(1)?).ok()?;
-    serde_json::from_slice(&payload).ok()
+    let claims: Value = serde_json::from_slice(&payload).ok()?;
+    let until = claims["exp"].as_i64()?.checked_add(LEEWAY_SECONDS)?;
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a sidecar goes by the machine's clock, as who signs does"
+    )]
+    let now = Timestamp::now().as_second();
+    (now <= until).then_some(claims)
 }
 
 /// The report that a caller has.

@@ -20,6 +20,8 @@ use crate::wait::eventually;
 
 /// The container whose last words are the pod's.
 const SIDECAR: &str = "sidecar";
+/// Before a watch that broke goes on.
+const AGAIN: Duration = Duration::from_millis(500);
 /// What somebody else has seen of a pod is seen here by then.
 const SEEN_WITHIN: Duration = Duration::from_secs(10);
 
@@ -90,8 +92,12 @@ impl Pods {
     ) -> anyhow::Result<Self> {
         let (store, writer) = reflector::store();
         let pods = watcher(Api::all(client.clone()), watcher::Config::default());
-        let kept = pods.default_backoff().reflect(writer);
-        let watching = async move { kept.for_each(|_| async {}).await };
+        // A sidecar knows its pod: no pause grows while there is no API server.
+        let watching = pods.reflect(writer).for_each(|seen| async move {
+            if seen.is_err() {
+                tokio::time::sleep(AGAIN).await;
+            }
+        });
         TaskTracker::new().spawn(stop.clone().run_until_cancelled_owned(watching));
         store.wait_until_ready().await.context("watching pods")?;
         Ok(Self { client, store })

@@ -1,7 +1,5 @@
 //! Sixteen thousand learners asleep: what controller and gateway need for them, and what a wake among them takes and costs.
 
-#![expect(clippy::cast_precision_loss, reason = "counts of a crowd are small")]
-
 use std::ops::Range;
 use std::time::{Duration, Instant};
 

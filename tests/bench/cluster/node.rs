@@ -1,7 +1,6 @@
 //! Wakes on a real node with the images there, of learners with 10 MB of their own: from the pool, and without one.
 
 use std::collections::BTreeMap;
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
@@ -52,9 +51,7 @@ async fn each(figures: &mut Figures, school: &Installation) -> anyhow::Result<()
         school.learner(kind, kind).await?;
         school.api.reply(kind, &format!("keep {KEPT}")).await?;
         let before = stages(school, kind).await?;
-        let before = stages(school, kind).await?;
         let mut times = wakes(school, kind, pool).await?;
-        let spent = stages(school, kind).await?;
         let spent = stages(school, kind).await?;
         figures.at_most(
             &format!(
@@ -71,15 +68,6 @@ async fn each(figures: &mut Figures, school: &Installation) -> anyhow::Result<()
                 shown(median(&mut times.answered)?),
                 shown(percentile(&mut times.answered, 0.9)?)
             ),
-        );
-        let stages = spent.iter().map(|(stage, after)| {
-            let since = before.get(stage).copied().unwrap_or_default();
-            let mean = (after.0 - since.0) / (after.1 - since.1) * 1e3;
-            format!("{stage} {mean:.0}")
-        });
-        figures.noted(
-            "their stages (carrel_wake_duration_seconds), on average",
-            &format!("{} ms", stages.collect::<Vec<_>>().join(", ")),
         );
         let stages = spent.iter().map(|(stage, after)| {
             let since = before.get(stage).copied().unwrap_or_default();
@@ -117,38 +105,6 @@ async fn wakes(school: &Installation, learner: &str, pool: usize) -> anyhow::Res
         times.answered.push(answered.as_secs_f64() * 1e3);
     }
     Ok(times)
-}
-
-/// What wakes of a kind took by stage until now, as controller and gateways say: the sum of the seconds, and how many.
-async fn stages(school: &Installation, kind: &str) -> anyhow::Result<BTreeMap<String, (f64, f64)>> {
-    let pods = ["get", "pods", "--output=jsonpath={.items[*].status.podIP}"];
-    let mut stages = BTreeMap::<String, (f64, f64)>::new();
-    for address in school.kubectl(&pods)?.split_whitespace() {
-        let Ok(answer) = reqwest::get(format!("http://{address}:7079/metrics")).await else {
-            // The chart's hooks have none.
-            continue;
-        };
-        let metrics = answer.text().await?;
-        for line in metrics.lines() {
-            let Some(line) = line.strip_prefix("carrel_wake_duration_seconds_") else {
-                continue;
-            };
-            let Some((series, value)) = line.rsplit_once(' ') else {
-                continue;
-            };
-            let of = |what: &str| {
-                let labels = format!(r#"{what}{{start_kind="{kind}",stage=""#);
-                series.strip_prefix(&labels)?.strip_suffix("\"}")
-            };
-            let value: f64 = value.parse()?;
-            if let Some(stage) = of("sum") {
-                stages.entry(stage.to_owned()).or_default().0 += value;
-            } else if let Some(stage) = of("count") {
-                stages.entry(stage.to_owned()).or_default().1 += value;
-            }
-        }
-    }
-    Ok(stages)
 }
 
 /// What wakes of a kind took by stage until now, as controller and gateways say: the sum of the seconds, and how many.

@@ -2,7 +2,7 @@
 //!
 //! Pod Security `restricted` holds for every container. Nothing of it concerns a learner: pods are born blank.
 
-use carrel_core::class::ClassSpec;
+use carrel_core::class::{Bytes, ClassSpec, CpuMillis, Resources};
 use carrel_crd::names;
 use k8s_openapi::api::core::v1::Pod;
 use rand::Rng as _;
@@ -104,28 +104,21 @@ impl Template {
                 {"name": "tmp", "emptyDir": {"sizeLimit": storage}},
             ],
             // Whoever waits for the pod waits for the copy: it takes the processor time that is there.
-            "initContainers": [with(
-                self.carrels(
-                    "shim",
-                    json!(["shim", "--install", executable]),
-                    &json!({"memory": "32Mi", "ephemeral-storage": "512Mi"}),
-                    json!([carrel]),
-                ),
-                json!({"resources": {
+            "initContainers": [self.carrels(
+                "shim",
+                json!(["shim", "--install", executable]),
+                json!({
                     "requests": {"cpu": "10m", "memory": "32Mi", "ephemeral-storage": "512Mi"},
                     "limits": {"memory": "32Mi", "ephemeral-storage": "512Mi"},
-                }}),
+                }),
+                json!([carrel]),
             )],
             "containers": [
                 self.sidecar(&socket, json!([carrel, workspace, mount("sidecar-tmp", "/tmp", false)])),
                 with(self.container(names::AGENT, agent_image), json!({
                     "command": [executable, "shim", "--socket", socket, "--"],
                     "workingDir": WORKSPACE,
-                    "resources": both(&json!({
-                        "cpu": class.resources.cpu.to_string(),
-                        "memory": class.resources.memory.to_string(),
-                        "ephemeral-storage": storage,
-                    })),
+                    "resources": agents(&class.resources),
                     "volumeMounts": [carrel_read, workspace, tmp],
                 })),
             ],
@@ -202,7 +195,10 @@ impl Template {
         let sidecar = self.carrels(
             names::SIDECAR,
             json!(arguments),
-            &json!({"memory": "384Mi", "ephemeral-storage": "1Gi"}),
+            json!({
+                "requests": {"cpu": "10m", "memory": "48Mi", "ephemeral-storage": "64Mi"},
+                "limits": {"memory": "384Mi", "ephemeral-storage": "1Gi"},
+            }),
             mounts,
         );
         with(
@@ -218,10 +214,6 @@ impl Template {
                 "readinessProbe": with(probe("/readyz"), json!({
                     "periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 3,
                 })),
-                "resources": {
-                    "requests": {"cpu": "10m", "memory": "48Mi", "ephemeral-storage": "64Mi"},
-                    "limits": {"memory": "384Mi", "ephemeral-storage": "1Gi"},
-                },
             }),
         )
     }
@@ -231,13 +223,13 @@ impl Template {
         clippy::needless_pass_by_value,
         reason = "what is handed over becomes part of the answer"
     )]
-    fn carrels(&self, name: &str, arguments: Value, limits: &Value, mounts: Value) -> Value {
+    fn carrels(&self, name: &str, arguments: Value, resources: Value, mounts: Value) -> Value {
         with(
             self.container(name, &self.options.image),
             json!({
                 "command": ["/carrel"],
                 "args": arguments,
-                "resources": both(limits),
+                "resources": resources,
                 "volumeMounts": mounts,
             }),
         )
@@ -267,9 +259,21 @@ fn mount(volume: &str, path: &str, read_only: bool) -> Value {
     json!({"name": volume, "mountPath": path, "readOnly": read_only})
 }
 
-/// Requests equal limits.
-fn both(resources: &Value) -> Value {
-    json!({"requests": resources, "limits": resources})
+/// An agent's: requests equal limits, unless they are given apart.
+fn agents(resources: &Resources) -> Value {
+    let of = |cpu: CpuMillis, memory: Bytes| {
+        json!({
+            "cpu": cpu.to_string(),
+            "memory": memory.to_string(),
+            "ephemeral-storage": resources.ephemeral_storage.to_string(),
+        })
+    };
+    let (cpu, memory) = (resources.cpu, resources.memory);
+    let requests = &resources.requests;
+    json!({
+        "requests": of(requests.cpu.unwrap_or(cpu), requests.memory.unwrap_or(memory)),
+        "limits": of(cpu, memory),
+    })
 }
 
 fn with(base: Value, more: Value) -> Value {

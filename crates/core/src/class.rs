@@ -80,7 +80,7 @@ impl Default for AgentSpec {
     }
 }
 
-/// The limits of one agent; requests equal them.
+/// The limits of one agent, and what a node keeps for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Resources {
@@ -92,6 +92,27 @@ pub struct Resources {
     pub ephemeral_storage: Bytes,
     /// Processes and threads.
     pub pids: u32,
+    /// What a node of a cluster keeps for it; on one machine it means nothing.
+    #[serde(skip_serializing_if = "Requests::are_limits")]
+    pub requests: Requests,
+}
+
+/// What a node of a cluster keeps for one agent; what is absent is its limit.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Requests {
+    /// Processor time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<CpuMillis>,
+    /// Memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Bytes>,
+}
+
+impl Requests {
+    fn are_limits(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Default for Resources {
@@ -101,6 +122,7 @@ impl Default for Resources {
             memory: Bytes(512 << 20),
             ephemeral_storage: Bytes(1 << 30),
             pids: 256,
+            requests: Requests::default(),
         }
     }
 }

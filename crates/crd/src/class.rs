@@ -44,6 +44,8 @@ use crate::Error;
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("quantity(self.snapshot.maxBytes).compareTo(quantity(self.resources.ephemeralStorage)) <= 0").message("snapshot.maxBytes must be at most resources.ephemeralStorage"))]
+#[x_kube(validation = Rule::new("!has(self.resources.requests) || !has(self.resources.requests.cpu) || quantity(self.resources.requests.cpu).compareTo(quantity(self.resources.cpu)) <= 0").message("resources.requests.cpu must be at most resources.cpu"))]
+#[x_kube(validation = Rule::new("!has(self.resources.requests) || !has(self.resources.requests.memory) || quantity(self.resources.requests.memory).compareTo(quantity(self.resources.memory)) <= 0").message("resources.requests.memory must be at most resources.memory"))]
 pub struct LearnerClassSpec {
     /// The program that tutors.
     #[serde(default)]
@@ -136,7 +138,7 @@ impl Agent {
     }
 }
 
-/// The limits of one agent; on Kubernetes requests equal them: who sleeps has no pod, and who is awake keeps what others were not given.
+/// The limits of one agent, and what a node keeps for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Resources {
@@ -161,6 +163,30 @@ pub struct Resources {
     /// Processes and threads, on one machine; on Kubernetes the node's own limit for pods holds in its place ('podPidsLimit').
     #[schemars(range(min = 8, max = 32768))]
     pub pids: i32,
+    /// What a node of a cluster keeps for it; what is absent is the limit. On one machine it means nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests: Option<Requests>,
+}
+
+/// What a node keeps for one agent: a pod goes where so much is free, and shares what is there besides with its neighbours.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Requests {
+    /// Processor time, as in '50m'; from '1m' to resources.cpu, which is meant when it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = 16),
+        regex(pattern = r"^([0-9]{1,5}m|[0-9]{1,2}(\.[0-9]{1,3})?)$")
+    )]
+    pub cpu: Option<String>,
+    /// Memory, as in '128Mi'; from '1Mi' to resources.memory, which is meant when it is absent. Who uses more is evicted first when the node
+    /// has none left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = 20),
+        regex(pattern = r"^[0-9]{1,15}(Ki|Mi|Gi|Ti|k|M|G|T)?$")
+    )]
+    pub memory: Option<String>,
 }
 
 impl Default for Resources {
@@ -170,6 +196,7 @@ impl Default for Resources {
             memory: "512Mi".to_owned(),
             ephemeral_storage: "1Gi".to_owned(),
             pids: 256,
+            requests: None,
         }
     }
 }

@@ -242,6 +242,8 @@ fn key(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -308,6 +310,38 @@ mod tests {
             price.cost(&usage(100_001)),
             NanoUsd(100_001 * 500 + 10 * 2_500)
         );
+    }
+
+    #[test]
+    fn the_chart_takes_whatever_a_price_says() {
+        let cost = NanoUsd(1);
+        let long = LongPrompt {
+            over: 1,
+            input: cost,
+            output: cost,
+            cache_read: Some(cost),
+            cache_write: Some(cost),
+        };
+        let whole = Price {
+            input: cost,
+            output: cost,
+            cache_read: Some(cost),
+            cache_write: Some(cost),
+            cache_write_long: Some(cost),
+            long: Some(long),
+            max_output: Some(1),
+            thinks_unasked: true,
+        };
+        let whole = serde_json::to_value(whole).unwrap();
+        let schema = include_str!("../../../helm/carrel/values.schema.json");
+        let schema: serde_json::Value = serde_json::from_str(schema).unwrap();
+        let model = "/properties/config/properties/prices/properties/models/additionalProperties/properties";
+        let model = schema.pointer(model).unwrap();
+        let names = |fields: &serde_json::Value| -> BTreeSet<String> {
+            fields.as_object().unwrap().keys().cloned().collect()
+        };
+        assert_eq!(names(model), names(&whole));
+        assert_eq!(names(&model["long"]["properties"]), names(&whole["long"]));
     }
 
     #[test]

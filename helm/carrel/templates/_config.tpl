@@ -3,6 +3,12 @@
 {{ include "carrel.configAtStart" . }}
 providers: {{ toJson .Values.config.providers }}
 routes: {{ toJson .Values.config.routes }}
+router:
+  keys: {{ toJson .Values.config.router.keys }}
+{{- if .Values.config.prices.models }}
+prices:
+  overlayFile: /etc/carrel/config/prices.json
+{{- end }}
 {{- end -}}
 
 {{- define "carrel.configAtStart" -}}

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use super::*;
 
@@ -279,6 +279,37 @@ fn the_program_takes_the_configuration_that_the_chart_gives_it() {
         assert!(shown.contains("fleet: Kubernetes"), "{file}: {shown}");
     }
     fs::remove_dir_all(&folder).unwrap();
+}
+
+/// What is not taken over by a running component would start it anew.
+#[test]
+fn prices_reach_routers_that_go_on() {
+    if !has_helm("prices_reach_routers_that_go_on") {
+        return;
+    }
+    let spring = objects(&render("helm/carrel/ci/external-values.yaml", &[]).unwrap());
+    let config = &spring["ConfigMap school/carrel"];
+    let (_, table) = config.split_once("\n  prices.json: |\n").unwrap();
+    let long = json!({"over": 200_000, "input": 400, "output": 900});
+    let tutor = json!({"input": 200, "output": 12_345_678, "long": long});
+    assert_eq!(
+        serde_json::from_str::<Json>(table).unwrap(),
+        json!({"version": "spring", "models": {"school/tutor": tutor}})
+    );
+    let router = "Deployment school/carrel-router";
+    let (_, mount) = spring[router]
+        .split_once("- {name: config, mountPath: ")
+        .unwrap();
+    let (folder, _) = mount.split_once(',').unwrap();
+    let named = format!("\n    prices:\n      overlayFile: {folder}/prices.json\n");
+    assert!(config.contains(&named), "{config}");
+    for change in ["config.prices.version=summer", "config.prices.models=null"] {
+        let more = ["--set", change];
+        let summer = objects(&render("helm/carrel/ci/external-values.yaml", &more).unwrap());
+        assert_ne!(&summer["ConfigMap school/carrel"], config, "{change}");
+        assert_eq!(summer[router], spring[router], "{change}");
+    }
+    assert!(!objects(&render(DEFAULT, &[]).unwrap())["ConfigMap school/carrel"].contains("prices"));
 }
 
 /// What the components' variables set of the configuration.

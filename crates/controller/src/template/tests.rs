@@ -18,7 +18,10 @@ pub(crate) fn options() -> PodOptions {
         priority_class: "learners".to_owned(),
         node_selector: json!({"pool": "learners"}),
         tolerations: vec![json!({"key": "learners", "operator": "Exists"})],
-        topology_spread_constraints: Vec::new(),
+        topology_spread_constraints: vec![json!({
+            "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": {"app.kubernetes.io/component": "learner"}},
+        })],
     }
 }
 
@@ -42,6 +45,7 @@ fn a_pod_is_as_it_was_reviewed() {
     spec.agent.image = "school/tutor:7".to_owned();
     spec.agent.command = vec!["/bin/tutor".to_owned()];
     spec.isolation.runtime_class_name = "gvisor".to_owned();
+    spec.resources.requests.memory = Some("128Mi".parse().unwrap());
     let mut pod = template().pod(&class(spec), "learners-0").unwrap();
     let name = pod.metadata.name.replace("w-name".to_owned()).unwrap();
     assert!(name.starts_with("w-") && name.len() == 12, "{name}");
@@ -62,6 +66,10 @@ fn only_what_a_pod_is_made_of_makes_another_hash() {
     assert_ne!(
         plain,
         hash(|spec| spec.agent.image = "school/tutor:7".to_owned())
+    );
+    assert_ne!(
+        plain,
+        hash(|spec| spec.resources.requests.cpu = Some("50m".parse().unwrap()))
     );
     assert_ne!(plain, hash(|spec| spec.isolation.user_namespace = false));
 }

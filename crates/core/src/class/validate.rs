@@ -31,6 +31,7 @@ pub(super) fn violations(spec: &ClassSpec) -> Vec<Violation> {
     };
     let within = |value: u32, low: u32, high: u32| (low..=high).contains(&value);
     let (agent, idle, turn) = (&spec.agent, &spec.idle, &spec.turn);
+    let (resources, requests) = (&spec.resources, &spec.resources.requests);
 
     check(
         agent.port >= 1024,
@@ -48,24 +49,38 @@ pub(super) fn violations(spec: &ClassSpec) -> Vec<Violation> {
         "must be given with the adapter 'Command'",
     );
     check(
-        within(spec.resources.cpu.0, 10, 64_000),
+        within(resources.cpu.0, 10, 64_000),
         "spec.resources.cpu",
         "must be from '10m' to '64'",
     );
     check(
-        (16 << 20..=1 << 40).contains(&spec.resources.memory.0),
+        (16 << 20..=1 << 40).contains(&resources.memory.0),
         "spec.resources.memory",
         "must be from '16Mi' to '1Ti'",
     );
     check(
-        (1 << 20..=1 << 40).contains(&spec.resources.ephemeral_storage.0),
+        (1 << 20..=1 << 40).contains(&resources.ephemeral_storage.0),
         "spec.resources.ephemeralStorage",
         "must be from '1Mi' to '1Ti'",
     );
     check(
-        within(spec.resources.pids, 8, 32_768),
+        within(resources.pids, 8, 32_768),
         "spec.resources.pids",
         "must be from 8 to 32768",
+    );
+    check(
+        requests
+            .cpu
+            .is_none_or(|cpu| within(cpu.0, 1, resources.cpu.0)),
+        "spec.resources.requests.cpu",
+        "must be from '1m' to spec.resources.cpu",
+    );
+    check(
+        requests
+            .memory
+            .is_none_or(|memory| (1 << 20..=resources.memory.0).contains(&memory.0)),
+        "spec.resources.requests.memory",
+        "must be from '1Mi' to spec.resources.memory",
     );
     check(
         within(idle.min_seconds, 1, 86_400),
@@ -108,7 +123,7 @@ pub(super) fn violations(spec: &ClassSpec) -> Vec<Violation> {
         "must be from 1 to 10000000",
     );
     check(
-        spec.snapshot.max_bytes.0 <= spec.resources.ephemeral_storage.0,
+        spec.snapshot.max_bytes.0 <= resources.ephemeral_storage.0,
         "spec.snapshot.maxBytes",
         "must be at most spec.resources.ephemeralStorage",
     );
@@ -136,5 +151,25 @@ mod tests {
         spec.idle.max_seconds = 5;
         let fields: Vec<_> = spec.violations().iter().map(|v| v.field).collect();
         assert_eq!(fields, ["spec.agent.command", "spec.idle.maxSeconds"]);
+    }
+
+    #[test]
+    fn a_request_is_something_and_no_more_than_the_limit() {
+        let broken = |cpu: &str, memory: &str| -> Vec<_> {
+            let mut spec = ClassSpec::default();
+            spec.resources.requests.cpu = Some(cpu.parse().unwrap());
+            spec.resources.requests.memory = Some(memory.parse().unwrap());
+            spec.violations().iter().map(|v| v.field).collect()
+        };
+        let (cpu, memory) = (
+            "spec.resources.requests.cpu",
+            "spec.resources.requests.memory",
+        );
+        assert_eq!(broken("1m", "1Mi"), [""; 0]);
+        assert_eq!(broken("500m", "512Mi"), [""; 0]);
+        assert_eq!(broken("0", "512Mi"), [cpu]);
+        assert_eq!(broken("501m", "512Mi"), [cpu]);
+        assert_eq!(broken("500m", "1023Ki"), [memory]);
+        assert_eq!(broken("500m", "513Mi"), [memory]);
     }
 }

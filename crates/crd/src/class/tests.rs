@@ -19,6 +19,7 @@ fn a_document_of_one_machine_is_one_of_kubernetes_and_means_the_same() {
     one_machine.agent.port = 8123;
     one_machine.resources.cpu = "1500m".parse().unwrap();
     one_machine.resources.pids = 77;
+    one_machine.resources.requests.memory = Some("128Mi".parse().unwrap());
     one_machine.isolation.user_namespace = false;
     one_machine.idle.max_seconds = 333;
     one_machine.turn.max_queued = 5;

@@ -66,21 +66,18 @@ async fn one_that_is_awake_too_long_sleeps_when_it_is_quiet() {
 
 #[tokio::test]
 async fn what_changed_since_the_last_turn_is_saved_before_sleep() {
-    let mut pod = Pod::ready(talkative()).await;
-    assert_eq!(pod.said("count").await, "1");
-    let request = pod.call(Method::POST, "/agent/echo/x").body("changed");
-    assert_eq!(request.send().await.expect("an answer").status(), 200);
-    let answer = pod
-        .call(Method::POST, "/v1/sleep")
-        .send()
-        .await
-        .expect("an answer");
-    assert_eq!(answer.status(), 202);
-    assert_eq!(pod.exit().await, Exit::Clean);
-    let last = pod.vault.ledger(|ledger| ledger.commits[1].clone());
-    assert_eq!((last.turn_id, last.result), (None, None));
-    let kept = pod.path(last.snapshot_id.as_str()).join("touched");
-    assert_eq!(std::fs::read_to_string(kept).expect("kept"), "changed");
+    for by_signal in [true, false] {
+        let mut pod = Pod::ready(talkative()).await;
+        assert_eq!(pod.said("count").await, "1");
+        let request = pod.call(Method::POST, "/agent/echo/x").body("changed");
+        assert_eq!(request.send().await.expect("an answer").status(), 200);
+        pod.told_to_sleep(by_signal).await;
+        assert_eq!(pod.exit().await, Exit::Clean);
+        let last = pod.vault.ledger(|ledger| ledger.commits[1].clone());
+        assert_eq!((last.turn_id, last.result), (None, None));
+        let kept = pod.path(last.snapshot_id.as_str()).join("touched");
+        assert_eq!(std::fs::read_to_string(kept).expect("kept"), "changed");
+    }
 }
 
 #[tokio::test]
@@ -89,14 +86,7 @@ async fn a_running_turn_ends_first_and_no_other_is_taken() {
         let mut pod = Pod::ready(talkative()).await;
         let running = turn_order("sh while [ ! -e go ]; do sleep 0.01; done; echo done");
         let answer = pod.order(&running).await;
-        if by_signal {
-            kill(&pod.sidecar, Signal::TERM);
-        } else {
-            pod.call(Method::POST, "/v1/sleep")
-                .send()
-                .await
-                .expect("an answer");
-        }
+        pod.told_to_sleep(by_signal).await;
         pod.until_draining().await;
         let refused = pod.order(&turn_order("count")).await;
         let problem: carrel_protocol::Problem = refused.json().await.expect("a problem");
@@ -121,6 +111,15 @@ async fn a_command_needs_no_second_snapshot() {
 }
 
 impl Pod {
+    /// By SIGTERM, as a node that is drained or goes does it, or by a call.
+    async fn told_to_sleep(&self, by_signal: bool) {
+        if by_signal {
+            return kill(&self.sidecar, Signal::TERM);
+        }
+        let call = self.call(Method::POST, "/v1/sleep").send();
+        assert_eq!(call.await.expect("an answer").status(), 202);
+    }
+
     async fn until_draining(&self) {
         use carrel_protocol::sidecar::Phase;
         let waits = async { while self.hello().await.phase != Phase::Draining {} };

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use carrel_testkit::link::Weather;
-use carrel_tests::eventually;
 use carrel_tests::machine;
 use carrel_tests::up::signal;
+use carrel_tests::{eventually, eventually_every};
 use jiff::Timestamp;
 use rustix::process::Signal;
 
@@ -157,12 +157,9 @@ async fn owner(school: &School) -> Option<u32> {
         ).await;
         let address = rows.first().and_then(|row| row.first().cloned());
         let owner = address.and_then(|address| school.gateway_at(&address));
-        if owner.is_none() {
-            tokio::time::sleep(GLANCE).await;
-        }
         Ok(owner.and_then(|gateway| school.pid(gateway)))
     };
-    eventually("a turn has an owner", MET_WITHIN * 3, look)
+    eventually_every(GLANCE, "a turn has an owner", MET_WITHIN * 3, look)
         .await
         .ok()
 }

@@ -90,8 +90,11 @@ async fn a_commit_waits_for_a_storage_that_is_away() -> anyhow::Result<()> {
         if event.text("state") == "snapshotting" {
             let turn = api.turn("ada", &accepted.turn).await?;
             assert_eq!(turn["state"], "running", "{turn}");
-            // For this long every write is refused.
-            tokio::time::sleep(Duration::from_secs(2)).await;
+            // Every write is refused until a whole try has come to nothing.
+            eventually("a snapshot fails", Duration::from_secs(30), || async {
+                Ok(up.log()?.contains("the snapshot failed").then_some(()))
+            })
+            .await?;
             assert_eq!(api.turn("ada", &accepted.turn).await?["state"], "running");
             remount(&up, "rw")?;
         }

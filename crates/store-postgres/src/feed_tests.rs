@@ -248,18 +248,14 @@ async fn a_reader_of_the_log_sees_every_event_once_whatever_goes_wrong() {
 async fn settled(store: &PostgresStore) -> BTreeSet<Seen> {
     const OTHERS: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
         AND backend_xid IS NOT NULL AND pid <> pg_backend_pid()";
-    let give_up = Instant::now() + CALM;
-    loop {
-        let others: i64 = sqlx::query_scalar(OTHERS)
-            .fetch_one(&store.reports)
+    carrel_testkit::until("no transaction is open", async || {
+        let others = sqlx::query_scalar(OTHERS).fetch_one(&store.reports);
+        others
             .await
-            .expect("counted");
-        if others == 0 {
-            break;
-        }
-        assert!(Instant::now() < give_up, "a transaction was left open");
-        tokio::task::yield_now().await;
-    }
+            .map(|others: i64| others == 0)
+            .expect("counted")
+    })
+    .await;
     let rows: Vec<(String, i64)> = sqlx::query_as("SELECT learner, version FROM event")
         .fetch_all(&store.reports)
         .await

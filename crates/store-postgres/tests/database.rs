@@ -15,6 +15,7 @@ use carrel_store::suite::fixture::{
 };
 use carrel_store::turns::Accepted;
 use carrel_store_postgres::{Error, Options, PostgresStore, migrate};
+use carrel_testkit::until;
 use support::Database;
 use support::relay::{Loses, Relay};
 use tokio::time::timeout;
@@ -232,18 +233,14 @@ async fn a_whole_turn_takes_twelve_statements() {
                 .any(|other| line.contains(other))
     };
     // What was sent before the mark is in the log before it.
-    let sent = |mark: &str| {
+    let sent = async |mark: &str| {
         server.psql(name, &format!("SELECT '{mark}'"));
-        loop {
-            let log = server.log();
-            if log.contains(mark) {
-                let statements = log.lines().filter(is_of_a_turn);
-                return statements.map(str::to_owned).collect::<Vec<_>>();
-            }
-            std::thread::yield_now();
-        }
+        until(mark, async || server.log().contains(mark)).await;
+        let log = server.log();
+        let statements = log.lines().filter(is_of_a_turn);
+        statements.map(str::to_owned).collect::<Vec<_>>()
     };
-    let before = sent("the log is read").len();
+    let before = sent("the log is read").await.len();
     assert!(before > 0, "it is logged");
     let turn = accept(&store, &ada, "k1", 1).await;
     let claimed = claim(&store, &ada, owner(), 2).await;
@@ -268,7 +265,7 @@ async fn a_whole_turn_takes_twelve_statements() {
             ..
         }
     ));
-    let of_turn = &sent("the log is read again")[before..];
+    let of_turn = &sent("the log is read again").await[before..];
     assert_eq!(of_turn.len(), 12, "{}", of_turn.join("\n"));
 }
 

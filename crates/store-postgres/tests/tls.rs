@@ -31,7 +31,7 @@ async fn a_server_that_cannot_prove_who_it_is_is_not_talked_to() {
         "no TLS at all: {plain:?}"
     );
     for (name, (certificate, authority)) in [("right", &right), ("elsewhere", &elsewhere)] {
-        server.serve_tls(certificate);
+        server.serve_tls(certificate).await;
         let authority = authority.display();
         let trusted = open(format!("sslmode=verify-full&sslrootcert={authority}")).await;
         assert_eq!(trusted.is_ok(), name == "right", "{name}: {trusted:?}");

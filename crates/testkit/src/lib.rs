@@ -8,4 +8,4 @@ pub mod registry;
 pub mod s3;
 mod wait;
 
-pub use wait::until;
+pub use wait::{ends, until};

@@ -14,6 +14,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::certificates::Certified;
+use crate::until;
 
 /// The database's own superuser.
 pub const SUPERUSER: &str = "postgres";
@@ -184,7 +185,7 @@ impl Server {
     ///
     /// # Panics
     /// When the server does not take them.
-    pub fn serve_tls(&self, certificate: &Certified) {
+    pub async fn serve_tls(&self, certificate: &Certified) {
         let data = self.folder.join("data");
         let Certified { chain, key, .. } = certificate;
         for (pem, name) in [(chain, "server.crt"), (key, "server.key")] {
@@ -196,9 +197,8 @@ impl Server {
         let before = self.log().matches(RELOADED).count();
         self.psql("postgres", "ALTER SYSTEM SET ssl = on");
         self.psql("postgres", "SELECT pg_reload_conf()");
-        while self.log().matches(RELOADED).count() == before {
-            thread::yield_now();
-        }
+        let is_taken = async || self.log().matches(RELOADED).count() > before;
+        until("its files are read again", is_taken).await;
     }
 
     /// What the server has written in its log.

@@ -4,6 +4,7 @@ mod support;
 
 use std::fs;
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use carrel_core::{Generation, MessageId, TurnId};
@@ -11,7 +12,7 @@ use carrel_protocol::vault::{DataKey, Head};
 use carrel_sidecar::snapshot::{Error, ErrorKind};
 use carrel_store::turns::NewMessage;
 use carrel_testkit::until;
-use futures::{StreamExt as _, stream};
+use futures::{FutureExt as _, StreamExt as _, stream};
 use http_body_util::StreamBody;
 use hyper::body::{Bytes, Frame};
 use jiff::Timestamp;
@@ -140,16 +141,23 @@ async fn a_commit_waits_for_no_upload() {
         let body = reqwest::Body::wrap(StreamBody::new(much.chain(stream::pending())));
         silent.spawn(upload().body(body).send());
     }
-    let at_once = Duration::from_secs(1);
-    until("an upload finds no room", || async {
-        let more = upload().body("more").send();
-        timeout(at_once, more).await.is_err()
+    let (at_once, waits) = (Duration::from_secs(1), Mutex::new(None));
+    until("an upload finds no room", async || {
+        let mut more = Box::pin(upload().body("more").send());
+        let is_late = timeout(at_once, &mut more).await.is_err();
+        *waits.lock().unwrap() = is_late.then_some(more);
+        is_late
     })
     .await;
     assert_eq!(
         pod.put_head(&commit).await.unwrap().generation,
         Generation(1)
     );
+    let waited = waits
+        .into_inner()
+        .unwrap()
+        .and_then(|more| more.now_or_never());
+    assert!(waited.is_none(), "there was room: {waited:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

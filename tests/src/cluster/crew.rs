@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use rustix::process::Signal;
@@ -126,13 +126,7 @@ impl Program {
     pub(super) fn end(&mut self) {
         // One that has ended already, or is paused, is killed.
         let _ = signal(self.pid(), Signal::TERM);
-        let began = Instant::now();
-        while began.elapsed() < ENDS_WITHIN {
-            if !matches!(self.child.try_wait(), Ok(None)) {
-                return;
-            }
-            thread::sleep(Duration::from_millis(4));
-        }
+        carrel_testkit::ends(self.pid(), ENDS_WITHIN);
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

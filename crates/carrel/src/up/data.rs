@@ -219,6 +219,7 @@ mod tests {
             let (say, said) = mpsc::channel();
             let (hold, gone) = (&held_after, gone.id());
             scope.spawn(move || say.send(hold(gone).map(drop)));
+            // Who does not wait says so at the first look.
             let early = said.recv_timeout(LOOK_AGAIN * 10);
             assert!(early.is_err(), "it did not wait: {early:?}");
             drop(child.stdin.take());

@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use carrel_fleet_local::container::{ContainerSpec, Exit, Options, Runtime, container_main};
-use carrel_testkit::until;
+use carrel_testkit::{ends, until};
 
 use crate::fixture::{Bed, Outcome, ended, options, value};
 
@@ -236,9 +236,7 @@ async fn a_killed_container_ends_with_all_its_processes(bed: Bed) -> Outcome {
         })
         .await
         .unwrap();
-    while processes_named(&marker) < 2 {
-        tokio::task::yield_now().await;
-    }
+    until("both run", async || processes_named(&marker) == 2).await;
     container.kill().unwrap();
     assert_eq!(ended(&container).await, Exit::Signal(9));
     assert_eq!(processes_named(&marker), 0);
@@ -289,18 +287,8 @@ async fn a_container_dies_with_the_process_that_started_it(bed: Bed) -> Outcome 
     assert!(Path::new(&format!("/proc/{pid}")).exists());
     leaver.kill().unwrap();
     leaver.wait().unwrap();
-    let deadline = Instant::now() + Duration::from_secs(5);
-    let alive = || {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        !status.is_empty() && !status.contains(") Z ")
-    };
-    while alive() {
-        assert!(
-            Instant::now() < deadline,
-            "container {pid} outlives its runtime"
-        );
-        tokio::task::yield_now().await;
-    }
+    let ended = ends(pid.unsigned_abs(), Duration::from_secs(5));
+    assert!(ended, "container {pid} outlives its runtime");
     // Its traces are what a sweep is for.
     let swept = bed.runtime.sweep().await.unwrap();
     assert_eq!(swept.len(), 1, "{swept:?}");

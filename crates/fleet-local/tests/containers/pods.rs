@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use carrel_core::class::{ClassSpec, DEFAULT_CLASS};
 use carrel_core::learner::Status;
@@ -17,6 +17,7 @@ use carrel_store::Learners;
 use carrel_store::learners::NewLearner;
 use carrel_store_sqlite::SqliteStore;
 use carrel_telemetry::{Registry, Wakes};
+use carrel_testkit::until;
 use carrel_wire::Trust;
 use jiff::Timestamp;
 use rustix::process::{Pid, Signal};
@@ -214,11 +215,8 @@ async fn a_pod_that_is_killed_while_its_container_starts_leaves_nothing(bed: Bed
     let sidecar = sidecar_of(&pod);
     rustix::process::kill_process(sidecar, Signal::KILL).unwrap();
     // It is reaped by who then waits for the container.
-    let begun = Instant::now();
-    while rustix::process::test_kill_process(sidecar).is_ok() {
-        assert!(begun.elapsed() < LONG, "the sidecar's end is not seen");
-        tokio::task::yield_now().await;
-    }
+    let is_reaped = async || rustix::process::test_kill_process(sidecar).is_err();
+    until("the sidecar's end is seen", is_reaped).await;
     std::io::Write::write_all(&mut gate, b"go\n").unwrap();
     drop(gate);
     let ended = woken.when("its end", |status| {

@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use axum::Json;
@@ -14,14 +15,15 @@ use axum::routing::{get, post};
 use carrel_core::LearnerId;
 use carrel_protocol::sidecar::{AssignRequest, Hello, Phase};
 use carrel_protocol::token::{PublicKey, Verifier};
+use carrel_testkit::{ends, until};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 
-/// Between looks at something that says nothing by itself.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// Each test has ended by then.
+const LONGEST_TEST: Duration = Duration::from_hours(1);
 /// As a real one does, a question that waits is answered in the end.
 const ANSWER_WITHIN: Duration = Duration::from_secs(25);
 
@@ -122,16 +124,17 @@ pub(crate) fn sidecar(words: impl Iterator<Item = OsString>) -> ExitCode {
 pub(crate) fn shim(words: impl Iterator<Item = OsString>) -> ExitCode {
     let socket = value(&texts(words), "--socket");
     block_on(async move {
-        let mut sidecar = loop {
-            match UnixStream::connect(&socket).await {
-                Ok(sidecar) => break sidecar,
-                Err(_) if Path::new(&socket).parent().is_some_and(Path::exists) => {
-                    tokio::time::sleep(LOOK_AGAIN).await;
-                }
-                Err(_) => return,
-            }
-        };
-        let _ = sidecar.read_u8().await;
+        let found = Mutex::new(None);
+        until("its sidecar listens, or its folder is gone", async || {
+            let sidecar = UnixStream::connect(&socket).await.ok();
+            let is_there = sidecar.is_some();
+            *found.lock().unwrap() = sidecar;
+            is_there || !Path::new(&socket).parent().is_some_and(Path::exists)
+        })
+        .await;
+        if let Some(mut sidecar) = found.into_inner().unwrap() {
+            let _ = sidecar.read_u8().await;
+        }
     })
 }
 
@@ -144,9 +147,8 @@ async fn asleep(sidecar: &Sidecar) {
 }
 
 async fn orphaned(parent: u32) {
-    while std::os::unix::process::parent_id() == parent {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    let ended = tokio::task::spawn_blocking(move || ends(parent, LONGEST_TEST));
+    assert!(ended.await.unwrap(), "the test does not end");
 }
 
 async fn assign(State(sidecar): State<Sidecar>, Json(body): Json<AssignRequest>) -> StatusCode {

@@ -292,9 +292,8 @@ impl Drop for Pod {
     fn drop(&mut self) {
         // Either may have ended.
         let _ = self.sidecar.start_kill();
-        let began = std::time::Instant::now();
-        while matches!(self.shim.try_wait(), Ok(None)) && began.elapsed() < Duration::from_secs(5) {
-            std::thread::sleep(Duration::from_millis(2));
+        if let Some(shim) = self.shim.id() {
+            carrel_testkit::ends(shim, Duration::from_secs(5));
         }
         let _ = self.shim.start_kill();
     }

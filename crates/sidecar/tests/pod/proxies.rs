@@ -1,6 +1,7 @@
 //! The ways out of a pod, and the way in.
 
 use carrel_sidecar::Exit;
+use carrel_testkit::until;
 use futures::{SinkExt, StreamExt};
 use reqwest::Method;
 use serde_json::Value;
@@ -79,10 +80,8 @@ async fn a_websocket_to_the_agent_stays_open_and_counts_as_activity() {
     socket.close(None).await.expect("closed");
     while socket.next().await.is_some() {}
     drop(socket);
-    let waits = async { while pod.hello().await.quiet_since.is_none() {} };
-    tokio::time::timeout(crate::pod::LONG, waits)
-        .await
-        .expect("it is quiet again");
+    let is_quiet = async || pod.hello().await.quiet_since.is_some();
+    until("it is quiet again", is_quiet).await;
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use carrel_protocol::Code;
 use carrel_protocol::sidecar::Frame;
 use carrel_sidecar::Exit;
+use carrel_testkit::until;
 use reqwest::Method;
 use rustix::process::Signal;
 
@@ -122,10 +123,10 @@ impl Pod {
 
     async fn until_draining(&self) {
         use carrel_protocol::sidecar::Phase;
-        let waits = async { while self.hello().await.phase != Phase::Draining {} };
-        tokio::time::timeout(crate::pod::LONG, waits)
-            .await
-            .expect("it drains");
+        until("it drains", async || {
+            self.hello().await.phase == Phase::Draining
+        })
+        .await;
     }
 }
 

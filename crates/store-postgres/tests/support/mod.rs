@@ -3,13 +3,12 @@
 
 pub(crate) mod relay;
 
-use std::time::Duration;
-
 use carrel_store_postgres::{Options, PostgresStore, migrate};
 use carrel_testkit::postgres::{SUPERUSER, Server};
+use carrel_testkit::until;
 use relay::Relay;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 
 /// Behaviours do not depend on the disk; what does has a server with `fsync`.
 pub(crate) const SETTINGS: &[&str] = &["fsync=off"];
@@ -61,22 +60,14 @@ impl Database {
         const HERE: &str = "WITH pg_stat_activity AS (SELECT * FROM pg_catalog.pg_stat_activity \
             WHERE datname = current_database()), pg_locks AS (SELECT l.* FROM pg_catalog.pg_locks l \
             JOIN pg_database d ON d.oid = l.database WHERE d.datname = current_database()) ";
-        let mut connection = self.connection().await;
+        let connection = Mutex::new(self.connection().await);
         let sql = format!("{HERE} {holds}");
-        let seen = async {
-            loop {
-                let seen: bool = sqlx::query_scalar(AssertSqlSafe(sql.clone()))
-                    .fetch_one(&mut connection)
-                    .await
-                    .expect("answered");
-                if seen {
-                    return;
-                }
-                tokio::task::yield_now().await;
-            }
-        };
-        let seen = tokio::time::timeout(Duration::from_secs(30), seen).await;
-        assert!(seen.is_ok(), "never: {holds}");
+        until(holds, async || {
+            let seen = sqlx::query_scalar(AssertSqlSafe(sql.clone()));
+            let mut connection = connection.lock().await;
+            seen.fetch_one(&mut *connection).await.expect("answered")
+        })
+        .await;
     }
 
     /// A store that reaches the database by a relay.

@@ -5,6 +5,7 @@ mod hostile;
 mod nodes;
 mod removal;
 mod turns;
+mod ways_out;
 
 use carrel_tests::cluster::{Installation, NodeOptions, Steps};
 
@@ -28,8 +29,11 @@ async fn day(school: &Installation, steps: &mut Steps) -> anyhow::Result<()> {
     first::a_pod_of_the_pool_becomes_a_learners(school, steps).await?;
     turns::a_turn_whose_pod_is_killed_runs_again_elsewhere(school, steps).await?;
     turns::an_agent_that_takes_too_much_memory_fails_its_message_alone(school, steps).await?;
+    turns::an_agent_that_fills_its_disk_is_evicted_and_its_learner_comes_back(school, steps)
+        .await?;
     nodes::a_node_is_drained_in_mid_turn(school, steps).await?;
     hostile::an_agent_finds_no_token_no_name_and_no_sidecar_that_listens(school, steps).await?;
+    ways_out::a_host_that_a_class_allows_is_reached_through_the_router(school, steps).await?;
     hostile::a_pod_that_reaches_what_it_must_not_takes_nobody(school, steps).await?;
     removal::an_upgrade_is_not_noticed_by_those_who_talk(school, steps).await?;
     removal::removal_keeps_what_learners_made(school, steps).await?;

@@ -35,7 +35,7 @@ async fn day(school: &Installation, steps: &mut Steps) -> anyhow::Result<()> {
     hostile::an_agent_finds_no_token_no_name_and_no_sidecar_that_listens(school, steps).await?;
     ways_out::a_host_that_a_class_allows_is_reached_through_the_router(school, steps).await?;
     hostile::a_pod_that_reaches_what_it_must_not_takes_nobody(school, steps).await?;
-    removal::an_upgrade_is_not_noticed_by_those_who_talk(school, steps).await?;
-    removal::removal_keeps_what_learners_made(school, steps).await?;
+    let turns = removal::an_upgrade_is_not_noticed_by_those_who_talk(school, steps).await?;
+    removal::removal_keeps_what_learners_made(school, turns, steps).await?;
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Carrel on a real node, as an operator installs it and as learners use it. One cluster for all of it, in the order of an operator's day.
 
 mod first;
+mod first_page;
 mod hostile;
 mod nodes;
 mod removal;
@@ -24,6 +25,7 @@ async fn an_operator_installs_carrel_on_a_real_node() -> anyhow::Result<()> {
 
 async fn day(school: &Installation, steps: &mut Steps) -> anyhow::Result<()> {
     first::helm_test_sees_an_answer_before_anybody_makes_a_class(school, steps).await?;
+    first_page::its_commands_lead_to_an_answer(school, steps).await?;
     first::a_learner_is_answered_sleeps_and_remembers(school, steps).await?;
     first::an_older_state_is_what_the_next_message_finds(school, steps).await?;
     first::a_pod_of_the_pool_becomes_a_learners(school, steps).await?;

@@ -67,12 +67,12 @@ pub(super) async fn removal_keeps_what_learners_made(
     school.helm(&["uninstall", "carrel", "--wait"]).await?;
     steps.done("helm uninstall");
     assert_eq!(
-        school.object("learner/ada")?["spec"]["className"],
+        school.object("learner/ida")?["spec"]["className"],
         "counting"
     );
     school.install(&json!({})).await?;
     let api = school.again()?;
-    assert_eq!(api.reply("ada", "who am I?").await?, "3");
+    assert_eq!(api.reply("ida", "who am I?").await?, "3");
     // Nobody had put him to sleep.
     let next = (turns + 1).to_string();
     assert_eq!(api.reply("bob", "and I?").await?, next);

@@ -18,6 +18,7 @@ mod sidecars;
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use carrel_tests::cluster::{Chart, ControlPlane, Options, placement};
 use carrel_tests::eventually;
 use k8s_openapi::api::core::v1::Pod;
@@ -51,6 +52,17 @@ async fn start_chart(test: &str, fake_nodes: u32) -> anyhow::Result<Option<Chart
         );
     }
     Ok(chart)
+}
+
+/// What the first page tells to apply.
+fn told_by_the_first_page() -> anyhow::Result<String> {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+    let page = std::fs::read_to_string(page)?;
+    let (_, told) = page
+        .split_once("apply -f - <<EOF\n")
+        .context("it is told")?;
+    let (told, _) = told.split_once("\nEOF\n").context("it ends")?;
+    Ok(told.to_owned())
 }
 
 fn one_fake_node() -> Options {

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use anyhow::Context as _;
 use carrel_core::class::ClassSpec;
 use carrel_tests::cluster::school::DEFINITIONS;
 use carrel_tests::cluster::{ControlPlane, Operator, Options};
@@ -10,16 +9,13 @@ use kube::api::{Api, DynamicObject, ListParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 
-use crate::start;
+use crate::{start, told_by_the_first_page};
 
 /// The cases that the crate of the definitions tries by itself, too.
 const CASES: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../crates/crd/tests/rules.yaml"
 );
-
-/// The first page.
-const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
 
 fn api(plane: &ControlPlane, kind: &str) -> Api<DynamicObject> {
     let plural = match kind {
@@ -142,12 +138,8 @@ async fn an_api_server_refuses_what_the_definitions_forbid() -> anyhow::Result<(
 
     // What the first page tells to apply.
     let operator = Operator::of(&plane)?;
-    let page = std::fs::read_to_string(README)?;
-    let (_, told) = page
-        .split_once("apply -f - <<EOF\n")
-        .context("it is told")?;
-    let (told, _) = told.split_once("\nEOF\n").context("it ends")?;
-    let said = operator.kubectl(&["apply", "-f", "-"], told)?.well()?;
+    let told = told_by_the_first_page()?;
+    let said = operator.kubectl(&["apply", "-f", "-"], &told)?.well()?;
     assert_eq!(said.matches(" created").count(), 2, "{said}");
 
     let kept = json!({"className": "paid", "state": "Running"});

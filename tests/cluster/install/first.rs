@@ -1,10 +1,26 @@
 //! A first learner: answered from the agent's own container, put to sleep, woken with what they had.
 
-use anyhow::Context as _;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
 use carrel_tests::agent;
 use carrel_tests::cluster::{Installation, Operator, Steps};
+use carrel_tests::eventually;
 use reqwest::Method;
 use serde_json::json;
+
+/// What a cluster does of itself is done by then, also where the machine is busy.
+const LONG: Duration = Duration::from_mins(1);
+/// What comes of a turn has come when the controller has renewed its lease so often since.
+const RENEWALS: usize = 2;
+
+fn counts(writes: &[(&str, usize)]) -> BTreeMap<String, usize> {
+    let writes = writes.iter();
+    writes
+        .map(|(what, count)| ((*what).to_owned(), *count))
+        .collect()
+}
 
 pub(super) async fn a_learner_is_answered_sleeps_and_remembers(
     school: &Installation,
@@ -12,34 +28,58 @@ pub(super) async fn a_learner_is_answered_sleeps_and_remembers(
 ) -> anyhow::Result<()> {
     let idle = json!({"idle": {"minSeconds": 3, "maxSeconds": 3}});
     school.apply(&agent::inside("counting", &idle))?;
-    school.learner("ada", "counting").await?;
-    assert_eq!(school.api.reply("ada", "hello").await?, "1");
+    school.learner("ida", "counting").await?;
+    assert_eq!(school.api.reply("ida", "hello").await?, "1");
     steps.done("a first answer, by an agent in a container of its own image");
     school.kubectl(&[
         "wait",
         "--for=condition=Ready",
-        "learner/ada",
+        "learner/ida",
         "--timeout=10s",
     ])?;
+    let mark = school.plane.mark().await?;
     let pods = school.pods()?;
     assert_eq!(pods.len(), 1, "{pods:?}");
-    assert_eq!(pods[0]["metadata"]["labels"]["carrel.dev/learner"], "ada");
-    let status = school.object("learner/ada")?["status"].clone();
+    assert_eq!(pods[0]["metadata"]["labels"]["carrel.dev/learner"], "ida");
+    assert_eq!(pods[0]["spec"]["priority"], 1000);
+    let status = school.object("learner/ida")?["status"].clone();
     assert_eq!(status["podUid"], pods[0]["metadata"]["uid"]);
     assert_eq!(status["nodeName"], json!(school.node.name));
     school.no_pods().await?;
     school.kubectl(&[
         "wait",
         "--for=jsonpath={.status.conditions[?(@.type==\"Ready\")].reason}=Asleep",
-        "learner/ada",
+        "learner/ida",
         "--timeout=10s",
     ])?;
-    steps.done("asleep after the idle window, and the pod gone");
-    assert_eq!(school.api.reply("ada", "again").await?, "2");
-    let again = school.object("learner/ada")?["status"].clone();
+    let (sleep, _) = school.written(mark).await?;
+    assert_eq!(
+        sleep,
+        counts(&[("delete pods", 1), ("update learners/status", 1)])
+    );
+    steps.done("asleep after the idle window, by two writes, and the pod gone");
+    let mark = school.plane.mark().await?;
+    assert_eq!(school.api.reply("ida", "again").await?, "2");
+    school.kubectl(&[
+        "wait",
+        "--for=condition=Ready",
+        "learner/ida",
+        "--timeout=10s",
+    ])?;
+    let (wake, _) = school.written(mark).await?;
+    assert_eq!(
+        wake,
+        counts(&[
+            ("create pods", 1),
+            ("patch learners", 1),
+            ("patch pods", 1),
+            ("update learners/status", 2),
+        ])
+    );
+    let again = school.object("learner/ida")?["status"].clone();
     assert_ne!(again["podUid"], status["podUid"]);
     assert_eq!(again["epoch"], json!(2));
-    steps.done("woken by a message, and remembers");
+    steps.done("woken by a message, by five writes, and remembers");
     Ok(())
 }
 
@@ -67,7 +107,36 @@ pub(super) async fn a_pod_of_the_pool_becomes_a_learners(
     school.apply(&agent::inside("warm", &pool))?;
     let pod = school.blank("warm", 1).await?.remove(0);
     school.learner("carl", "warm").await?;
+    let visited = ["wait", "--for=condition=Ready=false", "learner/carl"];
+    school.kubectl(&[&visited[..], &["--timeout=10s"]].concat())?;
+    let mark = school.plane.mark().await?;
     assert_eq!(school.api.reply("carl", "hello").await?, "1");
+    school.kubectl(&[
+        "wait",
+        "--for=condition=Ready",
+        "learner/carl",
+        "--timeout=10s",
+    ])?;
+    school.blank("warm", 1).await?;
+    let (wake, _) = school.written(mark).await?;
+    assert_eq!(
+        wake,
+        counts(&[
+            // The pod that takes the other's place in the pool: no part of the wake.
+            ("create pods", 1),
+            ("patch learners", 1),
+            ("patch pods", 1),
+            ("update learners/status", 2),
+        ])
+    );
+    let mark = school.plane.mark().await?;
+    assert_eq!(school.api.reply("carl", "and again").await?, "2");
+    eventually("time passes", LONG, || async {
+        let (turn, renewals) = school.written(mark).await?;
+        ensure!(turn.is_empty(), "a turn writes {turn:?}");
+        Ok((renewals >= RENEWALS).then_some(()))
+    })
+    .await?;
     let status = school.object("learner/carl")?["status"].clone();
     assert_eq!(
         (&status["startKind"], &status["podUid"]),
@@ -77,7 +146,9 @@ pub(super) async fn a_pod_of_the_pool_becomes_a_learners(
     school.apply(&agent::inside("warm", &none))?;
     school.blank("warm", 0).await?;
     school.api.sleep("carl").await?;
-    steps.done("a pod that waited in the pool becomes a learner's");
+    steps.done(
+        "a pod that waited in the pool becomes a learner's by four writes, and a turn is none",
+    );
     Ok(())
 }
 

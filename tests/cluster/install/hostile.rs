@@ -12,11 +12,22 @@ use serde_json::{Value, json};
 const LONG: Duration = Duration::from_mins(2);
 
 /// What was said of each line of a message.
-fn said<'a>(reply: &'a str, line: &str) -> anyhow::Result<&'a str> {
+pub(super) fn said<'a>(reply: &'a str, line: &str) -> anyhow::Result<&'a str> {
     let found = reply
         .lines()
         .find_map(|said| said.strip_prefix(line)?.strip_prefix(": "));
     found.with_context(|| format!("nothing is said of '{line}' in {reply}"))
+}
+
+/// Names of an environment but those that tell every container of the API server's Service.
+fn variables(environment: &str) -> Vec<&str> {
+    let all = environment.trim_matches('"').split(r"\x00");
+    let names = all.filter_map(|variable| Some(variable.split_once('=')?.0));
+    let mut names: Vec<_> = names
+        .filter(|name| !name.starts_with("KUBERNETES_"))
+        .collect();
+    names.sort_unstable();
+    names
 }
 
 /// Where a learner's sidecar listens.
@@ -46,14 +57,20 @@ pub(super) async fn an_agent_finds_no_token_no_name_and_no_sidecar_that_listens(
     }
     let (own, neighbours) = (sidecar(school, "bob")?, sidecar(school, "carl")?);
     let api_server = service(school, "kubernetes", "default")?;
+    let of = |component: &str| {
+        service(
+            school,
+            &format!("carrel-{component}"),
+            Installation::NAMESPACE,
+        )
+    };
+    let (gateway, router, vault) = (of("gateway")?, of("router")?, of("vault")?);
     let refused = [
         (
             "read /var/run/secrets/kubernetes.io/serviceaccount/token".to_owned(),
             "no such file",
         ),
         (format!("get https://{api_server}/api/v1/namespaces"), "401"),
-        (format!("get http://{own}/v1/hello"), "401"),
-        (format!("get http://{neighbours}/v1/hello"), "401"),
         (
             "get http://carrel-gateway.school.svc:7070/".to_owned(),
             "lookup",
@@ -62,15 +79,57 @@ pub(super) async fn an_agent_finds_no_token_no_name_and_no_sidecar_that_listens(
         ("through https://169.254.169.254/".to_owned(), "Forbidden"),
         (format!("through https://{api_server}/"), "Forbidden"),
         (format!("through http://{neighbours}/v1/hello"), "403"),
-        ("read /etc/shadow".to_owned(), "no such file"),
+        // No policy keeps it from these here: they ask who comes.
+        (format!("get http://{own}/v1/hello"), "401"),
+        (format!("get http://{neighbours}/v1/hello"), "401"),
+        (
+            format!("get https://{}:10250/pods", school.node.address),
+            "401",
+        ),
+        (
+            format!("get http://{gateway}:7070/admin/v1/learners"),
+            "401",
+        ),
+        (format!("get http://{router}:7071/v1/models"), "401"),
+        (
+            format!("get http://{vault}:7072/v1/learners/carl/key"),
+            "401",
+        ),
+        ("write /hello".to_owned(), "read-only file system"),
+        (
+            "read /var/lib/kubelet/config.yaml".to_owned(),
+            "no such file",
+        ),
     ];
-    let script: Vec<&str> = refused.iter().map(|(line, _)| line.as_str()).collect();
+    let looks = [
+        "list /",
+        "list /proc",
+        "read /proc/1/cmdline",
+        "read /proc/1/environ",
+    ];
+    let script = refused.iter().map(|(line, _)| line.as_str());
+    let script: Vec<&str> = script.chain(looks).collect();
     let reply = school.api.reply("bob", &script.join("\n")).await?;
     for (line, why) in &refused {
         let said = said(&reply, line)?;
         assert!(said.contains(why), "'{line}' was answered with '{said}'");
     }
-    steps.done("a hostile agent: no token, no name, no sidecar that listens to it");
+    let [root, processes, first, environment] = looks.map(|line| said(&reply, line));
+    let (processes, first, environment) = (processes?, first?, environment?);
+    // Its root is its image's, and what its pod has: nothing of the node's.
+    assert_eq!(root?, "dev etc inside opt proc sys tmp var workspace");
+    // The shim and itself.
+    let is_number = |name: &&str| name.parse::<u32>().is_ok();
+    let count = processes.split(' ').filter(is_number).count();
+    assert_eq!(count, 2, "{processes}");
+    let shim = r"/opt/carrel/bin/carrel\x00shim";
+    assert!(first.contains(shim), "{first}");
+    assert_eq!(
+        variables(environment),
+        ["HOSTNAME", "PATH"],
+        "{environment}"
+    );
+    steps.done("a hostile agent: no token, no name, nothing of the node's or its neighbours', nobody who listens to it");
     Ok(())
 }
 
@@ -94,6 +153,14 @@ pub(super) async fn a_pod_that_reaches_what_it_must_not_takes_nobody(
         let message = ready.filter(|it| it["status"] == "False");
         let message = message.and_then(|it| it["message"].as_str());
         Ok(message.filter(|it| it.contains(&why)).map(|_| ()))
+    })
+    .await?;
+    let events = "--field-selector=reason=PodNotReady,involvedObject.name=carl";
+    eventually("an event says so", LONG, || async {
+        let events = school.kubectl(&["get", "events", events, "--output=json"])?;
+        let events: Value = serde_json::from_str(&events)?;
+        let note = events["items"][0]["message"].as_str();
+        Ok(note.filter(|note| note.contains(&why)).map(|_| ()))
     })
     .await?;
     let pods = school.pods()?;

@@ -11,12 +11,15 @@ use serde_json::json;
 /// What a cluster does of itself is done by then, also where the machine is busy.
 const LONG: Duration = Duration::from_mins(1);
 
+/// How many turns bob has had by then.
 pub(super) async fn an_upgrade_is_not_noticed_by_those_who_talk(
     school: &Installation,
     steps: &mut Steps,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<i32> {
     let upgraded = AtomicBool::new(false);
     let before: i32 = school.api.reply("bob", "before").await?.parse()?;
+    let pod = school.object("learner/bob")?["status"]["podUid"].take();
+    ensure!(pod.is_string(), "bob is awake");
     let talk = async {
         let mut replies = 0;
         while !upgraded.load(Ordering::Relaxed) {
@@ -49,26 +52,30 @@ pub(super) async fn an_upgrade_is_not_noticed_by_those_who_talk(
     said?;
     let replies = replies?;
     ensure!(replies > 0, "nobody talked");
+    assert_eq!(school.object("learner/bob")?["status"]["podUid"], pod);
     steps.done(&format!(
-        "helm upgrade, while {replies} messages were answered, each once"
+        "helm upgrade, while {replies} messages were answered, each once, by the pod that was there before"
     ));
-    Ok(())
+    Ok(before + replies)
 }
 
 pub(super) async fn removal_keeps_what_learners_made(
     school: &Installation,
+    turns: i32,
     steps: &mut Steps,
 ) -> anyhow::Result<()> {
-    school.api.sleep("bob").await?;
     school.helm(&["uninstall", "carrel", "--wait"]).await?;
     steps.done("helm uninstall");
     assert_eq!(
-        school.object("learner/ada")?["spec"]["className"],
+        school.object("learner/ida")?["spec"]["className"],
         "counting"
     );
     school.install(&json!({})).await?;
     let api = school.again()?;
-    assert_eq!(api.reply("ada", "who am I?").await?, "3");
-    steps.done("helm install anew, and the learner remembers");
+    assert_eq!(api.reply("ida", "who am I?").await?, "3");
+    // Nobody had put him to sleep.
+    let next = (turns + 1).to_string();
+    assert_eq!(api.reply("bob", "and I?").await?, next);
+    steps.done("helm install anew, and learners remember");
     Ok(())
 }

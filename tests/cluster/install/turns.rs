@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use carrel_tests::agent;
 use carrel_tests::cluster::{Installation, Steps};
 use carrel_tests::eventually;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// What a cluster does of itself is done by then, also where the machine is busy.
 const LONG: Duration = Duration::from_mins(2);
@@ -30,7 +30,9 @@ pub(super) async fn a_turn_whose_pod_is_killed_runs_again_elsewhere(
     school: &Installation,
     steps: &mut Steps,
 ) -> anyhow::Result<()> {
-    school.apply(&agent::inside("patient", &json!({})))?;
+    let host = school.plane.host().context("it is reachable")?;
+    let out = json!({"egress": {"allow": [format!("{host}/32")]}});
+    school.apply(&agent::inside("patient", &out))?;
     school.learner("bob", "patient").await?;
     assert_eq!(school.api.reply("bob", "hello").await?, "1");
     let first = pod_of(school, "bob").await?;
@@ -73,7 +75,39 @@ pub(super) async fn an_agent_that_takes_too_much_memory_fails_its_message_alone(
         (failed.text("code"), failed.data["retryable"].as_bool()),
         ("agent_died", Some(false))
     );
+    let log = school.api.logged("bob", "failed").await?;
+    let why = log[0]["operator_reason"].as_str().unwrap_or_default();
+    // The control group of its container has counted them.
+    let counted = "of the agent's processes ran out of memory";
+    assert!(why.contains(counted), "{log:?}");
     assert_eq!(school.api.reply("bob", "still there?").await?, "3");
     steps.done("an agent beyond its memory: its message failed, and the next one is answered");
+    Ok(())
+}
+
+pub(super) async fn an_agent_that_fills_its_disk_is_evicted_and_its_learner_comes_back(
+    school: &Installation,
+    steps: &mut Steps,
+) -> anyhow::Result<()> {
+    let first = pod_of(school, "bob").await?;
+    let before = school.object("learner/bob")?["status"]["epoch"].as_u64();
+    // What is in no workspace is not kept, so it does not come again with the state.
+    let reply = school.api.reply("bob", "keep 80 /tmp/kept").await?;
+    assert_eq!(reply, "4\nkeep 80 /tmp/kept: kept");
+    let which = format!("--field-selector=reason=Evicted,involvedObject.name={first}");
+    let events = ["get", "events", &which, "--output=json", "--namespace"];
+    let events = [&events[..], &[Installation::LEARNERS]].concat();
+    eventually("the kubelet evicts the pod", LONG, || async {
+        let events: Value = serde_json::from_str(&school.plane.kubectl(&events)?)?;
+        Ok(events["items"].get(0).map(|_| ()))
+    })
+    .await?;
+    assert_eq!(school.api.reply("bob", "still there?").await?, "5");
+    assert_ne!(pod_of(school, "bob").await?, first);
+    let after = school.object("learner/bob")?["status"]["epoch"].as_u64();
+    assert!(after > before, "{after:?} {before:?}");
+    steps.done(
+        "an agent that fills its disk: its pod is evicted, and the learner comes back as they were",
+    );
     Ok(())
 }

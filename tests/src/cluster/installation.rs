@@ -1,6 +1,7 @@
 //! Carrel as an operator installs it: its chart in a cluster with real nodes, on a database and a bucket of this machine, which pods
 //! reach at the bridge's address.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::chart::{self, RELEASE};
-use super::{ControlPlane, Node, NodeOptions, Options, names, programs};
+use super::steps::Steps;
+use super::{ControlPlane, Mark, Node, NodeOptions, Operator, Options, names, programs, tally};
 use crate::agent;
 use crate::api::Api;
 use crate::require::{carrel, skip};
@@ -23,6 +25,8 @@ use crate::wait::{eventually, output};
 
 /// The role of the database that all components have.
 const ROLE: &str = "carrel";
+/// Its password, as a file has it.
+const PASSWORD: &str = "not 1234 but 4321\n";
 /// What a cluster does of itself is done by then, also where the machine is busy.
 const LONG: Duration = Duration::from_mins(2);
 
@@ -36,6 +40,8 @@ pub struct Installation {
     pub plane: ControlPlane,
     /// The storage of snapshots.
     pub s3: S3Server,
+    /// When the cluster was there, and nothing in it.
+    pub empty_at: Instant,
     nodes: NodeOptions,
     values: Value,
     folder: TempDir,
@@ -95,6 +101,12 @@ impl Installation {
         steps.done("a node with the images");
         names::serve(&plane, folder.path())?;
         steps.done("names of services");
+        let empty_at = Instant::now();
+        let operator = Operator::of(&plane)?;
+        operator
+            .carrel(&["doctor", "--pre", "-n", Self::NAMESPACE], "")?
+            .well()?;
+        steps.done("doctor --pre: the cluster is fit for it");
 
         let host = plane.host().context("it is reachable")?;
         let links = [
@@ -104,14 +116,19 @@ impl Installation {
         let database = server.database("template1");
         server.psql(
             "postgres",
-            &format!("CREATE ROLE {ROLE} LOGIN; ALTER DATABASE {database} OWNER TO {ROLE}"),
+            &format!(
+                "CREATE ROLE {ROLE} LOGIN PASSWORD '{}'; ALTER DATABASE {database} OWNER TO {ROLE}",
+                PASSWORD.trim_end()
+            ),
         );
+        server.ask_password_of(ROLE);
         let values = values(&links, &database, &plane.url(), nodes.cilium)?;
         let mut it = Self {
             api: Api::new("http://127.0.0.1:1", "")?,
             node,
             plane,
             s3,
+            empty_at,
             nodes,
             values,
             folder,
@@ -142,7 +159,7 @@ impl Installation {
         self.links.each_ref().map(Link::address)
     }
 
-    /// Namespace, keys and the bucket's credentials, as an operator makes them: the operator's token.
+    /// Namespace, keys, the database's password and the bucket's credentials, as an operator makes them: the operator's token.
     fn secrets(&self) -> anyhow::Result<String> {
         self.plane
             .kubectl(&["create", "namespace", Self::NAMESPACE])?;
@@ -162,13 +179,12 @@ impl Installation {
             String::from_utf8_lossy(&keys.stderr)
         );
         let secret: Value = serde_yaml::from_slice(&keys.stdout)?;
-        let credentials = json!({
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": "bucket", "namespace": Self::NAMESPACE},
-            "stringData": {"credentials": S3Server::credentials()},
-        });
-        self.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [secret, credentials]}))?;
+        let of = |name: &str, data: Value| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data});
+        let password = of("carrel-database", json!({"password": PASSWORD}));
+        let credentials = json!({"credentials": S3Server::credentials()});
+        let credentials = of("carrel-bucket", credentials);
+        let items = [&secret, &password, &credentials];
+        self.apply(&json!({"apiVersion": "v1", "kind": "List", "items": items}))?;
         let token = secret["stringData"]["admin.token"]
             .as_str()
             .context("a token is a text")?;
@@ -342,6 +358,26 @@ impl Installation {
         .await
     }
 
+    /// What gateway and controller have written since a mark, leases apart, and how often the controller has renewed its own.
+    ///
+    /// # Errors
+    /// When the audit log cannot be read.
+    pub async fn written(&self, since: Mark) -> anyhow::Result<(BTreeMap<String, usize>, usize)> {
+        let writes = self.plane.writes_since(since).await?;
+        let mut ours = BTreeMap::new();
+        for component in ["gateway", "controller"] {
+            let account = format!(
+                "system:serviceaccount:{}:carrel-{component}",
+                Self::NAMESPACE
+            );
+            for (what, count) in tally(&writes, &account) {
+                *ours.entry(what).or_default() += count;
+            }
+        }
+        let renewals = ours.remove("update leases").unwrap_or_default();
+        Ok((ours, renewals))
+    }
+
     /// Prints what helps whoever sees a test fail.
     #[expect(
         clippy::print_stdout,
@@ -393,56 +429,27 @@ fn values(
     let mut values = json!({
         "image": {"repository": "localhost/carrel", "pullPolicy": "Never"},
         // The link is on this machine alone, and the server has no certificate.
-        "database": {"url": format!("postgres://{ROLE}@{}/{database}?sslmode=disable", store.address())},
+        "database": {
+            "url": format!("postgres://{ROLE}@{}/{database}?sslmode=disable", store.address()),
+            "existingSecret": "carrel-database",
+        },
         "objects": {
             "url": format!("s3://{BUCKET}/school"),
             "endpoint": format!("http://{}", bucket.address()),
             "pathStyle": true,
-            "existingSecret": "bucket",
+            "existingSecret": "carrel-bucket",
         },
+        "prePull": {"enabled": true, "images": [Node::INSIDE]},
+        "priorityClasses": {"enabled": true},
         "networkPolicy": {"egress": {"apiServerPorts": [port]}},
         "config": {"drainSeconds": 1, "limits": {"messagesPerMinute": 100_000}},
     });
+    for component in ["gateway", "router", "vault", "controller"] {
+        values[component] = json!({"resources": {"requests": {"cpu": "20m"}}});
+    }
     if !is_enforced {
         // What is reached by everybody is not tried; nobody has this.
         values["learners"] = json!({"mustNotReach": ["169.254.169.254:80"]});
     }
     Ok(values)
-}
-
-/// The parts of a long test, with the time that each took.
-#[derive(Debug)]
-pub struct Steps {
-    /// The test's name.
-    pub test: &'static str,
-    began: Instant,
-    last: Instant,
-}
-
-impl Steps {
-    /// Of a test that begins now.
-    pub fn new(test: &'static str) -> Self {
-        let now = Instant::now();
-        Self {
-            test,
-            began: now,
-            last: now,
-        }
-    }
-
-    /// Prints how long it took since the last one.
-    #[expect(
-        clippy::print_stdout,
-        reason = "whoever runs the tests sees where the time goes"
-    )]
-    pub fn done(&mut self, what: &str) {
-        let (step, all) = (self.last.elapsed(), self.began.elapsed());
-        println!(
-            "{}: {:6.1} s {:5.1} s  {what}",
-            self.test,
-            all.as_secs_f64(),
-            step.as_secs_f64()
-        );
-        self.last = Instant::now();
-    }
 }

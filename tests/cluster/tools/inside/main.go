@@ -3,7 +3,7 @@
 // request with the name of its host, "reach ADDRESS..." says of each whether it takes a connection within two seconds (HOST:PORT) or
 // whether a server answers a name (NAME@HOST:PORT). "turn" is an agent that counts its turns in a file of its folder, answers with the
 // number, and does what each line of the message says: "slow SECONDS", "eat MIB" of memory, "reach ADDRESS...", "get URL", "through URL" the
-// proxy of its environment, "read PATH", "keep MIB", "listen PORT" while the turn lasts.
+// proxy of its environment, "read PATH" and "list PATH", "write PATH", "keep MIB [PATH]", "listen PORT" while the turn lasts.
 package main
 
 import (
@@ -101,12 +101,34 @@ func obey(word, rest string) string {
 		}
 		return strconv.Itoa(response.StatusCode)
 	case "read":
-		if _, err := os.ReadFile(rest); err != nil {
+		content, err := os.ReadFile(rest)
+		if err != nil {
 			return err.Error()
 		}
-		return "read"
+		return strconv.Quote(string(content))
+	case "list":
+		entries, err := os.ReadDir(rest)
+		if err != nil {
+			return err.Error()
+		}
+		names := make([]string, len(entries))
+		for i, entry := range entries {
+			names[i] = entry.Name()
+		}
+		return strings.Join(names, " ")
+	case "write":
+		if err := os.WriteFile(rest, nil, 0o644); err != nil {
+			return err.Error()
+		}
+		return "written"
 	case "keep":
-		file, err := os.Create("kept")
+		much, path, _ := strings.Cut(rest, " ")
+		number, err := strconv.Atoi(much)
+		check(err)
+		if path == "" {
+			path = "kept"
+		}
+		file, err := os.Create(path)
 		check(err)
 		defer file.Close()
 		_, err = io.CopyN(file, rand.Reader, int64(number)<<20)

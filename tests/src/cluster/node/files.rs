@@ -155,6 +155,8 @@ oom_score = 0
                 "nodefs.inodesFree": "1%",
                 "imagefs.available": "1%",
             },
+            // How much pods have written is looked at so often.
+            "volumeStatsAggPeriod": "5s",
             "imageGCHighThresholdPercent": 100,
             "imageGCLowThresholdPercent": 99,
             "kubeAPIQPS": 100,

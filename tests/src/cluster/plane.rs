@@ -344,7 +344,7 @@ impl ControlPlane {
         }
     }
 
-    /// Starts it again, once, at the same address, after it was ended; and KWOK, which has waited for it.
+    /// Starts it again, once, at the same address, after it was ended; and the scheduler and KWOK, which have waited for it.
     ///
     /// # Errors
     /// When it does not start.
@@ -354,6 +354,11 @@ impl ControlPlane {
             .start("kube-apiserver", self.places.api_server())?;
         let started = self.api_server.insert(started);
         answers(&self.client, &mut [&mut self.etcd, started]).await?;
+        // In a cluster it ends when it cannot renew its lease, and is started again.
+        self.scheduler.end();
+        self.scheduler = self
+            .crew
+            .start("kube-scheduler", self.places.scheduler()?)?;
         // What failed meanwhile it would try again after up to half an hour; a kubelet does within seconds.
         if let Some(kwok) = &mut self.kwok {
             kwok.end();

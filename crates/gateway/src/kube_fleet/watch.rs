@@ -2,13 +2,15 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use carrel_crd::{Learner, LearnerClass};
 use carrel_telemetry::Readiness;
 use futures::{Stream, StreamExt as _};
 use kube::Api;
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Config, Event, watcher};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, Config, DefaultBackoff, Event, watcher};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +21,9 @@ use super::record::{Record, version};
 /// The API server ends a watch after so long, and it is begun again where it was: a connection that died unheard of is found by it.
 const WATCH_SECONDS: u32 = 60;
 
+/// The longest pause between two tries, however long there was no API server: whoever wrote meanwhile waits for what is seen then.
+const AGAIN_AT_MOST: Duration = Duration::from_secs(10);
+
 /// What `/readyz` calls it.
 const LEARNERS: &str = "learners";
 const CLASSES: &str = "classes";
@@ -28,7 +33,25 @@ fn events<K>(api: Api<K>) -> impl Stream<Item = watcher::Result<Event<K>>> + Sen
 where
     K: kube::Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    watcher(api, Config::default().timeout(WATCH_SECONDS)).default_backoff()
+    watcher(api, Config::default().timeout(WATCH_SECONDS)).backoff(Pauses::default())
+}
+
+/// The usual pauses, none of them too long.
+#[derive(Default)]
+struct Pauses(DefaultBackoff);
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0.next().map(|pause| pause.min(AGAIN_AT_MOST))
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.0.reset();
+    }
 }
 
 /// Keeps the cache true until the process ends.
@@ -118,5 +141,17 @@ fn lost(what: &'static str, error: &watcher::Error, is_first: bool, readiness: &
     } else {
         readiness.stumbled(what);
         tracing::warn!(%error, what, "the watch is begun again");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_long_there_is_nobody_to_ask_it_is_tried_every_ten_seconds() {
+        let pauses: Vec<Duration> = Pauses::default().take(12).collect();
+        assert!(pauses[0] < Duration::from_secs(2), "{pauses:?}");
+        assert_eq!(pauses[11], Duration::from_secs(10), "{pauses:?}");
     }
 }

@@ -136,7 +136,9 @@ async fn who_is_to_run_is_awake_without_being_asked_for_and_nobody_wakes_who_is_
     for name in ["ada", "bob"] {
         school.resting(name, "free").await?;
     }
-    let ada = async |what: &'static str, is_so: fn(&Status) -> bool| school.status("ada", what, is_so).await;
+    let ada = async |what: &'static str, is_so: fn(&Status) -> bool| {
+        school.status("ada", what, is_so).await
+    };
     school.change("ada", &json!({"state": "Running"})).await?;
     ada("awake", |status| status.is_ready(1)).await?;
     // Also when it falls asleep by itself.

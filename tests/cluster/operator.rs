@@ -291,10 +291,10 @@ async fn explained(operator: &Operator) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether it is words of ours.
+/// Whether it is words of ours, and not `<empty>` or `<no description>`.
 fn tells(words: &str) -> bool {
     let words = words.trim();
-    words.len() > 10 && !words.starts_with('<')
+    !words.is_empty() && !words.starts_with('<')
 }
 
 /// Each object, and those that an array has, with the names of its fields.

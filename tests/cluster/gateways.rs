@@ -1,9 +1,12 @@
 //! Gateways on a real API server with fake nodes: a message wakes once, and what a gateway has not seen does no harm.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use carrel_tests::cluster::school::{Controller, NAMESPACE, SOON, School};
-use carrel_tests::cluster::{Access, Fate, Proxy, tally};
+use anyhow::Context as _;
+use carrel_tests::cluster::school::{CONTROLLER, Controller, NAMESPACE, SOON, School};
+use carrel_tests::cluster::{Access, Fate, Mark, Proxy, counted, tally};
 use carrel_tests::roles::{How, Member};
 use carrel_tests::{Api, Roles, eventually};
 use http::StatusCode;
@@ -13,7 +16,11 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 /// Whose writes are the gateways'.
-const GATEWAY: &str = "carrel-gateway";
+pub(crate) const GATEWAY: &str = "carrel-gateway";
+/// What every turn here is answered.
+const REPLY: &str = "It is done.";
+/// Another gateway takes over what one did that is gone.
+const WITHIN_SECONDS: Duration = Duration::from_secs(10);
 
 /// A school whose gateways share a database.
 pub(crate) struct Town {
@@ -48,7 +55,7 @@ impl Town {
         self.gateway_by(&self.access.file).await
     }
 
-    async fn gateway_by(&self, kubeconfig: &Path) -> anyhow::Result<(Member, Api)> {
+    pub(crate) async fn gateway_by(&self, kubeconfig: &Path) -> anyhow::Result<(Member, Api)> {
         let how = How {
             variables: vec![("KUBECONFIG", kubeconfig.display().to_string())],
             ..How::default()
@@ -64,7 +71,7 @@ impl Town {
         Ok((gateway, api))
     }
 
-    async fn proxy(&self) -> anyhow::Result<Proxy> {
+    pub(crate) async fn proxy(&self) -> anyhow::Result<Proxy> {
         Proxy::start(&self.access).await
     }
 
@@ -88,6 +95,64 @@ impl Town {
         })
         .await
     }
+
+    /// A whole turn of ada's: it comes to her pod, whose uid this is, is committed as a vault does, but for the head, and her sidecar rests.
+    async fn whole_turn(&self, by: &Api, text: &str) -> anyhow::Result<String> {
+        const COMMIT: &str = "WITH \
+            t AS (SELECT place, turn_id FROM turn WHERE learner = 'ada' AND state = 'running'), \
+            l AS (UPDATE learner SET event_version = event_version + 1 WHERE id = 'ada' RETURNING event_version AS version), \
+            e AS (INSERT INTO event (learner, version, time, type, body) \
+                SELECT 'ada', version, extract(epoch FROM now()) * 1000000000, 'done', json_build_object( \
+                    'type', 'done', 'turn_id', turn_id, 'stopped', false, 'reply', $reply$REPLY$reply$::json, \
+                    'usage', $usage$USAGE$usage$::json, 'snapshot_id', NULL, 'generation', 1) FROM l, t) \
+            UPDATE turn SET state = 'done', reply = $reply$REPLY$reply$::json, version = l.version, \
+                lease_owner = NULL, lease_until = 0 FROM l, t WHERE turn.place = t.place RETURNING turn.version";
+        let reply = json!({"text": REPLY, "files": []});
+        let usage = json!({"input_tokens": 0, "output_tokens": 0, "cost_nano_usd": 0});
+        let runs = async {
+            let pod = self.delivered(text).await?;
+            let commit = COMMIT
+                .replace("REPLY", &reply.to_string())
+                .replace("USAGE", &usage.to_string());
+            let version = self.roles.server.psql(&self.roles.database, &commit);
+            let version: u64 = version.trim().parse().context("a turn runs")?;
+            let committed = json!({
+                "type": "committed", "version": version, "generation": 1, "snapshot_id": "5a".repeat(32),
+                "stopped": false, "reply": reply, "usage": usage, "timing": {"agent": 1, "snapshot": 1},
+            });
+            self.school.stand_in.ends_turn(&pod, committed);
+            anyhow::Ok(pod)
+        };
+        let both = async { tokio::try_join!(by.reply("ada", text), runs) };
+        let (replied, pod) = tokio::time::timeout(SOON, both).await??;
+        assert_eq!(replied, REPLY);
+        Ok(pod)
+    }
+
+    /// What was written since but for leases, once so long has passed as a leader needs to renew twice.
+    async fn wrote(&self, since: Mark, user: &str) -> anyhow::Result<BTreeMap<String, usize>> {
+        eventually("time passes", SOON, || async {
+            let writes = self.school.plane.writes_since(since).await?;
+            let renewed = tally(&writes, CONTROLLER).get("update leases") > Some(&1);
+            let mut ours = tally(&writes, user);
+            ours.retain(|what, _| !what.ends_with(" leases"));
+            Ok(renewed.then_some(ours))
+        })
+        .await
+    }
+
+    /// Whether the store has a row of this learner.
+    fn has_row(&self, learner: &str) -> bool {
+        let rows = format!("SELECT 1 FROM learner WHERE id = '{learner}'");
+        let server = self.roles.server;
+        !server.psql(&self.roles.database, &rows).is_empty()
+    }
+}
+
+/// What a gateway says that it has written.
+async fn said(gateway: &Member) -> anyhow::Result<BTreeMap<String, usize>> {
+    let metrics = format!("{}/metrics", gateway.text("health_url"));
+    Ok(counted(&reqwest::get(metrics).await?.text().await?))
 }
 
 fn is_learners_watch(asked: &carrel_tests::cluster::Asked) -> bool {
@@ -95,21 +160,19 @@ fn is_learners_watch(asked: &carrel_tests::cluster::Asked) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_message_and_two_gateways_cost_one_patch_and_a_turn_none() -> anyhow::Result<()> {
-    let test = "one_message_and_two_gateways_cost_one_patch_and_a_turn_none";
+async fn one_message_and_two_gateways_cost_one_patch_and_whole_turns_none() -> anyhow::Result<()> {
+    let test = "one_message_and_two_gateways_cost_one_patch_and_whole_turns_none";
     let Some(town) = Town::open(test).await? else {
         return Ok(());
     };
-    let controller = town.school.controller().await?;
-    let (_first, api) = town.gateway().await?;
-    let (_second, other) = town.gateway().await?;
-    town.school.resting("ada", "free").await?;
-    let mark = town.school.plane.mark().await?;
-    api.post("ada", "wakes", "1").await?;
-    let pod = town.delivered("wakes").await?;
-    let awake = town
-        .school
-        .status("ada", "awake", |status| status.is_ready(1));
+    let school = &town.school;
+    let controller = school.controller().await?;
+    let (first, api) = town.gateway().await?;
+    let (second, other) = town.gateway().await?;
+    school.resting("ada", "free").await?;
+    let mark = school.plane.mark().await?;
+    let pod = town.whole_turn(&api, "wakes").await?;
+    let awake = school.status("ada", "awake", |status| status.is_ready(1));
     assert_eq!(awake.await?.0["podUid"], pod);
     // Others look on meanwhile.
     let (seen, document) = other
@@ -120,10 +183,57 @@ async fn one_message_and_two_gateways_cost_one_patch_and_a_turn_none() -> anyhow
         .call(Method::POST, "/v1/learners/ada/wake", None)
         .await?;
     assert_eq!(status, StatusCode::ACCEPTED);
-    let writes = town.school.plane.writes_since(mark).await?;
-    let ours = tally(&writes, GATEWAY);
-    assert_eq!(ours, [("patch learners".to_owned(), 1)].into());
+    let one = BTreeMap::from([("patch learners".to_owned(), 1)]);
+    assert_eq!(town.wrote(mark, GATEWAY).await?, one);
+    let both = [said(&first).await?, said(&second).await?];
+    let both: Vec<_> = both.into_iter().flatten().collect();
+    assert_eq!(
+        both,
+        one.into_iter().collect::<Vec<_>>(),
+        "by their metrics"
+    );
+
+    let mark = school.plane.mark().await?;
+    for (by, text) in [(&api, "again"), (&other, "and again")] {
+        assert_eq!(town.whole_turn(by, text).await?, pod);
+    }
+    for user in [GATEWAY, CONTROLLER] {
+        let wrote = town.wrote(mark, user).await?;
+        assert!(wrote.is_empty(), "{user}: {wrote:?}");
+    }
+    let turns = school.stand_in.turns();
+    assert_eq!(turns.len(), 3, "each was delivered once: {turns:?}");
     controller.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_gateway_that_takes_objects_over_is_gone_another_does_it_within_seconds()
+-> anyhow::Result<()> {
+    let test = "when_the_gateway_that_takes_objects_over_is_gone_another_does_it_within_seconds";
+    let Some(town) = Town::open(test).await? else {
+        return Ok(());
+    };
+    let row = |name| {
+        let town = &town;
+        eventually("a row follows the object", SOON, move || async move {
+            Ok(town.has_row(name).then_some(()))
+        })
+    };
+    let (mut first, _) = town.gateway().await?;
+    town.school.learner("ada", "free").await?;
+    row("ada").await?;
+    // It looks on: the first goes on.
+    let (_second, _) = town.gateway().await?;
+    town.school.learner("bob", "free").await?;
+    row("bob").await?;
+    let gone = Instant::now();
+    first.kill()?;
+    town.school.learner("cyd", "free").await?;
+    row("cyd").await?;
+    let took = gone.elapsed();
+    println!("{test}: after {took:?}");
+    assert!(took < WITHIN_SECONDS, "{took:?}");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
 //! The operator's commands by a kubeconfig, against a real API server.
 
+use anyhow::Context as _;
 use carrel_tests::cluster::school::{NAMESPACE, School};
 use carrel_tests::cluster::{ControlPlane, Operator, placement};
 use carrel_tests::eventually;
@@ -143,6 +144,9 @@ async fn definitions_are_explained_and_classes_are_objects() -> anyhow::Result<(
         "carrel-admin"
     );
     assert_eq!(object["metadata"]["managedFields"][0]["operation"], "Apply");
+    let table = operator.kubectl(&["get", "learnerclasses", "-n", "school"], "")?;
+    let columns = ["NAME", "AGENT", "CPU", "MEMORY", "POOL", "DAY-USD", "AGE"];
+    assert_eq!(header(&table.well()?), columns);
     let list = operator
         .carrel(&["class", "ls", "-n", "school"], "")?
         .well()?;
@@ -247,31 +251,68 @@ async fn forwarding(operator: &Operator, nobody: &Operator) -> anyhow::Result<()
     .await
 }
 
-/// `kubectl explain` has words for each field of a learner's spec.
+/// `kubectl explain` has words for each field of what is wanted and of what is seen.
 async fn explained(operator: &Operator) -> anyhow::Result<()> {
-    let crd = operator.kubectl(&["get", "crd", "learners.carrel.dev", "-o", "json"], "")?;
-    let crd: Value = serde_json::from_str(&crd.well()?)?;
-    let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
-    let mut fields = Vec::new();
-    walk("learners.spec", &schema["properties"]["spec"], &mut fields);
-    assert!(fields.len() >= 5, "{fields:?}");
-    for field in fields {
-        let said = soon(operator, &["explain", &field]).await?;
-        let described = said.split_once("DESCRIPTION:").map(|(_, rest)| rest);
-        let words = described.and_then(|rest| rest.trim().lines().next());
-        assert!(
-            words.is_some_and(|words| words.len() > 10 && !words.contains("<empty>")),
-            "{field}: {said}"
-        );
+    let mut count = 0;
+    let kinds = [
+        ("learners", vec!["spec", "status"]),
+        ("learnerclasses", vec!["spec"]),
+    ];
+    for (kind, parts) in kinds {
+        let name = format!("{kind}.carrel.dev");
+        let crd = operator.kubectl(&["get", "crd", &name, "-o", "json"], "")?;
+        let crd: Value = serde_json::from_str(&crd.well()?)?;
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
+        assert_eq!(schema.get("status").is_some(), parts.contains(&"status"));
+        let mut objects = Vec::new();
+        for part in parts {
+            walk(&format!("{kind}.{part}"), &schema[part], &mut objects);
+        }
+        for (path, fields) in objects {
+            let said = soon(operator, &["explain", &path]).await?;
+            let (about, of_fields) = said.split_once("\nFIELDS:\n").context("it has fields")?;
+            let about = about.split_once("DESCRIPTION:").map(|(_, words)| words);
+            assert!(about.is_some_and(tells), "{path}: {said}");
+            for field in fields {
+                let begins = format!("  {field}\t<");
+                let mut lines = of_fields.lines();
+                lines.find(|line| line.starts_with(&begins));
+                let is_next = |line: &&str| line.starts_with("  ") && line.contains("\t<");
+                let words: Vec<&str> = lines
+                    .take_while(|line| !is_next(line))
+                    .filter(|line| line.starts_with("    "))
+                    .collect();
+                assert!(tells(&words.concat()), "{path}.{field}: {said}");
+                count += 1;
+            }
+        }
     }
+    assert!(count > 50, "{count} fields");
     Ok(())
 }
 
-fn walk(path: &str, schema: &Value, fields: &mut Vec<String>) {
-    fields.push(path.to_owned());
-    for (name, schema) in schema["properties"].as_object().into_iter().flatten() {
-        walk(&format!("{path}.{name}"), schema, fields);
+/// Whether it is words of ours, and not `<empty>` or `<no description>`.
+fn tells(words: &str) -> bool {
+    let words = words.trim();
+    !words.is_empty() && !words.starts_with('<')
+}
+
+/// Each object, and those that an array has, with the names of its fields.
+fn walk(path: &str, schema: &Value, objects: &mut Vec<(String, Vec<String>)>) {
+    let schema = schema.get("items").unwrap_or(schema);
+    let Some(fields) = schema["properties"].as_object() else {
+        return;
+    };
+    objects.push((path.to_owned(), fields.keys().cloned().collect()));
+    for (name, schema) in fields {
+        walk(&format!("{path}.{name}"), schema, objects);
     }
+}
+
+/// The first line of a table, word by word.
+fn header(table: &str) -> Vec<&str> {
+    let line = table.lines().next().unwrap_or_default();
+    line.split_whitespace().collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -303,6 +344,20 @@ async fn kubectl_waits_for_a_learner_and_the_doctor_counts_them() -> anyhow::Res
     school.wake("ada", 0).await?;
     let awake = wait("--timeout=60s")?.well()?;
     assert!(awake.contains("condition met"), "{awake}");
+    let table = |more: &[&str]| {
+        let words = ["get", "learners", "-n", NAMESPACE];
+        operator.kubectl(&[&words[..], more].concat(), "")?.well()
+    };
+    let narrow = ["NAME", "READY", "STATE", "CLASS", "LAST-ACTIVE", "AGE"];
+    let wide = ["POD", "NODE", "SNAPSHOT", "MESSAGE"];
+    let shown = table(&[])?;
+    assert_eq!(header(&shown), narrow);
+    let row = shown.lines().last().unwrap_or_default().split_whitespace();
+    assert!(row.take(4).eq(["ada", "True", "Ready", "free"]), "{shown}");
+    assert_eq!(
+        header(&table(&["-o", "wide"])?),
+        [&narrow[..], &wide].concat()
+    );
 
     // A part of a release that is there, so that the doctor looks on.
     let gateway = json!({

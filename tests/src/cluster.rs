@@ -21,7 +21,7 @@ mod steps;
 mod vault;
 
 pub use access::Access;
-pub use audit::{Mark, Write, tally};
+pub use audit::{Mark, Write, counted, tally};
 pub use chart::{Chart, objects};
 pub use crew::Program;
 pub use fake::placement;

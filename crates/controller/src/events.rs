@@ -4,7 +4,9 @@
 use carrel_core::LearnerId;
 use carrel_crd::{Learner, LearnerClass, names};
 use carrel_telemetry::ApiWrites;
+use http::{Method, Request};
 use k8s_openapi::api::core::v1::ObjectReference;
+use kube::client::Body;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
 use tokio::sync::mpsc;
@@ -31,9 +33,8 @@ pub(crate) async fn write(mut next: Waiting, client: Client, identity: String, w
         controller: names::CONTROLLER.to_owned(),
         instance: Some(identity),
     };
-    let recorder = Recorder::new(client, reporter);
+    let recorder = Recorder::new(counting(client, writes), reporter);
     while let Some((event, about)) = next.recv().await {
-        writes.count("events", "create");
         if let Err(error) = recorder.publish(&event, &about).await {
             tracing::debug!(
                 error = crate::chain(&error),
@@ -41,6 +42,17 @@ pub(crate) async fn write(mut next: Waiting, client: Client, identity: String, w
             );
         }
     }
+}
+
+/// Whether an event is made or counted once more, the recorder alone knows: what it sends is counted.
+fn counting(client: Client, writes: ApiWrites) -> Client {
+    let send = move |request: Request<Body>| {
+        let is_new = request.method() == Method::POST;
+        writes.count("events", if is_new { "create" } else { "patch" });
+        let client = client.clone();
+        async move { client.send(request).await }
+    };
+    Client::new(tower::service_fn(send), "")
 }
 
 impl Events {

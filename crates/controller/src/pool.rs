@@ -199,9 +199,9 @@ fn age(since: Timestamp, now: Timestamp) -> Duration {
 }
 
 async fn create(shared: &Handle, class: &Class) -> Result<(), api::Error> {
-    let namespace = shared.roomiest();
-    let namespace = namespace.map_err(|(_, why)| api::Error::Full(why))?;
-    shared.make_pod(class, &namespace).await
+    let place = shared.roomiest();
+    let place = place.map_err(|(_, why)| api::Error::Full(why))?;
+    shared.make_pod(class, place).await
 }
 
 #[cfg(test)]

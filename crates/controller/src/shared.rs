@@ -147,8 +147,8 @@ impl Shared {
         self.admit(&mut world, now);
     }
 
-    /// The learner namespace with the fewest pods that takes one; or until when none does, and why.
-    pub(crate) fn roomiest(&self) -> Result<String, (Timestamp, String)> {
+    /// A place for one pod in the learner namespace with the fewest; or until when none takes one, and why.
+    pub(crate) fn roomiest(&self) -> Result<Place<'_>, (Timestamp, String)> {
         let (mut world, now, pods) = (self.world(), self.now(), &self.options.pods);
         world.full.retain(|_, (until, _)| now < *until);
         let counted = pods
@@ -157,7 +157,13 @@ impl Shared {
             .filter(|name| !world.full.contains_key(*name))
             .map(|name| (world.pods.count(name), name));
         match counted.min() {
-            Some((count, name)) if count < pods.most_in_namespace => return Ok(name.clone()),
+            Some((count, name)) if count < pods.most_in_namespace => {
+                world.pods.expect(name);
+                return Ok(Place {
+                    shared: self,
+                    namespace: name.clone(),
+                });
+            }
             Some(_) | None => {}
         }
         let refused = world.full.values().min().cloned();
@@ -168,7 +174,8 @@ impl Shared {
     }
 
     /// Makes a blank pod of a class and takes it in: nobody's, for whoever comes first.
-    pub(crate) async fn make_pod(&self, class: &Class, namespace: &str) -> Result<(), api::Error> {
+    pub(crate) async fn make_pod(&self, class: &Class, at: Place<'_>) -> Result<(), api::Error> {
+        let namespace = at.namespace.as_str();
         let impossible = || api::Error::Refused("its template makes no pod".to_owned());
         let pod = self
             .template
@@ -234,6 +241,18 @@ impl Shared {
             (Ok(()), Some(_)) | (Err(_), None) => {}
         }
         deleted
+    }
+}
+
+/// A place for a pod in a namespace, which nobody else counts as free while it is kept: until the pod is there, or will not be.
+pub(crate) struct Place<'a> {
+    shared: &'a Shared,
+    namespace: String,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.shared.world().pods.expect_no_more(&self.namespace);
     }
 }
 

@@ -8,11 +8,12 @@ use carrel_tests::cluster::school::{NAMESPACE, SOON, School};
 use carrel_tests::eventually;
 use serde_json::{Value, json};
 
+use super::wake::counts_its_writes;
 use super::{pool_of, school};
 
-/// How often each reason was told of a learner. Two events of one reason are one too many.
-fn told(school: &School, learner: &str) -> anyhow::Result<BTreeMap<String, u64>> {
-    let whose = format!("involvedObject.kind=Learner,involvedObject.name={learner}");
+/// How often each reason was told of an object. Two events of one reason are one too many.
+fn told(school: &School, kind: &str, name: &str) -> anyhow::Result<BTreeMap<String, u64>> {
+    let whose = format!("involvedObject.kind={kind},involvedObject.name={name}");
     let words = ["get", "events", "--namespace", NAMESPACE, "-o", "json"];
     let words = [&words[..], &["--field-selector", &whose]].concat();
     let said: Value = serde_json::from_str(&school.plane.kubectl(&words)?)?;
@@ -33,11 +34,14 @@ async fn a_trouble_that_comes_again_is_counted_in_one_event_and_each_has_its_rea
     let Some(school) = school(test, &Value::Null).await? else {
         return Ok(());
     };
+    let beginning = school.plane.mark().await?;
     let controller = school.controller().await?;
     school.class("free", &pool_of(0)).await?;
     let mut refused = pool_of(0);
     refused["isolation"]["runtimeClassName"] = json!("no-such");
     school.class("refused", &refused).await?;
+    refused["warmPool"]["size"] = json!(1);
+    school.class("dry", &refused).await?;
     let learners = [
         ("ada", "refused"),
         ("bob", "no-such"),
@@ -73,9 +77,24 @@ async fn a_trouble_that_comes_again_is_counted_in_one_event_and_each_has_its_rea
             .map(|(reason, count)| (reason.to_owned(), count));
         let expected: BTreeMap<String, u64> = events.collect();
         eventually(&format!("{name} has {expected:?}"), SOON, || async {
-            Ok((told(&school, name)? == expected).then_some(()))
+            Ok((told(&school, "Learner", name)? == expected).then_some(()))
         })
         .await?;
     }
+    eventually("of a pool whose pods are refused, too", SOON, || async {
+        let told = told(&school, "LearnerClass", "dry")?;
+        Ok(told.keys().eq(["PoolPodFailed"]).then_some(()))
+    })
+    .await?;
+    let notes = school.events("PoolPodFailed").await?;
+    let begins = "no pod for its pool is made for ";
+    let why = "RuntimeClass \"no-such\" not found";
+    assert!(
+        notes
+            .iter()
+            .all(|note| note.starts_with(begins) && note.contains(why)),
+        "{notes:?}"
+    );
+    counts_its_writes(&school, &controller, beginning).await?;
     controller.stop()
 }

@@ -1,4 +1,4 @@
-//! What costs nothing: time that passes, turns, and a pool while somebody waits.
+//! What costs nothing: time that passes, and a pool while somebody waits.
 
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use carrel_tests::eventually;
 use serde_json::Value;
 
 use super::{pool_of, school};
+use crate::gateways::{GATEWAY, Town};
 
 /// What an hour brings, over and over: a pool is looked at every 5 s, a watch ends and goes on after at most 5 min.
 /// Ten of these ends are seen here, in the time of more than two looks.
@@ -17,11 +18,13 @@ const ROUNDS: usize = 10;
 #[tokio::test(flavor = "multi_thread")]
 async fn while_nobody_stirs_nothing_is_written() -> anyhow::Result<()> {
     let test = "while_nobody_stirs_nothing_is_written";
-    let Some(school) = school(test, &Value::Null).await? else {
+    let Some(town) = Town::open(test).await? else {
         return Ok(());
     };
-    let proxy = school.proxy().await?;
+    let school = &town.school;
+    let (proxy, gateways) = (school.proxy().await?, town.proxy().await?);
     let controller = school.controller_by(&proxy.kubeconfig()).await?;
+    let _gateway = town.gateway_by(&gateways.kubeconfig()).await?;
     school.class("free", &pool_of(5)).await?;
     for number in 0..20 {
         let name = format!("l{number}");
@@ -34,29 +37,29 @@ async fn while_nobody_stirs_nothing_is_written() -> anyhow::Result<()> {
     }
     school.pool(5).await?;
     let mark = school.plane.mark().await?;
+    let looks = gateways.count(|asked| asked.is_watch);
     for _ in 0..ROUNDS {
         let watches = proxy.count(|asked| asked.is_watch && asked.path.ends_with("/pods"));
         proxy.cut_watches();
+        gateways.cut_watches();
         eventually("watches go on", SOON, || async {
             Ok((watches.so_far() >= 2).then_some(()))
         })
         .await?;
-        // A turn: the sidecar works, and rests again.
-        for came in school.stand_in.assignments() {
-            for phase in [Phase::Busy, Phase::Ready] {
-                school.stand_in.report(&came.pod, phase, "").await?;
-            }
-        }
     }
+    // A gateway waits longer each time that they end again soon.
+    assert!(looks.so_far() >= 6, "{} watches", looks.so_far());
     eventually("time passes", SOON, || async {
         let renewed = tally(&school.plane.writes_since(mark).await?, CONTROLLER);
         Ok((renewed.get("update leases") > Some(&6)).then_some(()))
     })
     .await?;
     let writes = school.plane.writes_since(mark).await?;
-    let mut ours = tally(&writes, CONTROLLER);
-    ours.retain(|what, _| !what.ends_with(" leases"));
-    assert!(ours.is_empty(), "{ours:?}");
+    for user in [CONTROLLER, GATEWAY] {
+        let mut ours = tally(&writes, user);
+        ours.retain(|what, _| !what.ends_with(" leases"));
+        assert!(ours.is_empty(), "{user}: {ours:?}");
+    }
     controller.stop()
 }
 

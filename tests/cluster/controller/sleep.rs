@@ -1,7 +1,7 @@
-//! Falling asleep, and what happens to a learner's pod when its object goes.
+//! Falling asleep and what an object's state wants, and what happens to a learner's pod when its object goes.
 
-use carrel_tests::cluster::school::{CONTROLLER, SOON};
-use carrel_tests::cluster::{End, tally};
+use carrel_tests::cluster::school::{CONTROLLER, SOON, Status};
+use carrel_tests::cluster::{End, Script, tally};
 use carrel_tests::eventually;
 use serde_json::{Value, json};
 
@@ -87,5 +87,84 @@ async fn a_learner_whose_object_is_deleted_has_no_pod_and_one_made_anew_begins_a
         .status("ada", "awake", |status| status.is_ready(1))
         .await?;
     assert_eq!(school.pods("carrel.dev/learner=ada").await?.len(), 1);
+    controller.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_whose_learners_object_went_while_no_controller_ran_goes_when_one_does()
+-> anyhow::Result<()> {
+    let test = "a_pod_whose_learners_object_went_while_no_controller_ran_goes_when_one_does";
+    let Some(school) = school(test, &Value::Null).await? else {
+        return Ok(());
+    };
+    let controller = school.controller().await?;
+    school.class("free", &pool_of(0)).await?;
+    for name in ["ada", "bob"] {
+        school.learner(name, "free").await?;
+        school.wake(name, 0).await?;
+        let up = school.status(name, "awake", |status| status.is_ready(1));
+        up.await?;
+    }
+    controller.stop()?;
+    school.remove("ada").await?;
+    let controller = school.controller().await?;
+    eventually("her pod is gone", SOON, || async {
+        let pods = school.pods("carrel.dev/learner=ada").await?;
+        Ok(pods.is_empty().then_some(()))
+    })
+    .await?;
+    let still = school.status("bob", "awake", |status| status.is_ready(1));
+    still.await?;
+    assert_eq!(school.pods("").await?.len(), 1, "his stays");
+    controller.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_to_run_is_awake_without_being_asked_for_and_nobody_wakes_who_is_to_sleep()
+-> anyhow::Result<()> {
+    let test = "who_is_to_run_is_awake_without_being_asked_for_and_nobody_wakes_who_is_to_sleep";
+    let Some(school) = school(test, &Value::Null).await? else {
+        return Ok(());
+    };
+    let controller = school.controller().await?;
+    let slept = End::with(&json!({"ending": "slept", "committed": true}));
+    school.stand_in.otherwise(Script {
+        asleep: Some(slept.clone()),
+        ..Script::default()
+    });
+    school.class("free", &pool_of(0)).await?;
+    for name in ["ada", "bob"] {
+        school.resting(name, "free").await?;
+    }
+    let ada = async |what: &'static str, is_so: fn(&Status) -> bool| {
+        school.status("ada", what, is_so).await
+    };
+    school.change("ada", &json!({"state": "Running"})).await?;
+    ada("awake", |status| status.is_ready(1)).await?;
+    // Also when it falls asleep by itself.
+    let came = school.stand_in.assignments();
+    school.stand_in.end(&came[0].pod, &slept).await?;
+    ada("awake again", |status| status.is_ready(2)).await?;
+
+    school.change("ada", &json!({"state": "Asleep"})).await?;
+    ada("asleep", |status| status.is_asleep(2)).await?;
+    school.wake("ada", 2).await?;
+    // Whoever is asked for after her is awake, and she is not.
+    school.wake("bob", 0).await?;
+    let up = school.status("bob", "awake", |status| status.is_ready(1));
+    up.await?;
+    ada("asleep still", |status| status.is_asleep(2)).await?;
+    let told = school.stand_in.assignments().into_iter();
+    let told: Vec<_> = told.map(|came| (came.learner, came.epoch)).collect();
+    let expected = [("ada", 1_u64), ("ada", 2), ("bob", 1)];
+    assert_eq!(told, expected.map(|(name, epoch)| (name.to_owned(), epoch)));
+    eventually("her pod is gone", SOON, || async {
+        let pods = school.pods("carrel.dev/learner=ada").await?;
+        Ok(pods.is_empty().then_some(()))
+    })
+    .await?;
+    // The wish has waited.
+    school.change("ada", &json!({"state": "Auto"})).await?;
+    ada("awake once more", |status| status.is_ready(3)).await?;
     controller.stop()
 }

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use carrel_tests::cluster::school::{CONTROLLER, SOON, School, Status, names as pod_names};
+use carrel_tests::cluster::school::{
+    CONTROLLER, LEARNER_NAMESPACES, SOON, School, Status, names as pod_names,
+};
 use carrel_tests::cluster::{End, Script, tally};
 use carrel_tests::eventually;
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -15,6 +17,8 @@ use super::{pool_of, school};
 const LEARNERS: usize = 60;
 /// So many pods a pool has: fewer than those who wake at once.
 const POOL: u32 = 20;
+/// So many pods more than another a learner namespace may have.
+const UNEVEN: usize = 2;
 /// So many leaders are killed; after each the lease has to run out.
 const KILLS: u32 = 3;
 
@@ -152,6 +156,7 @@ async fn a_warm_storm_empties_its_pool_and_fills_it_again_with_no_pod_too_many()
         "{pool:?} {warm:?}"
     );
     school.pool(POOL as usize).await?;
+    spread_evenly(&school).await?;
     let writes = school.plane.writes_since(mark).await?;
     let mut ours = tally(&writes, CONTROLLER);
     ours.retain(|what, _| what.ends_with(" pods"));
@@ -274,7 +279,22 @@ async fn where_there_is_no_pool_nobody_gets_the_pod_that_was_made_for_another() 
     let ready = all_ready(&school).await?;
     judge(&school, &ready).await?;
     each_once(&ready);
+    spread_evenly(&school).await?;
     controller.stop()
+}
+
+/// The learner namespaces have as many pods each, or nearly so.
+async fn spread_evenly(school: &School) -> anyhow::Result<()> {
+    let mut counts = BTreeMap::from(LEARNER_NAMESPACES.map(|name| (name.to_owned(), 0)));
+    for pod in school.pods("").await? {
+        *counts
+            .entry(pod.metadata.namespace.unwrap_or_default())
+            .or_default() += 1;
+    }
+    let (most, fewest) = (counts.values().max(), counts.values().min());
+    let more = most.zip(fewest).map(|(most, fewest)| most - fewest);
+    assert!(more <= Some(UNEVEN), "{counts:?}");
+    Ok(())
 }
 
 /// Nobody had to be woken a second time.

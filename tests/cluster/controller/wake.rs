@@ -1,13 +1,20 @@
 //! Waking: from the pool, without one, and who is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
+use anyhow::Context as _;
 use carrel_protocol::{Code, Problem};
-use carrel_tests::cluster::school::CONTROLLER;
-use carrel_tests::cluster::{Answer, End, Script, Write, tally};
+use carrel_tests::cluster::school::{CONTROLLER, Controller, School};
+use carrel_tests::cluster::{Answer, End, Mark, Script, Write, counted, tally};
+use carrel_tests::eventually;
 use serde_json::{Value, json};
 
 use super::{pool_of, school};
+
+/// The lease has been renewed some times by then: between two, nothing is on its way.
+const RENEWED_WITHIN: Duration = Duration::from_secs(20);
 
 /// What the controller wrote, leases apart.
 fn ours(writes: &[Write]) -> BTreeMap<String, usize> {
@@ -20,12 +27,31 @@ fn counts<const N: usize>(of: [(&str, usize); N]) -> BTreeMap<String, usize> {
     of.map(|(what, count)| (what.to_owned(), count)).into()
 }
 
+/// By verb and resource a controller has written since as often as its metrics say. Its lease is renewed meanwhile.
+pub(super) async fn counts_its_writes(
+    school: &School,
+    controller: &Controller,
+    since: Mark,
+) -> anyhow::Result<()> {
+    let last = Mutex::default();
+    let same = eventually("it counts what it writes", RENEWED_WITHIN, || async {
+        let written = tally(&school.plane.writes_since(since).await?, CONTROLLER);
+        let said = counted(&controller.metrics().await?);
+        let is_same = written == said;
+        *last.lock().unwrap_or_else(PoisonError::into_inner) = (written, said);
+        Ok(is_same.then_some(()))
+    });
+    let same = same.await;
+    same.with_context(|| format!("written, said: {last:?}"))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wake_from_the_pool_costs_three_writes_and_one_without_four() -> anyhow::Result<()> {
     let test = "a_wake_from_the_pool_costs_three_writes_and_one_without_four";
     let Some(school) = school(test, &Value::Null).await? else {
         return Ok(());
     };
+    let beginning = school.plane.mark().await?;
     let controller = school.controller().await?;
     school.class("warm", &pool_of(1)).await?;
     school.class("cold", &pool_of(0)).await?;
@@ -80,6 +106,7 @@ async fn a_wake_from_the_pool_costs_three_writes_and_one_without_four() -> anyho
             "{line}: {metrics}"
         );
     }
+    counts_its_writes(&school, &controller, beginning).await?;
     controller.stop()
 }
 
@@ -150,7 +177,7 @@ async fn whoever_is_refused_gets_another_pod_and_a_higher_epoch_above_the_fence(
     let first = school
         .status("bob", "restoring", |status| status.epoch() == 1)
         .await?;
-    let came = carrel_tests::eventually(
+    let came = eventually(
         "bob's pod is told",
         carrel_tests::cluster::school::SOON,
         || async {

@@ -63,6 +63,19 @@ pub fn tally(writes: &[Write], user: &str) -> BTreeMap<String, usize> {
     tally
 }
 
+/// The same as a process itself counts it, by its metrics.
+pub fn counted(metrics: &str) -> BTreeMap<String, usize> {
+    let lines = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("carrel_api_writes_total{resource=\""));
+    let counts = lines.filter_map(|line| {
+        let (resource, rest) = line.split_once("\",verb=\"")?;
+        let (verb, count) = rest.split_once("\"} ")?;
+        Some((format!("{verb} {resource}"), count.parse().ok()?))
+    });
+    counts.collect()
+}
+
 /// The log.
 #[derive(Debug)]
 pub(super) struct Audit {

@@ -238,11 +238,7 @@ impl School {
     /// # Errors
     /// When the API server refuses it.
     pub async fn wake(&self, name: &str, after: u64) -> anyhow::Result<()> {
-        let patch = Patch::Merge(json!({"spec": {"wakeAfterEpoch": after}}));
-        self.learners()
-            .patch(name, &PatchParams::default(), &patch)
-            .await?;
-        Ok(())
+        self.change(name, &json!({"wakeAfterEpoch": after})).await
     }
 
     /// Wants an older state of a learner's workspace, or none any more.
@@ -250,7 +246,16 @@ impl School {
     /// # Errors
     /// When the API server refuses it.
     pub async fn wants(&self, name: &str, snapshot: Option<&str>) -> anyhow::Result<()> {
-        let patch = Patch::Merge(json!({"spec": {"restore": {"snapshotId": snapshot}}}));
+        let wish = json!({"restore": {"snapshotId": snapshot}});
+        self.change(name, &wish).await
+    }
+
+    /// Changes what a learner's object says of what is wanted.
+    ///
+    /// # Errors
+    /// When the API server refuses it.
+    pub async fn change(&self, name: &str, spec: &Value) -> anyhow::Result<()> {
+        let patch = Patch::Merge(json!({"spec": spec}));
         let params = PatchParams::default();
         self.learners().patch(name, &params, &patch).await?;
         Ok(())

@@ -99,6 +99,8 @@ struct State {
     sleeps: Vec<PodName>,
     /// The uid of the pod and the text of each turn that came.
     turns: Vec<(String, String)>,
+    /// With what turns end that the test has ended and that have not said so yet, by the pod's uid.
+    ends: HashMap<String, Value>,
     /// The uid of the pod that was called, and for whom the token was.
     misdirected: Vec<(String, String)>,
     /// The uids of pods of which nothing is heard any more.
@@ -113,6 +115,16 @@ struct Sidecar {
     phase: Phase,
     detail: String,
     revision: u64,
+}
+
+impl State {
+    /// The sidecar of a pod that was assigned is in another phase.
+    fn enters(&mut self, uid: &str, phase: Phase) {
+        if let Some(sidecar) = self.sidecars.get_mut(uid) {
+            sidecar.phase = phase;
+            sidecar.revision += 1;
+        }
+    }
 }
 
 impl Shared {
@@ -175,6 +187,16 @@ impl StandIn {
     /// The turns that came, in their order: the pod's uid and the message's text.
     pub fn turns(&self) -> Vec<(String, String)> {
         self.shared.state().turns.clone()
+    }
+
+    /// Ends the turn that runs in the pod of this uid, with a last frame as `carrel_protocol::sidecar::Frame` has it. Its sidecar rests
+    /// then.
+    pub fn ends_turn(&self, uid: &str, last: Value) {
+        let mut state = self.shared.state();
+        state.ends.insert(uid.to_owned(), last);
+        state.enters(uid, Phase::Ready);
+        drop(state);
+        self.shared.news.send_replace(());
     }
 
     /// Calls that were meant for another's pod, in their order: the uid of the one that was called, and the learner who was meant.

@@ -75,8 +75,8 @@ async fn create_pod(shared: &Handle, id: &LearnerId, look: &Look, now: Timestamp
         shared.pool.notify_one();
         return Step::Again;
     }
-    let namespace = match shared.roomiest() {
-        Ok(namespace) => namespace,
+    let place = match shared.roomiest() {
+        Ok(place) => place,
         Err((until, why)) => {
             let mut world = shared.world();
             world.gate.later(id, until);
@@ -85,7 +85,7 @@ async fn create_pod(shared: &Handle, id: &LearnerId, look: &Look, now: Timestamp
             return Step::Again;
         }
     };
-    match shared.make_pod(class, &namespace).await {
+    match shared.make_pod(class, place).await {
         // It is blank as any other is: whoever comes first takes it, and it may be another already. Or another namespace may take one.
         Ok(()) | Err(api::Error::Full(_)) => Step::Again,
         Err(error @ (api::Error::Refused(_) | api::Error::NotFound)) => {

@@ -16,6 +16,7 @@ use super::*;
 use crate::events::Waiting;
 use crate::gate::Budget;
 use crate::world::Known;
+use crate::world::pods::tests::pod;
 
 /// An API server that a test plays.
 pub(crate) type Server = tower_test::mock::Handle<Request<Body>, Response<Body>>;
@@ -30,11 +31,14 @@ pub(crate) struct Parts {
 impl Parts {
     /// Of a leader that lets in so many.
     pub(crate) fn new(live: u32, starting: u32) -> Self {
-        let budget = Budget {
+        Self::of(options(Budget {
             live,
             starting,
             per_second: 1000,
-        };
+        }))
+    }
+
+    fn of(options: Options) -> Self {
         let (client, _) = server();
         let mut registry = carrel_telemetry::registry("0");
         let metrics = Metrics::register(&mut registry);
@@ -44,15 +48,7 @@ impl Parts {
         let writes = metrics.writes.clone();
         let writer = Writer::new(client, "carrel".to_owned(), writes, Arc::clone(&term));
         let (cancel, tracker) = (CancellationToken::new(), TaskTracker::new());
-        let shared = Shared::new(
-            options(budget),
-            writer,
-            events,
-            metrics,
-            cancel,
-            tracker,
-            term,
-        );
+        let shared = Shared::new(options, writer, events, metrics, cancel, tracker, term);
         Self {
             shared,
             events: waiting,
@@ -150,4 +146,46 @@ pub(crate) fn class(pool: u32) -> Arc<Class> {
         spec,
         hash: "abc".to_owned(),
     })
+}
+
+/// Three learner namespaces that take so many pods each, with so many in them.
+fn with_pods(most: usize, counts: [u128; 3]) -> Parts {
+    let mut options = options(Budget {
+        live: 1,
+        starting: 1,
+        per_second: 1,
+    });
+    options.pods.most_in_namespace = most;
+    options.pods.namespaces = (0..3).map(|number| format!("learners-{number}")).collect();
+    let parts = Parts::of(options);
+    for (place, count) in (0..).zip(counts) {
+        for number in 0..count {
+            let mut one = pod(100 * place + number, 1, Life::Running);
+            one.namespace = format!("learners-{place}");
+            parts.shared.world().pods.put(one);
+        }
+    }
+    parts
+}
+
+#[tokio::test]
+async fn a_pod_is_made_where_the_fewest_are_also_of_those_that_are_being_made() {
+    let parts = with_pods(3, [2, 0, 1]);
+    let next = || parts.shared.roomiest().map_err(|(_, why)| why).unwrap();
+    assert_eq!(next().namespace, "learners-1");
+    let places = [next(), next(), next(), next()];
+    let chosen = places.each_ref().map(|place| place.namespace.as_str());
+    let fewest = ["learners-1", "learners-1", "learners-2", "learners-0"];
+    assert_eq!(chosen, fewest);
+    drop(places);
+    assert_eq!(next().namespace, "learners-1", "none was made after all");
+}
+
+#[tokio::test]
+async fn where_each_namespace_has_as_many_pods_as_it_may_none_is_made_and_it_is_said() {
+    let parts = with_pods(2, [2, 1, 2]);
+    let last = parts.shared.roomiest().map_err(|(_, why)| why).unwrap();
+    assert_eq!(last.namespace, "learners-1");
+    let (until, why) = parts.shared.roomiest().map(drop).unwrap_err();
+    assert_eq!((until, why.as_str()), (at(5), "each has 2 pods"));
 }

@@ -80,9 +80,21 @@ impl Pods {
         }
     }
 
-    /// How many pods of ours a namespace has.
+    /// How many pods of ours a namespace has, those that are being made included.
     pub(crate) fn count(&self, namespace: &str) -> usize {
         self.counts.get(namespace).copied().unwrap_or_default()
+    }
+
+    /// One more is being made in a namespace.
+    pub(crate) fn expect(&mut self, namespace: &str) {
+        *self.counts.entry(namespace.to_owned()).or_default() += 1;
+    }
+
+    /// It is made, or will not be.
+    pub(crate) fn expect_no_more(&mut self, namespace: &str) {
+        if let Some(count) = self.counts.get_mut(namespace) {
+            *count -= 1;
+        }
     }
 
     pub(crate) fn claimant(&self, uid: PodUid) -> Option<&LearnerId> {

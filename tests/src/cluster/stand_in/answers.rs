@@ -274,7 +274,7 @@ async fn sleep(
     Ok(StatusCode::ACCEPTED)
 }
 
-/// A turn runs for ever: nothing comes of it but signs of life.
+/// A turn runs until the test ends it: nothing comes of it but signs of life, and in the end its last frame.
 async fn turn(
     State(shared): State<Arc<Shared>>,
     ConnectInfo(at): ConnectInfo<Called>,
@@ -283,16 +283,40 @@ async fn turn(
 ) -> Result<Body, Response> {
     let (_, uid) = meant(&shared, at, &headers).await?;
     let text = order["message"]["text"].as_str().unwrap_or_default();
-    shared.state().turns.push((uid.clone(), text.to_owned()));
+    {
+        let mut state = shared.state();
+        state.turns.push((uid.clone(), text.to_owned()));
+        state.enters(&uid, Phase::Busy);
+    }
+    shared.news.send_replace(());
     let signs = tokio::time::interval(SIGN_EVERY);
-    let signs = futures::stream::unfold((signs, shared, uid), |(mut signs, shared, uid)| async {
-        signs.tick().await;
+    let lines = futures::stream::unfold(Some((signs, shared, uid)), |turn| async {
+        let (mut signs, shared, uid) = turn?;
+        let last = tokio::select! {
+            last = last_frame(&shared, &uid) => Some(last),
+            _ = signs.tick() => None,
+        };
         if shared.state().silent.contains(&uid) {
             return std::future::pending().await;
         }
-        Some((Ok::<_, Infallible>("\n"), (signs, shared, uid)))
+        Some(match last {
+            Some(last) => (Ok::<_, Infallible>(format!("{last}\n")), None),
+            None => (Ok("\n".to_owned()), Some((signs, shared, uid))),
+        })
     });
-    Ok(Body::from_stream(signs))
+    Ok(Body::from_stream(lines))
+}
+
+/// Waits until the test ends the turn of a pod.
+async fn last_frame(shared: &Shared, uid: &str) -> Value {
+    let (mut news, mut last) = (shared.news.subscribe(), None);
+    let ends = news.wait_for(|()| {
+        last = shared.state().ends.remove(uid);
+        last.is_some()
+    });
+    // Whoever brings news lives as long as this.
+    let _ = ends.await;
+    last.unwrap_or_default()
 }
 
 /// A sidecar's report, as `carrel_protocol::sidecar::Hello` has it.

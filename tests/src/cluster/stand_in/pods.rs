@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::ResourceExt as _;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::reflector::{self, Store};
@@ -49,13 +49,18 @@ impl fmt::Display for PodName {
     }
 }
 
-/// How a pod's sidecar ends, and with it the pod.
+/// How a pod ends.
 #[derive(Debug, Clone)]
-pub struct End {
-    /// Its exit code: with 0 the pod has succeeded.
-    pub exit_code: i32,
-    /// Its last words; `None` if it was killed without any.
-    pub farewell: Option<Value>,
+pub enum End {
+    /// Its sidecar ends, and with it the pod.
+    Exits {
+        /// Its exit code: with 0 the pod has succeeded.
+        code: i32,
+        /// Its last words; `None` if it was killed without any.
+        farewell: Option<Value>,
+    },
+    /// The kubelet ends it for want of room on the node, and says of no container how it ended.
+    Evicted,
 }
 
 impl End {
@@ -64,18 +69,49 @@ impl End {
     /// # Panics
     /// When they are no JSON.
     pub fn with(farewell: &impl Serialize) -> Self {
-        Self {
-            exit_code: 0,
+        Self::Exits {
+            code: 0,
             farewell: Some(serde_json::to_value(farewell).expect("last words are JSON")),
         }
     }
 
     /// It was killed.
     pub fn killed() -> Self {
-        Self {
-            exit_code: 137,
+        Self::Exits {
+            code: 137,
             farewell: None,
         }
+    }
+
+    /// The pod's phase, and why it is in it.
+    fn phase(&self) -> Value {
+        match self {
+            Self::Exits { code: 0, .. } => json!({"phase": "Succeeded"}),
+            Self::Exits { .. } => json!({"phase": "Failed"}),
+            Self::Evicted => json!({
+                "phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory.",
+            }),
+        }
+    }
+
+    /// What is said of a container; `None`: nothing.
+    fn said_of(&self, container: &Container) -> Option<Value> {
+        let Self::Exits { code, farewell } = self else {
+            return None;
+        };
+        let reason = if *code == 0 { "Completed" } else { "Error" };
+        let mut ended = json!({"exitCode": code, "reason": reason});
+        if let Some(farewell) = farewell.as_ref().filter(|_| container.name == SIDECAR) {
+            ended["message"] = farewell.to_string().into();
+        }
+        Some(json!({
+            "name": container.name,
+            "image": container.image,
+            "imageID": "",
+            "ready": false,
+            "restartCount": 0,
+            "state": {"terminated": ended},
+        }))
     }
 }
 
@@ -125,42 +161,19 @@ impl Pods {
         pods.get(&name.name).await?.uid().context("a pod has a uid")
     }
 
-    /// Writes into a pod's status that its containers have ended.
+    /// Writes into a pod's status that it has ended.
     pub(super) async fn end(&self, name: &PodName, end: &End) -> anyhow::Result<()> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &name.namespace);
         let pod = pods.get(&name.name).await?;
         let containers = pod.spec.map(|spec| spec.containers).unwrap_or_default();
-        let statuses: Vec<Value> = containers
-            .into_iter()
-            .map(|container| {
-                let mut ended = json!({
-                    "exitCode": end.exit_code,
-                    "reason": if end.exit_code == 0 { "Completed" } else { "Error" },
-                });
-                if let Some(farewell) = end.farewell.as_ref().filter(|_| container.name == SIDECAR)
-                {
-                    ended["message"] = farewell.to_string().into();
-                }
-                json!({
-                    "name": container.name,
-                    "image": container.image,
-                    "imageID": "",
-                    "ready": false,
-                    "restartCount": 0,
-                    "state": {"terminated": ended},
-                })
-            })
-            .collect();
-        let phase = if end.exit_code == 0 {
-            "Succeeded"
-        } else {
-            "Failed"
-        };
+        let statuses = containers.iter().map(|container| end.said_of(container));
+        let statuses: Option<Vec<Value>> = statuses.collect();
         let not_ready =
             ["Ready", "ContainersReady"].map(|kind| json!({"type": kind, "status": "False"}));
-        // The conditions are merged by their type, as a kubelet's are.
-        let status =
-            json!({"phase": phase, "conditions": not_ready, "containerStatuses": statuses});
+        let mut status = end.phase();
+        // They are merged by their type, as a kubelet's are.
+        status["conditions"] = not_ready.to_vec().into();
+        status["containerStatuses"] = statuses.into();
         let patch = Patch::Strategic(json!({"status": status}));
         pods.patch_status(&name.name, &PatchParams::default(), &patch)
             .await?;

@@ -50,6 +50,7 @@ async fn with_ada_after(test: &str, first: &str) -> anyhow::Result<Option<Up>> {
         Setup {
             documents: ada(&json!({})),
             first,
+            keeps_log: true,
             ..Setup::default()
         },
     )

@@ -195,23 +195,23 @@ impl Server {
             own(&to);
         }
         self.psql("postgres", "ALTER SYSTEM SET ssl = on");
-        self.reload();
+        self.reload().await;
     }
 
     /// Asks a role for its password from now on.
     ///
     /// # Panics
     /// When the server's rules cannot be written.
-    pub fn ask_password_of(&self, role: &str) {
+    pub async fn ask_password_of(&self, role: &str) {
         let rules = self.folder.join("data/pg_hba.conf");
         let others = fs::read_to_string(&rules).expect("it has rules");
         let all = format!("local all {role} scram-sha-256\n{others}");
         fs::write(&rules, all).expect("written");
-        self.reload();
+        self.reload().await;
     }
 
     /// Returns when the server has read its settings and rules anew.
-    fn reload(&self) {
+    async fn reload(&self) {
         let before = self.log().matches(RELOADED).count();
         self.psql("postgres", "SELECT pg_reload_conf()");
         let is_taken = async || self.log().matches(RELOADED).count() > before;

@@ -121,7 +121,7 @@ impl Installation {
                 PASSWORD.trim_end()
             ),
         );
-        server.ask_password_of(ROLE);
+        server.ask_password_of(ROLE).await;
         let values = values(&links, &database, &plane.url(), nodes.cilium)?;
         let mut it = Self {
             api: Api::new("http://127.0.0.1:1", "")?,

@@ -23,6 +23,8 @@ cargo xtask test checkov
                     has checkov judge the chart, which it installs, once
 cargo xtask test cilium
                     network policies where Cilium enforces them, which it builds, once
+cargo xtask test outage
+                    five minutes without an API server
 cargo xtask needs   installs and builds what they need, and no more
 cargo xtask lint    formatting, clippy with warnings as errors, arch
 cargo xtask arch    arrows between crates, sizes of files, names and READMEs

@@ -7,6 +7,7 @@ mod checkov;
 mod cilium;
 mod cluster;
 mod needs;
+mod outage;
 mod program;
 mod report;
 
@@ -39,8 +40,9 @@ pub(crate) fn run() -> anyhow::Result<bool> {
         Some("alerts") => alerts::run(),
         Some("checkov") => checkov::run(),
         Some("cilium") => cilium::run(),
+        Some("outage") => outage::run(),
         Some(other) => {
-            bail!("no tier is called '{other}': cargo xtask test [alerts|checkov|cilium]")
+            bail!("no tier is called '{other}': cargo xtask test [alerts|checkov|cilium|outage]")
         }
     }
 }
@@ -83,14 +85,14 @@ fn all() -> anyhow::Result<bool> {
     let mut total = Counts::default();
     println!("== tests of the crates ({} programs)", of_crates.len());
     for test in of_crates {
-        total += one(test, &product, BOUND)?;
+        total += one(test, &[], &product, BOUND)?;
     }
     println!(
         "== end-to-end tests, against {}",
         carrel.executable.display()
     );
     for test in end_to_end {
-        total += one(test, &product, END_TO_END_BOUND)?;
+        total += one(test, &[], &product, END_TO_END_BOUND)?;
     }
 
     println!("== done in {} s", started.elapsed().as_secs());
@@ -107,9 +109,14 @@ fn executable<'a>(built: &'a [Artifact], name: &str) -> anyhow::Result<&'a Artif
 }
 
 /// Runs one test program and says how it went; all of its output, if it failed.
-fn one(test: &Artifact, product: &Product<'_>, bound: Duration) -> anyhow::Result<Counts> {
+fn one(
+    test: &Artifact,
+    words: &[&str],
+    product: &Product<'_>,
+    bound: Duration,
+) -> anyhow::Result<Counts> {
     let label = format!("{} {} ({})", test.package, test.name, test.kind);
-    let ran = program::run(test, product, bound)?;
+    let ran = program::run(test, words, product, bound)?;
     let Report { counts, skips } = report::read(&ran.output, ran.ended_well);
     if counts.is_nothing() {
         return Ok(counts);

@@ -21,7 +21,7 @@ pub(super) fn run() -> anyhow::Result<bool> {
         carrel: &executable(&built, "carrel")?.executable,
         image: Some(&image),
     };
-    let total = one(executable(&built, "cilium")?, &product, BOUND)?;
+    let total = one(executable(&built, "cilium")?, &[], &product, BOUND)?;
     println!("total: {total}");
     Ok(total.failed == 0 && total.skipped == 0)
 }

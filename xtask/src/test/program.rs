@@ -34,12 +34,18 @@ pub(super) struct Product<'a> {
     pub(super) image: Option<&'a Path>,
 }
 
-/// Runs a test program.
-pub(super) fn run(test: &Artifact, product: &Product<'_>, bound: Duration) -> anyhow::Result<Ran> {
+/// Runs a test program, told so.
+pub(super) fn run(
+    test: &Artifact,
+    words: &[&str],
+    product: &Product<'_>,
+    bound: Duration,
+) -> anyhow::Result<Ran> {
     let mut command = Command::new(&test.executable);
     command
         // Output of tests that pass is wanted too: a skip says so there.
         .arg("--show-output")
+        .args(words)
         .current_dir(&test.folder)
         .env("CARGO_MANIFEST_DIR", &test.folder)
         .env("CARREL_BIN", product.carrel)

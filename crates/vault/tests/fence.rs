@@ -12,7 +12,7 @@ use carrel_protocol::vault::{DataKey, Head};
 use carrel_sidecar::snapshot::{Error, ErrorKind};
 use carrel_store::turns::NewMessage;
 use carrel_testkit::until;
-use futures::{FutureExt as _, StreamExt as _, stream};
+use futures::{FutureExt, StreamExt as _, stream};
 use http_body_util::StreamBody;
 use hyper::body::{Bytes, Frame};
 use jiff::Timestamp;
@@ -156,7 +156,7 @@ async fn a_commit_waits_for_no_upload() {
     let waited = waits
         .into_inner()
         .unwrap()
-        .and_then(|more| more.now_or_never());
+        .and_then(FutureExt::now_or_never);
     assert!(waited.is_none(), "there was room: {waited:?}");
 }
 

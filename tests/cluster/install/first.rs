@@ -103,6 +103,9 @@ pub(super) async fn a_pod_of_the_pool_becomes_a_learners(
     school: &Installation,
     steps: &mut Steps,
 ) -> anyhow::Result<()> {
+    // What is counted is of one learner alone.
+    school.api.sleep("ida").await?;
+    school.no_pods().await?;
     let pool = json!({"warmPool": {"size": 1}});
     school.apply(&agent::inside("warm", &pool))?;
     let pod = school.blank("warm", 1).await?.remove(0);

@@ -64,5 +64,6 @@ pub(super) async fn its_commands_lead_to_an_answer(
     let class = ["patch", "learnerclass/default", "--type=merge", "--patch"];
     school.kubectl(&[&class[..], &[&none]].concat())?;
     school.blank("default", 0).await?;
-    school.api.sleep("ada").await
+    school.api.sleep("ada").await?;
+    school.no_pods().await
 }

@@ -19,17 +19,6 @@ pub(super) fn said<'a>(reply: &'a str, line: &str) -> anyhow::Result<&'a str> {
     found.with_context(|| format!("nothing is said of '{line}' in {reply}"))
 }
 
-/// Names of an environment but those that tell every container of the API server's Service.
-fn variables(environment: &str) -> Vec<&str> {
-    let all = environment.trim_matches('"').split(r"\x00");
-    let names = all.filter_map(|variable| Some(variable.split_once('=')?.0));
-    let mut names: Vec<_> = names
-        .filter(|name| !name.starts_with("KUBERNETES_"))
-        .collect();
-    names.sort_unstable();
-    names
-}
-
 /// Where a learner's sidecar listens.
 fn sidecar(school: &Installation, learner: &str) -> anyhow::Result<String> {
     let pods = school.pods()?;
@@ -124,11 +113,8 @@ pub(super) async fn an_agent_finds_no_token_no_name_and_no_sidecar_that_listens(
     assert_eq!(count, 2, "{processes}");
     let shim = r"/opt/carrel/bin/carrel\x00shim";
     assert!(first.contains(shim), "{first}");
-    assert_eq!(
-        variables(environment),
-        ["HOSTNAME", "PATH"],
-        "{environment}"
-    );
+    // Not even its own user reads what the shim was started with.
+    assert!(environment.contains("permission denied"), "{environment}");
     steps.done("a hostile agent: no token, no name, nothing of the node's or its neighbours', nobody who listens to it");
     Ok(())
 }

@@ -36,19 +36,25 @@ async fn assign(
     learner: &str,
     epoch: u64,
 ) -> anyhow::Result<(u16, Value)> {
-    let jws = unsigned(&json!({"assignment": {"learner": learner, "epoch": epoch, "pod": uid}}));
+    let jws = unsigned(json!({"assignment": {"learner": learner, "epoch": epoch, "pod": uid}}));
     let request = reqwest::Client::new().post(format!("{address}/v1/assign"));
     let response = request.json(&json!({"assignment": jws})).send().await?;
     Ok((response.status().as_u16(), response.json().await?))
 }
 
-fn unsigned(claims: &Value) -> String {
+/// What does not run out.
+const LATE: u64 = 4_000_000_000;
+
+fn unsigned(mut claims: Value) -> String {
+    if claims["exp"].is_null() {
+        claims["exp"] = json!(LATE);
+    }
     format!("e30.{}.e30", URL_SAFE_NO_PAD.encode(claims.to_string()))
 }
 
 /// Asks as one whose token is of this incarnation.
 fn by(request: RequestBuilder, learner: &str, epoch: u64) -> RequestBuilder {
-    request.bearer_auth(unsigned(&json!({"sub": learner, "ep": epoch})))
+    request.bearer_auth(unsigned(json!({"sub": learner, "ep": epoch})))
 }
 
 async fn ask(url: &str) -> anyhow::Result<Value> {
@@ -161,6 +167,9 @@ async fn a_pod_that_is_asked_to_sleep_ends_as_its_script_says() -> anyhow::Resul
         (nobody.status().as_u16(), another.status().as_u16()),
         (401, 421)
     );
+    let gone = unsigned(json!({"sub": "bob", "ep": 10, "exp": 1}));
+    let late = sleep().bearer_auth(gone).send().await?;
+    assert_eq!(late.status().as_u16(), 401);
     let asked = by(sleep(), "bob", 10).send().await?;
     assert_eq!(
         (asked.status().as_u16(), stand_in.sleeps()),

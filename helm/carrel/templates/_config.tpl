@@ -4,8 +4,8 @@
 providers: {{ toJson .Values.config.providers }}
 routes: {{ toJson .Values.config.routes }}
 router:
-  keys: {{ toJson .Values.config.router.keys }}
-{{- if .Values.config.prices.models }}
+  keys: {{ toJson ((.Values.config.router).keys | default list) }}
+{{- if (.Values.config.prices).models }}
 prices:
   overlayFile: /etc/carrel/config/prices.json
 {{- end }}

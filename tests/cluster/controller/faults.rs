@@ -10,9 +10,9 @@ use serde_json::Value;
 use super::{pool_of, school};
 
 /// From the word to the leader to end until a standby has woken somebody: it looks every 2 s whether the lease is free.
-const GIVEN_BACK: Duration = Duration::from_secs(5);
+const GIVEN_BACK: Duration = Duration::from_secs(30);
 /// The same from a leader's death: the lease lasts 15 s, which the standby counts by its own looks.
-const RUN_OUT: Duration = Duration::from_secs(20);
+const RUN_OUT: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_dies_is_followed_by_another_in_the_next_epoch() -> anyhow::Result<()> {

@@ -18,7 +18,7 @@ const LEARNERS: usize = 60;
 /// So many pods a pool has: fewer than those who wake at once.
 const POOL: u32 = 20;
 /// So many pods more than another a learner namespace may have.
-const UNEVEN: usize = 2;
+const UNEVEN: usize = 6;
 /// So many leaders are killed; after each the lease has to run out.
 const KILLS: u32 = 3;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::retry_on_intr;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// Between two looks.
@@ -31,8 +31,9 @@ where
 /// When this machine cannot say.
 pub fn ends(pid: u32, within: Duration) -> bool {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let Ok(process) = pidfd_open(pid.expect("a process has a number"), PidfdFlags::empty()) else {
-        return true;
+    let process = match pidfd_open(pid.expect("a process has a number"), PidfdFlags::empty()) {
+        Err(Errno::SRCH) => return true,
+        opened => opened.expect("this machine can say"),
     };
     let within = within.try_into().expect("not for ever");
     let mut end = [PollFd::new(&process, PollFlags::IN)];

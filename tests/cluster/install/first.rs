@@ -22,6 +22,13 @@ fn counts(writes: &[(&str, usize)]) -> BTreeMap<String, usize> {
         .collect()
 }
 
+/// As an operator waits for it.
+fn is_ready(school: &Installation, learner: &str) -> anyhow::Result<()> {
+    let learner = format!("learner/{learner}");
+    school.kubectl(&["wait", "--for=condition=Ready", &learner, "--timeout=10s"])?;
+    Ok(())
+}
+
 /// Since a mark as much was written as one wake costs, a pod that is made included. Whoever waits for three seconds is told why, by one write more.
 async fn costs_a_wake(school: &Installation, since: Mark) -> anyhow::Result<()> {
     let (mut wake, _) = school.written(since).await?;
@@ -41,12 +48,7 @@ pub(super) async fn a_learner_is_answered_sleeps_and_remembers(
     school.learner("ida", "counting").await?;
     assert_eq!(school.api.reply("ida", "hello").await?, "1");
     steps.done("a first answer, by an agent in a container of its own image");
-    school.kubectl(&[
-        "wait",
-        "--for=condition=Ready",
-        "learner/ida",
-        "--timeout=10s",
-    ])?;
+    is_ready(school, "ida")?;
     let mark = school.plane.mark().await?;
     let pods = school.pods()?;
     assert_eq!(pods.len(), 1, "{pods:?}");
@@ -70,12 +72,7 @@ pub(super) async fn a_learner_is_answered_sleeps_and_remembers(
     steps.done("asleep after the idle window, by two writes, and the pod gone");
     let mark = school.plane.mark().await?;
     assert_eq!(school.api.reply("ida", "again").await?, "2");
-    school.kubectl(&[
-        "wait",
-        "--for=condition=Ready",
-        "learner/ida",
-        "--timeout=10s",
-    ])?;
+    is_ready(school, "ida")?;
     costs_a_wake(school, mark).await?;
     let again = school.object("learner/ida")?["status"].clone();
     assert_ne!(again["podUid"], status["podUid"]);
@@ -115,12 +112,7 @@ pub(super) async fn a_pod_of_the_pool_becomes_a_learners(
     school.kubectl(&[&visited[..], &["--timeout=10s"]].concat())?;
     let mark = school.plane.mark().await?;
     assert_eq!(school.api.reply("carl", "hello").await?, "1");
-    school.kubectl(&[
-        "wait",
-        "--for=condition=Ready",
-        "learner/carl",
-        "--timeout=10s",
-    ])?;
+    is_ready(school, "carl")?;
     school.blank("warm", 1).await?;
     // The pod that was made takes the other's place in the pool: it is no part of the wake.
     costs_a_wake(school, mark).await?;
